@@ -1,0 +1,356 @@
+// What the test suites share: waiting with a bound, a node that records what its handlers are told,
+// a peer typed by hand, and a stand-in for the Python original.
+//
+// SPDX-License-Identifier: MIT
+
+#ifndef P2PCHAT_TESTS_SUPPORT_HPP
+#define P2PCHAT_TESTS_SUPPORT_HPP
+
+#include "p2pchat.hpp"
+
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <condition_variable>
+#include <functional>
+#include <mutex>
+#include <ostream>
+#include <string>
+#include <string_view>
+#include <thread>
+#include <utility>
+#include <vector>
+
+namespace support {
+
+using std::chrono::milliseconds;
+using namespace std::chrono_literals;
+
+/// How long a test waits for what has to happen: long enough for a slow machine under valgrind.
+inline constexpr milliseconds patience{30000};
+
+/// Waits until `predicate` holds: false when it still does not after `bound`.
+template <class Predicate>
+bool wait_until(Predicate predicate, milliseconds bound = patience) {
+    const auto end = std::chrono::steady_clock::now() + bound;
+    while (!predicate()) {
+        if (std::chrono::steady_clock::now() > end) return false;
+        std::this_thread::sleep_for(1ms);
+    }
+    return true;
+}
+
+/// A gate that one thread opens for others, so that a test decides who goes first.
+class gate {
+public:
+    void open() {
+        const std::lock_guard<std::mutex> lock(mutex_);
+        open_ = true;
+        changed_.notify_all();
+    }
+
+    bool wait() {
+        std::unique_lock<std::mutex> lock(mutex_);
+        return changed_.wait_for(lock, patience, [this] { return open_; });
+    }
+
+private:
+    std::mutex mutex_;
+    std::condition_variable changed_;
+    bool open_ = false;
+};
+
+/// A node's settings for a test: a free port, known by the loopback address.
+inline p2pchat::config local(std::string team = "BTC") {
+    p2pchat::config settings;
+    settings.team = std::move(team);
+    settings.address = "127.0.0.1";
+    return settings;
+}
+
+/// What a node told its handlers.
+struct record {
+    std::vector<p2pchat::message> messages;
+    std::vector<p2pchat::peer> joined;
+    std::vector<std::pair<p2pchat::peer, p2pchat::departure>> left;
+    std::vector<std::pair<p2pchat::endpoint, std::error_code>> rejected;
+
+    std::size_t count_text(std::string_view text) const {
+        return static_cast<std::size_t>(
+            std::count_if(messages.begin(), messages.end(),
+                          [&](const p2pchat::message& m) { return m.text == text; }));
+    }
+    std::size_t count_rejected(std::error_code why) const {
+        return static_cast<std::size_t>(std::count_if(
+            rejected.begin(), rejected.end(), [&](const auto& r) { return r.second == why; }));
+    }
+};
+
+/// A started node that writes down what its handlers are told.
+class recording_node {
+public:
+    using also = std::function<void(recording_node&, const p2pchat::message&)>;
+
+    /// `also` runs in the message handler, after the message was written down.
+    explicit recording_node(p2pchat::config settings = local(), also then = {})
+        : node_(std::move(settings)), then_(std::move(then)) {
+        install_handlers();
+        REQUIRE_FALSE(node_.start());
+    }
+    recording_node(const recording_node&) = delete;
+    recording_node& operator=(const recording_node&) = delete;
+    ~recording_node() { node_.stop(); }
+
+    p2pchat::node& operator*() noexcept { return node_; }
+    p2pchat::node* operator->() noexcept { return &node_; }
+    p2pchat::endpoint address() const { return node_.address(); }
+
+    record seen() const {
+        const std::lock_guard<std::mutex> lock(mutex_);
+        return record_;
+    }
+
+    /// Waits until `predicate(record)` holds.
+    template <class Predicate>
+    bool wait(Predicate predicate) {
+        std::unique_lock<std::mutex> lock(mutex_);
+        return changed_.wait_for(lock, patience, [&] { return predicate(record_); });
+    }
+
+    bool wait_text(std::string_view text) {
+        return wait([&](const record& r) { return r.count_text(text) > 0; });
+    }
+    bool wait_messages(std::size_t count) {
+        return wait([&](const record& r) { return r.messages.size() >= count; });
+    }
+    bool wait_joined(std::size_t count) {
+        return wait([&](const record& r) { return r.joined.size() >= count; });
+    }
+    bool wait_left(std::size_t count) {
+        return wait([&](const record& r) { return r.left.size() >= count; });
+    }
+    bool wait_rejected(std::error_code why, std::size_t count = 1) {
+        return wait([&](const record& r) { return r.count_rejected(why) >= count; });
+    }
+
+private:
+    void install_handlers() {
+        node_.on_message([this](const p2pchat::message& m) {
+            note([&](record& r) { r.messages.push_back(m); });
+            if (then_) then_(*this, m);
+        });
+        node_.on_peer_joined(
+            [this](const p2pchat::peer& p) { note([&](record& r) { r.joined.push_back(p); }); });
+        node_.on_peer_left([this](const p2pchat::peer& p, p2pchat::departure why) {
+            note([&](record& r) { r.left.emplace_back(p, why); });
+        });
+        node_.on_rejected([this](const p2pchat::endpoint& from, std::error_code why) {
+            note([&](record& r) { r.rejected.emplace_back(from, why); });
+        });
+    }
+
+    template <class Change>
+    void note(Change change) {
+        const std::lock_guard<std::mutex> lock(mutex_);
+        change(record_);
+        changed_.notify_all();
+    }
+
+    mutable std::mutex mutex_;
+    std::condition_variable changed_;
+    record record_;
+    p2pchat::node node_;
+    also then_;
+};
+
+/// How a connection came to its end, as its other side saw it.
+enum class ending { closed, reset, open };
+
+inline std::ostream& operator<<(std::ostream& out, ending value) {
+    const char* const names[] = {"closed in order", "reset", "still open"};
+    return out << names[static_cast<int>(value)];
+}
+
+/// One side of a connection, typed by hand.
+class raw_peer {
+public:
+    explicit raw_peer(p2pchat::tcp_socket socket) : socket_(std::move(socket)) {}
+    explicit raw_peer(const p2pchat::endpoint& to) {
+        REQUIRE_FALSE(socket_.connect(to, patience));
+        socket_.no_delay();
+    }
+
+    p2pchat::tcp_socket& socket() noexcept { return socket_; }
+
+    /// Sends all of it; false when the other side is gone.
+    bool send(std::string_view bytes) {
+        std::size_t sent = 0;
+        return !socket_.send(bytes, sent, patience);
+    }
+
+    /// The next line without its LF; empty when none came.
+    std::string line() {
+        for (;;) {
+            const auto end = received_.find('\n');
+            if (end != std::string::npos) return take_line(end);
+            if (!receive_more(patience)) return {};
+        }
+    }
+
+    /// Reads what is left of the stream; text() has it.
+    ending read_to_end() {
+        while (receive_more(patience)) {
+        }
+        if (!error_) return ending::closed;
+        return error_ == std::errc::timed_out ? ending::open : ending::reset;
+    }
+
+    /// What came and was not taken by line().
+    const std::string& text() const noexcept { return received_; }
+
+    void half_close() { static_cast<void>(socket_.shutdown_send()); }
+    void close() { socket_.close(); }
+    void reset() { socket_.reset(); }
+
+private:
+    std::string take_line(std::size_t end) {
+        std::string result = received_.substr(0, end);
+        received_.erase(0, end + 1);
+        return result;
+    }
+
+    bool receive_more(milliseconds timeout) {
+        char buffer[16 * 1024];
+        std::size_t size = 0;
+        error_ = socket_.receive(buffer, sizeof buffer, size, timeout);
+        received_.append(buffer, size);
+        return !error_ && size > 0;
+    }
+
+    p2pchat::tcp_socket socket_;
+    std::string received_;
+    std::error_code error_;
+};
+
+/// A port that listens, for peers typed by hand.
+class raw_listener {
+public:
+    explicit raw_listener(const p2pchat::endpoint& local = {"127.0.0.1", 0}) {
+        REQUIRE_FALSE(socket_.listen(local));
+    }
+
+    p2pchat::endpoint address() const { return socket_.local(); }
+    p2pchat::tcp_socket& socket() noexcept { return socket_; }
+
+    raw_peer accept() {
+        p2pchat::tcp_socket peer;
+        REQUIRE_FALSE(socket_.accept(peer, patience));
+        peer.no_delay();
+        return raw_peer(std::move(peer));
+    }
+
+private:
+    p2pchat::tcp_socket socket_;
+};
+
+/// An address of this machine on which nobody listens: one end of a connection holds its port.
+class nobody {
+public:
+    nobody() : other_(listener_.address()) {}
+    p2pchat::endpoint address() { return other_.socket().local(); }
+
+private:
+    raw_listener listener_;
+    raw_peer other_;
+};
+
+/// Makes a one-shot of `bytes`, whatever they are, and tells how the receiver ended it.
+inline ending one_shot(const p2pchat::endpoint& to, std::string_view bytes) {
+    raw_peer peer(to);
+    peer.send(bytes);
+    peer.half_close();
+    return peer.read_to_end();
+}
+
+/// The bytes of a message, as a careful sender writes them.
+inline std::string wire(const p2pchat::endpoint& sender, std::string_view text,
+                        std::string_view team = "Raw") {
+    std::string result = to_string(sender);
+    result.append(" ").append(team).append(" ").append(text);
+    return result;
+}
+
+/// A stand-in for the Python program: it accepts, receives once, 1024 bytes at most, prints what
+/// came and closes. Of a longer message the rest is lost, and its close resets the connection.
+class original {
+public:
+    explicit original(const p2pchat::endpoint& local = {"127.0.0.1", 0}) {
+        REQUIRE_FALSE(listener_.listen(local));
+        address_ = listener_.local();
+        server_ = std::thread([this] { serve(); });
+    }
+    original(const original&) = delete;
+    original& operator=(const original&) = delete;
+    ~original() {
+        ending_ = true;
+        server_.join();
+    }
+
+    p2pchat::endpoint address() const { return address_; }
+
+    /// The lines that it has printed.
+    std::vector<std::string> printed() const {
+        const std::lock_guard<std::mutex> lock(mutex_);
+        return printed_;
+    }
+
+    bool wait_printed(std::string_view line) const {
+        return wait_until([&] {
+            const auto lines = printed();
+            return std::find(lines.begin(), lines.end(), line) != lines.end();
+        });
+    }
+
+    /// Its menu's entry 1: connects, sends, closes, and does not look back.
+    std::error_code send(const p2pchat::endpoint& to, std::string_view text) const {
+        p2pchat::tcp_socket socket;
+        if (auto error = socket.connect(to, patience)) return error;
+        std::size_t sent = 0;
+        return socket.send(wire(address_, text, "Python"), sent, patience);
+    }
+
+private:
+    void serve() {
+        while (!ending_) {
+            p2pchat::tcp_socket peer;
+            if (listener_.accept(peer, 20ms)) continue;
+            char buffer[1024];
+            std::size_t size = 0;
+            if (!peer.receive(buffer, sizeof buffer, size, 5000ms)) print({buffer, size});
+        }
+    }
+
+    void print(std::string_view bytes) {
+        p2pchat::message_view m;
+        if (parse(bytes, m)) return;
+        const std::string sender = to_string(m.sender), team(m.team), text(m.text);
+        const std::lock_guard<std::mutex> lock(mutex_);
+        if (text == "exit")
+            printed_.push_back(sender + " (" + team + ") disconnected.");
+        else
+            printed_.push_back(sender + " " + team + " " + text);
+    }
+
+    p2pchat::tcp_socket listener_;
+    p2pchat::endpoint address_;
+    mutable std::mutex mutex_;
+    std::vector<std::string> printed_;
+    std::atomic<bool> ending_{false};
+    std::thread server_;
+};
+
+}  // namespace support
+
+#endif  // P2PCHAT_TESTS_SUPPORT_HPP
