@@ -1,0 +1,108 @@
+// options.hpp - the flags of the menu program, for those who do not want prompts.
+//
+// SPDX-License-Identifier: MIT
+
+#ifndef MENU_OPTIONS_HPP
+#define MENU_OPTIONS_HPP
+
+#include "p2pchat.hpp"
+#include "text.hpp"
+
+#include <cstdint>
+#include <iostream>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace menu {
+
+struct options {
+    std::string team;        ///< empty: ask
+    std::uint16_t port = 0;  ///< 0: ask
+    std::string address;     ///< empty: detect
+    std::vector<p2pchat::endpoint> default_peers;
+};
+
+inline constexpr std::string_view usage =
+    R"(Usage: p2pchat [flags]
+Chats with the peers of the local network. Asks for whatever no flag says.
+
+  --team NAME             your team's name: up to 64 bytes, no white space
+  --port NUMBER           listen on this port, 1 to 65535
+  --address IP            be known by this address, not by the detected one
+  --default-peer IP:PORT  who gets mandatory messages; may be given several times
+  --help                  show this and leave
+  --version               show the version and leave
+)";
+
+/// `name` with `_` for its white space: a team name that nobody can object to.
+inline std::string joined(std::string_view name) {
+    std::string result(trimmed(name));
+    for (char& c : result)
+        if (white_space.find(c) != white_space.npos) c = '_';
+    return result;
+}
+
+/// What is wrong with a team name; empty: nothing.
+inline std::string wrong_team(std::string_view name) {
+    if (name.empty()) return "A team needs a name.";
+    if (name.size() > p2pchat::max_team_bytes) return "A team name has at most 64 bytes.";
+    if (name.find_first_of(white_space) != name.npos) return "A team name has no white space.";
+    std::string ignored;
+    if (auto error = p2pchat::format({"127.0.0.1", 1}, name, "x", ignored)) return error.message();
+    return {};
+}
+
+/// Sets what the flag `name` says. Returns what is wrong with its value; empty: nothing.
+inline std::string set_option(std::string_view name, const std::string& value, options& result) {
+    if (name == "--team") {
+        result.team = value;
+        const auto wrong = wrong_team(value);
+        return value == joined(value) || wrong.empty() ? wrong : wrong + " Try " + joined(value);
+    }
+    if (name == "--port") {
+        const auto port = number(value, 1, 65535);
+        if (!port) return "a port is a number from 1 to 65535";
+        result.port = static_cast<std::uint16_t>(*port);
+        return {};
+    }
+    if (name == "--address") {
+        result.address = value;
+        return p2pchat::endpoint(value, 1) ? "" : "not an IP address";
+    }
+    p2pchat::endpoint peer;  // --default-peer
+    if (auto error = p2pchat::parse(value, peer)) return error.message() + ": IP:PORT is needed";
+    result.default_peers.push_back(peer);
+    return {};
+}
+
+inline int wrong_flag(std::string_view flag, const std::string& why) {
+    std::cerr << "p2pchat: " << visible(flag) << ": " << why << "\nSee p2pchat --help.\n";
+    return 2;
+}
+
+/// Reads the command line into `result`; returns an exit status if the program is to end here.
+inline std::optional<int> read_options(const std::vector<std::string>& arguments, options& result) {
+    static constexpr std::string_view with_value[] = {"--team", "--port", "--address",
+                                                      "--default-peer"};
+    for (auto argument = arguments.begin(); argument != arguments.end(); ++argument) {
+        const auto equals = argument->find('=');
+        const std::string name = argument->substr(0, equals);
+        if (*argument == "--help") return std::cout << usage, 0;
+        if (*argument == "--version") return std::cout << "p2pchat " << p2pchat::version << '\n', 0;
+        if (std::find(std::begin(with_value), std::end(with_value), name) == std::end(with_value))
+            return wrong_flag(*argument, "no such flag");
+        if (equals == argument->npos && argument + 1 == arguments.end())
+            return wrong_flag(name, "needs a value");
+        const auto value = equals == argument->npos ? *++argument : argument->substr(equals + 1);
+        const auto wrong = set_option(name, value, result);
+        if (!wrong.empty()) return wrong_flag(name + ' ' + value, wrong);
+    }
+    if (result.default_peers.empty()) result.default_peers.push_back({"10.206.5.228", 6555});
+    return std::nullopt;
+}
+
+}  // namespace menu
+
+#endif  // MENU_OPTIONS_HPP

@@ -1,0 +1,73 @@
+// screen.hpp - one screen for many threads: a question at the bottom, and above it what happens.
+//
+// SPDX-License-Identifier: MIT
+
+#ifndef MENU_SCREEN_HPP
+#define MENU_SCREEN_HPP
+
+#ifdef _WIN32
+#include "terminal_windows.hpp"
+#else
+#include "terminal_posix.hpp"
+#endif
+
+#include <mutex>
+#include <optional>
+#include <string>
+
+namespace menu {
+
+/// Asks one question at a time and shows lines that come meanwhile. The screen belongs to whoever
+/// holds its lock; ask() lets go of it only while it waits for a key.
+class screen {
+public:
+    /// Whether lines may come and go as they like: on a terminal that is not dumb. Elsewhere the
+    /// output is the original's, in the original's order.
+    bool live() const { return terminal_.live(); }
+
+    /// Whether the person wants to leave: Ctrl-C, Ctrl-D, the end of the input or of the terminal.
+    bool leaving() const { return terminal_.leaving(); }
+
+    /// Shows `prompt` and returns the line typed; nothing if the person leaves.
+    std::optional<std::string> ask(const std::string& prompt) {
+        std::unique_lock<std::mutex> lock(mutex_);
+        asking_ = dangling_ = true;
+        auto answer = terminal_.read_line(prompt, lock);
+        asking_ = false;
+        if (!answer) end_line();
+        if (terminal_.echoes()) dangling_ = false;
+        return answer;
+    }
+
+    /// Shows a line of the conversation with the person. For the thread that asks.
+    void print(const std::string& line) {
+        const std::lock_guard<std::mutex> lock(mutex_);
+        terminal_.write(line + '\n');
+        dangling_ = false;
+    }
+
+    /// Shows a line about what happened meanwhile. For any thread.
+    void notify(const std::string& line) {
+        const std::lock_guard<std::mutex> lock(mutex_);
+        const bool redraw = asking_ && live();
+        redraw ? terminal_.hide() : end_line();
+        terminal_.write(line + '\n');
+        if (redraw) terminal_.show();
+    }
+
+private:
+    /// A prompt that nobody's Enter ended would have the next line stand behind it.
+    void end_line() {
+        if (dangling_) terminal_.write("\n");
+        dangling_ = false;
+    }
+
+    std::mutex mutex_;  // guards all below
+    terminal terminal_;
+    bool asking_ = false;    // ask() waits for an answer
+    bool dangling_ = false;  // the last line of the output is a prompt
+};
+
+}  // namespace menu
+
+#endif  // MENU_SCREEN_HPP

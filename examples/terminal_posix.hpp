@@ -1,0 +1,150 @@
+// terminal_posix.hpp - the terminal, or the pipes in its place, on POSIX systems.
+//
+// SPDX-License-Identifier: MIT
+
+#ifndef MENU_TERMINAL_POSIX_HPP
+#define MENU_TERMINAL_POSIX_HPP
+
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/select.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <cerrno>
+#include <cstdio>
+#include <cstdlib>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace menu {
+
+inline std::vector<std::string> utf8_arguments(int argc, char** argv) {
+    return {argv + 1, argv + argc};
+}
+
+/// Signals, as something to wait for together with keys: a handler may do no more than write them
+/// into a pipe.
+class signals {
+public:
+    signals() {
+        if (pipe(ends_) != 0) std::abort();
+        for (const int end : ends_) {
+            fcntl(end, F_SETFD, FD_CLOEXEC);
+            fcntl(end, F_SETFL, O_NONBLOCK);
+        }
+        signal(SIGPIPE, SIG_IGN);
+        for (const int number : {SIGINT, SIGTERM, SIGHUP}) watch(number);
+    }
+
+    void watch(int number) {
+        struct sigaction action = {};
+        action.sa_handler = note;
+        sigaction(number, &action, nullptr);
+    }
+
+    int readable_end() const { return ends_[0]; }
+    bool leaving() const { return leaving_; }
+
+    /// The next signal that came; 0 if there is none.
+    int next() {
+        char number = 0;
+        return read(ends_[0], &number, 1) == 1 ? number : 0;
+    }
+
+    /// As a handler does: SIGTERM, say, for our own reasons.
+    static void note(int number) {
+        const int kept = errno;
+        if (number == SIGINT || number == SIGTERM || number == SIGHUP) leaving_ = true;
+        const char byte = static_cast<char>(number);
+        if (write(ends_[1], &byte, 1) != 1) errno = 0;  // full: then it wakes whoever waits anyway
+        errno = kept;
+    }
+
+private:
+    static inline int ends_[2] = {-1, -1};
+    static inline std::atomic<bool> leaving_{false};
+};
+
+class terminal {
+public:
+    /// Whether the person's Enter ends the line on the screen too.
+    bool echoes() const { return is_terminal_; }
+    bool live() const { return live_; }
+    bool leaving() const { return signals_.leaving(); }
+
+    void write(std::string_view text) {
+        const bool whole = std::fwrite(text.data(), 1, text.size(), stdout) == text.size();
+        if (std::fflush(stdout) != 0 || !whole) signals::note(SIGTERM);  // nobody sees us any more
+    }
+
+    /// The next line of the input without its end; nothing at its end or when the person leaves.
+    /// `lock` is let go while it waits.
+    std::optional<std::string> read_line(const std::string& prompt,
+                                         std::unique_lock<std::mutex>& lock) {
+        prompt_ = prompt;
+        write(prompt);
+        for (auto end = typed_.find('\n'); end == typed_.npos; end = typed_.find('\n')) {
+            if (!wait_for_input(lock)) return std::nullopt;
+            if (!read_more()) break;
+        }
+        if (typed_.empty()) return signals::note(SIGTERM), std::nullopt;
+        return take_line();
+    }
+
+    /// Around a line that comes while a question stands: what is half typed is the system's, and
+    /// stays in view above.
+    void hide() { write("\n"); }
+    void show() { write(prompt_); }
+
+private:
+    /// Waits for something to read; false when the person leaves.
+    bool wait_for_input(std::unique_lock<std::mutex>& lock) {
+        while (!leaving()) {
+            fd_set readable;
+            FD_ZERO(&readable);
+            FD_SET(STDIN_FILENO, &readable);
+            FD_SET(signals_.readable_end(), &readable);
+            lock.unlock();
+            const int ready =
+                select(signals_.readable_end() + 1, &readable, nullptr, nullptr, nullptr);
+            lock.lock();
+            while (signals_.next() != 0) {
+            }
+            if (ready > 0 && FD_ISSET(STDIN_FILENO, &readable)) return !leaving();
+        }
+        return false;
+    }
+
+    bool read_more() {
+        char buffer[4096];
+        const auto size = read(STDIN_FILENO, buffer, sizeof buffer);
+        if (size > 0) typed_.append(buffer, static_cast<std::size_t>(size));
+        return size > 0 || (size < 0 && (errno == EINTR || errno == EAGAIN));
+    }
+
+    std::string take_line() {
+        const auto end = typed_.find('\n');
+        std::string line = typed_.substr(0, end);
+        typed_.erase(0, end == typed_.npos ? end : end + 1);
+        return line;
+    }
+
+    static bool is_dumb() {
+        const char* type = std::getenv("TERM");
+        return type == nullptr || std::string_view(type) == "dumb" || *type == '\0';
+    }
+
+    const bool is_terminal_ = isatty(STDIN_FILENO) != 0 && isatty(STDOUT_FILENO) != 0;
+    const bool live_ = is_terminal_ && !is_dumb();
+    signals signals_;
+    std::string prompt_;
+    std::string typed_;  // and not yet asked for
+};
+
+}  // namespace menu
+
+#endif  // MENU_TERMINAL_POSIX_HPP

@@ -1,0 +1,162 @@
+// terminal_windows.hpp - the console, or the pipes in its place, on Windows.
+//
+// SPDX-License-Identifier: MIT
+
+#ifndef MENU_TERMINAL_WINDOWS_HPP
+#define MENU_TERMINAL_WINDOWS_HPP
+
+#ifndef NOMINMAX
+#define NOMINMAX
+#endif
+#ifndef WIN32_LEAN_AND_MEAN
+#define WIN32_LEAN_AND_MEAN
+#endif
+#include <windows.h>
+#include <shellapi.h>
+
+#include <atomic>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace menu {
+
+inline std::string to_utf8(std::wstring_view text) {
+    const auto size = static_cast<int>(text.size());
+    const int needed =
+        WideCharToMultiByte(CP_UTF8, 0, text.data(), size, nullptr, 0, nullptr, nullptr);
+    std::string result(static_cast<std::size_t>(needed), '\0');
+    WideCharToMultiByte(CP_UTF8, 0, text.data(), size, result.data(), needed, nullptr, nullptr);
+    return result;
+}
+
+inline std::wstring to_wide(std::string_view text) {
+    const auto size = static_cast<int>(text.size());
+    const int needed = MultiByteToWideChar(CP_UTF8, 0, text.data(), size, nullptr, 0);
+    std::wstring result(static_cast<std::size_t>(needed), L'\0');
+    MultiByteToWideChar(CP_UTF8, 0, text.data(), size, result.data(), needed);
+    return result;
+}
+
+/// The command line as it was typed; main()'s has lost what the code page lacks.
+inline std::vector<std::string> utf8_arguments(int, char**) {
+    int count = 0;
+    wchar_t** const values = CommandLineToArgvW(GetCommandLineW(), &count);
+    std::vector<std::string> result;
+    for (int i = 1; i < count; ++i) result.push_back(to_utf8(values[i]));
+    LocalFree(values);
+    return result;
+}
+
+class terminal {
+public:
+    terminal() {
+        DuplicateHandle(GetCurrentProcess(), GetCurrentThread(), GetCurrentProcess(), &main_, 0,
+                        FALSE, DUPLICATE_SAME_ACCESS);
+        SetConsoleCtrlHandler(on_control, TRUE);
+    }
+    terminal(const terminal&) = delete;
+    terminal& operator=(const terminal&) = delete;
+    ~terminal() { SetConsoleCtrlHandler(on_control, FALSE); }
+
+    /// Whether the person's Enter ends the line on the screen too.
+    bool echoes() const { return live(); }
+    bool live() const { return console_in_ && console_out_; }
+    bool leaving() const { return leaving_; }
+
+    void write(std::string_view text) {
+        const std::wstring wide = console_out_ ? to_wide(text) : std::wstring();
+        DWORD done = 0;
+        const BOOL fine =
+            console_out_
+                ? WriteConsoleW(out_, wide.data(), static_cast<DWORD>(wide.size()), &done, nullptr)
+                : WriteFile(out_, text.data(), static_cast<DWORD>(text.size()), &done, nullptr);
+        if (fine == 0) leaving_ = true;  // nobody sees us any more
+    }
+
+    /// The next line of the input without its end; nothing at its end or when the person leaves.
+    /// `lock` is let go while it waits.
+    std::optional<std::string> read_line(const std::string& prompt,
+                                         std::unique_lock<std::mutex>& lock) {
+        prompt_ = prompt;
+        write(prompt);
+        while (typed_.find('\n') == typed_.npos) {
+            lock.unlock();
+            reading_ = true;
+            const std::string more = leaving_ ? "" : console_in_ ? read_console() : read_pipe();
+            reading_ = false;
+            lock.lock();
+            if (more.empty()) break;
+            typed_ += more;
+        }
+        if (leaving_ || typed_.empty()) return leaving_ = true, std::nullopt;
+        return take_line();
+    }
+
+    /// Around a line that comes while a question stands: what is half typed is the console's, and
+    /// stays in view above.
+    void hide() { write("\n"); }
+    void show() { write(prompt_); }
+
+private:
+    /// Runs in a thread that the system makes. A window that is being closed takes the process
+    /// with it as soon as this returns, so it waits for main to leave in order.
+    static BOOL WINAPI on_control(DWORD event) {
+        leaving_ = true;
+        while (reading_) {  // again, in case that the reading had not begun
+            CancelSynchronousIo(main_);
+            Sleep(20);
+        }
+        if (event != CTRL_C_EVENT && event != CTRL_BREAK_EVENT) WaitForSingleObject(main_, 5000);
+        return TRUE;
+    }
+
+    /// A whole line; nothing after Ctrl-C, or Ctrl-Z at its beginning.
+    std::string read_console() {
+        std::wstring line;
+        while (line.empty() || line.back() != L'\n') {
+            wchar_t buffer[1024];
+            DWORD size = 0;
+            if (ReadConsoleW(in_, buffer, 1024, &size, nullptr) == 0 || size == 0) return {};
+            line.append(buffer, size);
+        }
+        return line.front() == L'\x1a' ? std::string() : to_utf8(line);
+    }
+
+    std::string read_pipe() {
+        char buffer[4096];
+        DWORD size = 0;
+        if (ReadFile(in_, buffer, sizeof buffer, &size, nullptr) == 0) return {};
+        return {buffer, size};
+    }
+
+    std::string take_line() {
+        const auto end = typed_.find('\n');
+        std::string line = typed_.substr(0, end);
+        typed_.erase(0, end == typed_.npos ? end : end + 1);
+        if (!line.empty() && line.back() == '\r') line.pop_back();
+        return line;
+    }
+
+    static bool is_console(HANDLE handle) {
+        DWORD mode = 0;
+        return GetConsoleMode(handle, &mode) != 0;
+    }
+
+    static inline HANDLE main_ = nullptr;
+    static inline std::atomic<bool> leaving_{false};
+    static inline std::atomic<bool> reading_{false};
+
+    const HANDLE in_ = GetStdHandle(STD_INPUT_HANDLE);
+    const HANDLE out_ = GetStdHandle(STD_OUTPUT_HANDLE);
+    const bool console_in_ = is_console(in_);
+    const bool console_out_ = is_console(out_);
+    std::string prompt_;
+    std::string typed_;  // and not yet asked for
+};
+
+}  // namespace menu
+
+#endif  // MENU_TERMINAL_WINDOWS_HPP

@@ -1,0 +1,85 @@
+// text.hpp - what bytes that strangers sent look like on a screen, and small things about text.
+//
+// SPDX-License-Identifier: MIT
+
+#ifndef MENU_TEXT_HPP
+#define MENU_TEXT_HPP
+
+#include <algorithm>
+#include <charconv>
+#include <cstddef>
+#include <cstdint>
+#include <iterator>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <system_error>
+
+namespace menu {
+
+inline constexpr std::string_view white_space = " \t\n\v\f\r";
+
+inline std::string_view trimmed(std::string_view text) {
+    const auto first = text.find_first_not_of(white_space);
+    if (first == text.npos) return {};
+    return text.substr(first, text.find_last_not_of(white_space) - first + 1);
+}
+
+/// A decimal number in low..high and nothing else.
+inline std::optional<std::size_t> number(std::string_view text, std::size_t low, std::size_t high) {
+    std::size_t value = 0;
+    const auto end = text.data() + text.size();
+    const auto [stop, error] = std::from_chars(text.data(), end, value);
+    if (error != std::errc() || stop != end || value < low || value > high) return std::nullopt;
+    return value;
+}
+
+/// Decodes the UTF-8 character that `bytes` begins with; returns its length, 0 if there is none
+/// (cut short, too long a form, a surrogate, beyond Unicode).
+inline std::size_t decode(std::string_view bytes, char32_t& character) {
+    static constexpr struct { unsigned char mask, lead; char32_t least; } forms[] = {
+        {0x80, 0x00, 0}, {0xe0, 0xc0, 0x80}, {0xf0, 0xe0, 0x800}, {0xf8, 0xf0, 0x10000}};
+    if (bytes.empty()) return 0;
+    const auto lead = static_cast<unsigned char>(bytes[0]);
+    const auto form = std::find_if(std::begin(forms), std::end(forms),
+                                   [&](const auto& f) { return (lead & f.mask) == f.lead; });
+    const auto length = static_cast<std::size_t>(form - std::begin(forms)) + 1;
+    if (form == std::end(forms) || bytes.size() < length) return 0;
+    character = lead & static_cast<unsigned char>(~form->mask);
+    for (const char byte : bytes.substr(1, length - 1)) {
+        if ((byte & 0xc0) != 0x80) return 0;
+        character = character << 6 | static_cast<char32_t>(byte & 0x3f);
+    }
+    const bool surrogate = character >= 0xd800 && character <= 0xdfff;
+    return character < form->least || character > 0x10ffff || surrogate ? 0 : length;
+}
+
+/// Whether a terminal would obey this character, or turn the text round it about, rather than
+/// show it: controls, line separators, marks and overrides of the direction of writing.
+inline bool drives_terminal(char32_t c) {
+    return c < 0x20 || (c >= 0x7f && c < 0xa0) || c == 0x061c || c == 0x200e || c == 0x200f ||
+           (c >= 0x2028 && c <= 0x202e) || (c >= 0x2066 && c <= 0x2069);
+}
+
+/// `bytes` as they may be shown: what would drive the terminal, or is no UTF-8, as \x1b.
+inline std::string visible(std::string_view bytes) {
+    constexpr char digits[] = "0123456789abcdef";
+    std::string shown;
+    while (!bytes.empty()) {
+        char32_t character = 0;
+        const auto length = decode(bytes, character);
+        const auto taken = std::max<std::size_t>(length, 1);
+        if (length != 0 && !drives_terminal(character)) {
+            shown += bytes.substr(0, taken);
+        } else {
+            for (const char byte : bytes.substr(0, taken))
+                shown += {'\\', 'x', digits[byte >> 4 & 15], digits[byte & 15]};
+        }
+        bytes.remove_prefix(taken);
+    }
+    return shown;
+}
+
+}  // namespace menu
+
+#endif  // MENU_TEXT_HPP
