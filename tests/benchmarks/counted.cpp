@@ -1,0 +1,159 @@
+// What can be counted rather than timed: allocations for a message in the steady state, and
+// wake-ups of a node that has nothing to do.
+//
+// SPDX-License-Identifier: MIT
+#include <atomic>
+#include <cstdio>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <new>
+
+#include "measure.hpp"
+#include "ours.hpp"
+#include "raw.hpp"
+
+namespace {
+std::atomic<std::uint64_t> allocations{0};
+}
+
+void* operator new(std::size_t size) {
+    allocations.fetch_add(1, std::memory_order_relaxed);
+    if (void* memory = std::malloc(size > 0 ? size : 1)) return memory;
+    throw std::bad_alloc();
+}
+void operator delete(void* memory) noexcept { std::free(memory); }
+void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
+
+namespace {
+
+using namespace bench;
+
+constexpr std::uint64_t messages = 20000;
+
+/// Allocations of the whole program for each of `messages` calls, once some have gone before.
+template <typename F>
+double allocations_each(F&& send) {
+    for (std::uint64_t i = 0; i < messages / 10; ++i) send(i == messages / 10 - 1);
+    const auto before = allocations.load();
+    for (std::uint64_t i = 0; i < messages; ++i) send(i == messages - 1);
+    return static_cast<double>(allocations - before) / static_cast<double>(messages);
+}
+
+/// The texts that come must be those that were sent, in order. Allocates nothing.
+class expectation {
+public:
+    void take(std::string_view text) {
+        require(text == next_.get(), "not the message that was sent");
+        next_.next();
+        ++taken_;
+    }
+    std::uint64_t taken() const { return taken_; }
+
+private:
+    numbered_text next_;
+    std::atomic<std::uint64_t> taken_{0};
+};
+
+/// A raw sender that allocates nothing; it waits for each confirmation, or only for the last.
+double receiving(bool one_by_one) {
+    expectation expected;
+    const auto node = start_node([&](const auto& m) { expected.take(m.text); });
+    const auto link = open_link(loopback(1), node->address().port());
+    ack_reader acks;
+    numbered_text text;
+    std::string line;
+    line.reserve(2 * message_bytes);
+    std::uint64_t sent = 0;
+    return allocations_each([&](bool last) {
+        line.assign(head).append(text.get()).push_back('\n');
+        text.next();
+        send_all(link.get(), line);
+        ++sent;
+        char buffer[256];
+        while ((one_by_one || last) &&
+               acks.take(receive_some(link.get(), buffer, sizeof buffer)) < sent)
+            continue;
+        while (last && expected.taken() < sent) std::this_thread::yield();
+    });
+}
+
+double sending_one_by_one() {
+    expectation expected;
+    link_receiver receiver([&](const parsed& m) { expected.take(m.text); });
+    const auto node = start_node();
+    const p2pchat::endpoint to(loopback(1), receiver.port());
+    make_link(*node, to);
+    numbered_text text;
+    return allocations_each([&](bool) {
+        require_ok(node->send(to, text.get()), "send");
+        text.next();
+    });
+}
+
+double posting() {
+    expectation expected;
+    link_receiver receiver([&](const parsed& m) { expected.take(m.text); });
+    const auto node = start_node();
+    const p2pchat::endpoint to(loopback(1), receiver.port());
+    make_link(*node, to);
+    numbered_text text;
+    std::atomic<std::uint64_t> done{0};
+    std::uint64_t sent = 0;
+    return allocations_each([&](bool last) {
+        const auto count = [&](std::error_code error) {
+            require_ok(error, "post");
+            ++done;
+        };
+        require_ok(node->post(to, text.get(), count, p2pchat::when_full::wait), "post");
+        text.next();
+        ++sent;
+        while (last && done < sent) std::this_thread::yield();
+    });
+}
+
+/// Times that any thread of this program went to sleep so far: each ends in a wake-up.
+long sleeps() {
+    long result = 0;
+    for (const auto& task : std::filesystem::directory_iterator("/proc/self/task")) {
+        std::ifstream file(task.path() / "status");
+        std::string name;
+        while (file >> name) {
+            long value = 0;
+            if (name == "voluntary_ctxt_switches:" && file >> value) result += value;
+        }
+    }
+    return result;
+}
+
+/// A node with a link that is idle, too; the main thread sleeps once.
+double wakeups_a_minute(int seconds) {
+    link_receiver receiver([](const parsed&) {});
+    const auto node = start_node();
+    make_link(*node, {loopback(1), receiver.port()});
+    std::this_thread::sleep_for(std::chrono::seconds(1));
+    const auto before = sleeps();
+    std::this_thread::sleep_for(std::chrono::seconds(seconds));
+    const auto ours = sleeps() - before - 1;
+    return static_cast<double>(ours) * 60 / seconds;
+}
+
+void print(const char* what, double value, double wanted) {
+    std::printf("  %-58s %8.3f", what, value);
+    if (wanted >= 0) std::printf("  wanted: at most %g: %s", wanted,
+                                 value <= wanted ? "reached" : "MISSED");
+    std::printf("\n");
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+    const int rounds = begin(argc, argv);
+    std::printf("\nallocations for a message on a link, steady state\n");
+    print("received by a node, one by one", receiving(true), 0.001);
+    print("received by a node, in a stream", receiving(false), 0.001);
+    print("sent by a node, one by one", sending_one_by_one(), -1);
+    print("posted by a node, in a stream, with a completion", posting(), -1);
+    std::printf("\nwake-ups in a minute of a node with an idle link\n");
+    print("threads of the program that woke up", wakeups_a_minute(rounds + 1), 4);
+}
