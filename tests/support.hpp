@@ -165,6 +165,84 @@ private:
     also then_;
 };
 
+/// Posts, and what became of each.
+class outcomes {
+public:
+    std::error_code post(p2pchat::node& from, const p2pchat::endpoint& to, std::string_view text,
+                         p2pchat::when_full mode = p2pchat::when_full::refuse) {
+        const std::size_t index = add();
+        const auto error = from.post(
+            to, text, [this, index](std::error_code e) { note(index, e); }, mode);
+        if (error) refuse(index);
+        return error;
+    }
+
+    /// Waits until every post that was accepted has its outcome.
+    bool wait() {
+        std::unique_lock<std::mutex> lock(mutex_);
+        return changed_.wait_for(lock, patience, [this] { return order_.size() >= accepted_; });
+    }
+
+    /// How many were accepted and came to this; no error: were delivered.
+    std::size_t count(std::error_code error) const {
+        const std::lock_guard<std::mutex> lock(mutex_);
+        return static_cast<std::size_t>(
+            std::count_if(entries_.begin(), entries_.end(),
+                          [&](const entry& e) { return e.calls > 0 && e.error == error; }));
+    }
+
+    std::size_t accepted() const {
+        const std::lock_guard<std::mutex> lock(mutex_);
+        return accepted_;
+    }
+
+    /// Whether each post has one outcome: its completion was called once, or it was refused.
+    bool each_once() const {
+        const std::lock_guard<std::mutex> lock(mutex_);
+        return std::all_of(entries_.begin(), entries_.end(),
+                           [](const entry& e) { return e.calls + e.refused == 1; });
+    }
+
+    bool in_order() const {
+        const std::lock_guard<std::mutex> lock(mutex_);
+        return std::is_sorted(order_.begin(), order_.end());
+    }
+
+private:
+    struct entry {
+        int calls = 0;
+        int refused = 0;
+        std::error_code error;
+    };
+
+    std::size_t add() {
+        const std::lock_guard<std::mutex> lock(mutex_);
+        ++accepted_;
+        entries_.emplace_back();
+        return entries_.size() - 1;
+    }
+
+    void refuse(std::size_t index) {
+        const std::lock_guard<std::mutex> lock(mutex_);
+        --accepted_;
+        entries_[index].refused = 1;
+    }
+
+    void note(std::size_t index, std::error_code error) {
+        const std::lock_guard<std::mutex> lock(mutex_);
+        ++entries_[index].calls;
+        entries_[index].error = error;
+        order_.push_back(index);
+        changed_.notify_all();
+    }
+
+    mutable std::mutex mutex_;
+    std::condition_variable changed_;
+    std::vector<entry> entries_;
+    std::vector<std::size_t> order_;
+    std::size_t accepted_ = 0;
+};
+
 /// How a connection came to its end, as its other side saw it.
 enum class ending { closed, reset, open };
 

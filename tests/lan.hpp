@@ -1,0 +1,155 @@
+// Two hosts of a network of their own, for what loopback cannot show: a sender that is not where it
+// says it is, a peer that vanishes without a word. Linux, as root, with iproute2; else a test says
+// that it is skipped.
+//
+// SPDX-License-Identifier: MIT
+
+#ifndef P2PCHAT_TESTS_LAN_HPP
+#define P2PCHAT_TESTS_LAN_HPP
+
+#include "support.hpp"
+
+#if defined(__linux__)
+
+#include <sched.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <cstdlib>
+#include <exception>
+
+namespace support {
+
+/// A thread in a network namespace of its own. What it starts (sockets, nodes) is on that host; the
+/// kernel ends the namespace with the thread.
+class host {
+public:
+    host() {
+        worker_ = std::thread([this] { work(); });
+        run([this] {
+            usable_ = ::unshare(CLONE_NEWNET) == 0;
+            thread_ = static_cast<long>(::syscall(SYS_gettid));
+        });
+    }
+    host(const host&) = delete;
+    host& operator=(const host&) = delete;
+    ~host() {
+        give({});
+        worker_.join();
+    }
+
+    bool usable() const noexcept { return usable_; }
+    long thread() const noexcept { return thread_; }
+
+    /// Runs `task` on this host, and gives on what it throws.
+    void run(std::function<void()> task) {
+        std::exception_ptr thrown;
+        gate done;
+        give([&] {
+            try {
+                task();
+            } catch (...) {
+                thrown = std::current_exception();
+            }
+            done.open();
+        });
+        while (!done.wait()) {
+        }
+        if (thrown) std::rethrow_exception(thrown);
+    }
+
+    bool command(const std::string& line) {
+        bool done = false;
+        run([&] { done = std::system((line + " >/dev/null 2>&1").c_str()) == 0; });
+        return done;
+    }
+
+private:
+    void give(std::function<void()> task) {
+        const std::lock_guard<std::mutex> lock(mutex_);
+        tasks_.push_back(std::move(task));
+        changed_.notify_all();
+    }
+
+    void work() {
+        for (;;) {
+            std::unique_lock<std::mutex> lock(mutex_);
+            changed_.wait(lock, [this] { return !tasks_.empty(); });
+            const auto task = std::move(tasks_.front());
+            tasks_.erase(tasks_.begin());
+            lock.unlock();
+            if (!task) return;
+            task();
+        }
+    }
+
+    std::mutex mutex_;
+    std::condition_variable changed_;
+    std::vector<std::function<void()>> tasks_;
+    bool usable_ = false;
+    long thread_ = 0;
+    std::thread worker_;
+};
+
+/// Two hosts and a cable.
+class lan {
+public:
+    lan() {
+        if (!here.usable() || !there.usable()) return;
+        const std::string other = std::to_string(there.thread());
+        usable_ = here.command("ip link add lan type veth peer name lan netns " + other) &&
+                  set_up(here, "10.99.0.1/24") && set_up(there, "10.99.0.2/24");
+        if (!usable_) return;
+        // The first packet finds its way at once, and an unplugged cable stays without an answer.
+        usable_ =
+            fix_neighbour(here, there, "10.99.0.2") && fix_neighbour(there, here, "10.99.0.1");
+    }
+
+    /// False, and says so, where this system lets us make none.
+    bool usable() const {
+        if (!usable_) MESSAGE("skipped: this needs Linux network namespaces (root, iproute2)");
+        return usable_;
+    }
+
+    /// The cable is pulled: nobody is told.
+    void unplug() { REQUIRE(there.command("ip link set lan down")); }
+
+    p2pchat::endpoint here_address() const { return {"10.99.0.1", 0}; }
+    p2pchat::endpoint there_address() const { return {"10.99.0.2", 0}; }
+
+    host here, there;
+
+private:
+    static bool set_up(host& at, const std::string& address) {
+        return at.command("ip addr add " + address +
+                          " dev lan && ip link set lan up && ip link set lo up");
+    }
+
+    static bool fix_neighbour(host& at, host& of, const std::string& address) {
+        std::string mac;
+        of.run([&] { mac = hardware_address(); });
+        return at.command("ip neigh replace " + address + " lladdr " + mac +
+                          " dev lan nud permanent");
+    }
+
+    static std::string hardware_address() {
+        std::string result;
+        if (std::FILE* const pipe = ::popen("ip -o link show lan", "r")) {
+            char line[512] = {};
+            if (std::fgets(line, sizeof line, pipe)) {
+                const std::string text(line);
+                const auto at = text.find("link/ether ");
+                if (at != std::string::npos) result = text.substr(at + 11, 17);
+            }
+            ::pclose(pipe);
+        }
+        return result;
+    }
+
+    bool usable_ = false;
+};
+
+}  // namespace support
+
+#endif
+#endif  // P2PCHAT_TESTS_LAN_HPP
