@@ -559,6 +559,9 @@ inline void keep_alive(handle socket, int seconds) noexcept {
                nullptr, nullptr);
 }
 
+/// Bytes sent that the other side's system has not acknowledged; not to be had here.
+inline int unacknowledged(handle) noexcept { return 0; }
+
 inline int poll(poll_entry* entries, std::size_t count, int timeout) noexcept {
     return ::WSAPoll(entries, static_cast<ULONG>(count), timeout);
 }
@@ -613,6 +616,7 @@ void visit_interfaces(const Visitor& visit) {
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -695,6 +699,27 @@ inline void keep_alive(handle socket, int seconds) noexcept {
     ::setsockopt(raw(socket), IPPROTO_TCP, TCP_KEEPINTVL, &interval, sizeof interval);
     ::setsockopt(raw(socket), IPPROTO_TCP, TCP_KEEPCNT, &probes, sizeof probes);
 }
+
+/// Bytes sent that the other side's system has not acknowledged, our end of stream included.
+#if defined(SO_NWRITE)
+inline int unacknowledged(handle socket) noexcept {
+    int count = 0;
+    socklen_t size = sizeof count;
+    ::getsockopt(raw(socket), SOL_SOCKET, SO_NWRITE, &count, &size);
+    return count;
+}
+#else
+#if defined(FIONWRITE)
+inline constexpr auto pending_output = FIONWRITE;
+#else
+inline constexpr auto pending_output = TIOCOUTQ;
+#endif
+inline int unacknowledged(handle socket) noexcept {
+    int count = 0;
+    ::ioctl(raw(socket), pending_output, &count);
+    return count;
+}
+#endif
 
 inline int poll(poll_entry* entries, std::size_t count, int timeout) noexcept {
     return ::poll(entries, static_cast<nfds_t>(count), timeout);
@@ -1232,6 +1257,7 @@ inline errc scan_message(std::string_view bytes, message_view& result) noexcept 
     const bool bracket = *p == '<';
     if (bracket) ++p;
     if (const errc error = scan_endpoint(p, end, result.sender); error != no_error) return error;
+    if (!result.sender) return errc::bad_address;  // 0.0.0.0 and :: are nobody
     if (bracket && (p == end || *p++ != '>')) return errc::bad_port;
     if (p == end) return errc::too_few_words;
     if (!is_space(*p)) return errc::bad_port;
@@ -1537,6 +1563,1950 @@ std::vector<peer> peer_set::snapshot() const {
               [](const peer& a, const peer& b) { return a.address < b.address; });
     return result;
 }
+
+// ------------------------------------------------------------------------------------ >> poller
+//
+// Readiness of many sockets: epoll on Linux, kqueue on macOS and the BSDs, poll and WSAPoll
+// elsewhere (and wherever P2PCHAT_USE_POLL asks for it). One interface, level-triggered.
+
+#if defined(P2PCHAT_USE_POLL)
+#elif defined(__linux__)
+#define P2PCHAT_USE_EPOLL
+#elif defined(__APPLE__) || defined(__FreeBSD__) || defined(__NetBSD__) || defined(__OpenBSD__)
+#define P2PCHAT_USE_KQUEUE
+#endif
+
+}  // namespace p2pchat
+
+#if defined(P2PCHAT_USE_EPOLL)
+#include <sys/epoll.h>
+#elif defined(P2PCHAT_USE_KQUEUE)
+#include <sys/event.h>
+#include <sys/time.h>
+#endif
+
+namespace p2pchat {
+
+namespace detail {
+
+/// Makes room for `extra` more, growing by doubling: what is added then cannot fail half-way.
+template <typename Container>
+void make_room(Container& container, std::size_t extra) {
+    const std::size_t needed = container.size() + extra;
+    if (needed > container.capacity()) container.reserve((std::max)(needed, 2 * container.capacity()));
+}
+
+/// What the poller knows of a socket. Belongs to whoever owns the socket and stays where it is.
+struct watched {
+    bool read = false;
+    bool write = false;
+    std::uint32_t slot = 0;  // of poll's table
+};
+
+struct readiness {
+    watched* what;
+    bool read;
+    bool write;
+};
+
+/// wake() is thread-safe, the rest is for one thread.
+class poller {
+public:
+    poller() = default;
+    poller(const poller&) = delete;
+    poller& operator=(const poller&) = delete;
+    ~poller() { close(); }
+
+    std::error_code open();
+    void close() noexcept;
+
+    /// Watches for what is asked from now on; for neither is to forget the socket, which must
+    /// come before it is closed.
+    std::error_code watch(const tcp_socket& socket, watched& what, bool read, bool write);
+
+    /// Waits for `timeout` milliseconds at most, -1: for ever. An error or an end counts as ready.
+    void wait(int timeout, std::vector<readiness>& ready);
+
+    void wake() noexcept { os::signal_channel(channel_out_); }
+
+private:
+    static constexpr int batch = 256;
+
+    std::error_code open_system();
+    void close_system() noexcept;
+
+    os::handle channel_in_ = tcp_socket::invalid;
+    os::handle channel_out_ = tcp_socket::invalid;
+#if defined(P2PCHAT_USE_EPOLL)
+    int epoll_ = -1;
+    epoll_event events_[batch];
+#elif defined(P2PCHAT_USE_KQUEUE)
+    std::error_code change(const tcp_socket& socket, watched& what, short filter, bool on) noexcept;
+    int queue_ = -1;
+    struct kevent events_[batch];
+#else
+    std::vector<os::poll_entry> entries_;  // the channel first
+    std::vector<watched*> owners_;         // of each entry
+#endif
+};
+
+/// Opens it, or makes it forget everything. The channel stays what it is from then on: wake() may
+/// come late.
+inline std::error_code poller::open() {
+    if (channel_in_ == tcp_socket::invalid)
+        if (auto error = os::open_channel(channel_in_, channel_out_)) return error;
+    close_system();
+    return open_system();
+}
+
+inline void poller::close() noexcept {
+    close_system();
+    if (channel_in_ != tcp_socket::invalid) os::close_channel(channel_in_, channel_out_);
+    channel_in_ = channel_out_ = tcp_socket::invalid;
+}
+
+#if defined(P2PCHAT_USE_EPOLL)
+
+inline std::error_code poller::open_system() {
+    epoll_ = ::epoll_create1(EPOLL_CLOEXEC);
+    if (epoll_ < 0) return os::last_error();
+    epoll_event event{};
+    event.events = EPOLLIN;
+    return ::epoll_ctl(epoll_, EPOLL_CTL_ADD, os::raw(channel_in_), &event) == 0 ? std::error_code()
+                                                                                : os::last_error();
+}
+
+inline void poller::close_system() noexcept {
+    if (epoll_ >= 0) os::close(std::exchange(epoll_, -1));
+}
+
+inline std::error_code poller::watch(const tcp_socket& socket, watched& what, bool read, bool write) {
+    if (read == what.read && write == what.write) return {};
+    const bool known = what.read || what.write;
+    const int operation = !read && !write ? EPOLL_CTL_DEL : known ? EPOLL_CTL_MOD : EPOLL_CTL_ADD;
+    epoll_event event{};
+    event.events = (read ? EPOLLIN : 0u) | (write ? EPOLLOUT : 0u);
+    event.data.ptr = &what;
+    if (::epoll_ctl(epoll_, operation, os::raw(socket.native_handle()), &event) != 0)
+        return os::last_error();
+    what.read = read;
+    what.write = write;
+    return {};
+}
+
+inline void poller::wait(int timeout, std::vector<readiness>& ready) {
+    ready.clear();
+    const int count = ::epoll_wait(epoll_, events_, batch, timeout);
+    for (int i = 0; i < count; ++i) {
+        const auto events = events_[i].events;
+        const bool over = (events & (EPOLLERR | EPOLLHUP)) != 0;
+        if (auto* const what = static_cast<watched*>(events_[i].data.ptr))
+            ready.push_back({what, over || (events & EPOLLIN) != 0, over || (events & EPOLLOUT) != 0});
+        else
+            os::drain_channel(channel_in_);
+    }
+}
+
+#elif defined(P2PCHAT_USE_KQUEUE)
+
+inline std::error_code poller::open_system() {
+    queue_ = ::kqueue();
+    if (queue_ < 0) return os::last_error();
+    os::set_flags(queue_);
+    struct kevent event;
+    EV_SET(&event, static_cast<uintptr_t>(channel_in_), EVFILT_READ, EV_ADD, 0, 0, nullptr);
+    return ::kevent(queue_, &event, 1, nullptr, 0, nullptr) == 0 ? std::error_code()
+                                                                : os::last_error();
+}
+
+inline void poller::close_system() noexcept {
+    if (queue_ >= 0) os::close(std::exchange(queue_, -1));
+}
+
+inline std::error_code poller::change(const tcp_socket& socket, watched& what, short filter,
+                                      bool on) noexcept {
+    struct kevent event;
+    EV_SET(&event, static_cast<uintptr_t>(socket.native_handle()), filter,
+           static_cast<unsigned short>(on ? EV_ADD : EV_DELETE), 0, 0, &what);
+    return ::kevent(queue_, &event, 1, nullptr, 0, nullptr) == 0 ? std::error_code()
+                                                                : os::last_error();
+}
+
+inline std::error_code poller::watch(const tcp_socket& socket, watched& what, bool read, bool write) {
+    if (read != what.read) {
+        if (auto error = change(socket, what, EVFILT_READ, read)) return error;
+        what.read = read;
+    }
+    if (write != what.write) {
+        if (auto error = change(socket, what, EVFILT_WRITE, write)) return error;
+        what.write = write;
+    }
+    return {};
+}
+
+inline void poller::wait(int timeout, std::vector<readiness>& ready) {
+    ready.clear();
+    timespec limit{timeout / 1000, timeout % 1000 * 1000000L};
+    const int count = ::kevent(queue_, nullptr, 0, events_, batch, timeout < 0 ? nullptr : &limit);
+    for (int i = 0; i < count; ++i) {
+        const bool read = events_[i].filter == EVFILT_READ;
+        if (auto* const what = static_cast<watched*>(events_[i].udata))
+            ready.push_back({what, read, !read});
+        else
+            os::drain_channel(channel_in_);
+    }
+}
+
+#else  // poll
+
+inline std::error_code poller::open_system() {
+    os::poll_entry entry{};
+    entry.fd = os::raw(channel_in_);
+    entry.events = POLLIN;
+    entries_.assign(1, entry);
+    owners_.assign(1, nullptr);
+    return {};
+}
+
+inline void poller::close_system() noexcept {
+    entries_.clear();
+    owners_.clear();
+}
+
+inline std::error_code poller::watch(const tcp_socket& socket, watched& what, bool read, bool write) {
+    const bool known = what.read || what.write;
+    if (!known && (read || write)) {
+        make_room(entries_, 1);
+        make_room(owners_, 1);
+        owners_.push_back(&what);
+        what.slot = static_cast<std::uint32_t>(entries_.size());
+        entries_.push_back({});
+        entries_.back().fd = os::raw(socket.native_handle());
+    } else if (known && !read && !write) {
+        entries_[what.slot] = entries_.back();
+        owners_[what.slot] = owners_.back();
+        owners_[what.slot]->slot = what.slot;
+        entries_.pop_back();
+        owners_.pop_back();
+    }
+    what.read = read;
+    what.write = write;
+    if (read || write)
+        entries_[what.slot].events = static_cast<short>((read ? POLLIN : 0) | (write ? POLLOUT : 0));
+    return {};
+}
+
+inline void poller::wait(int timeout, std::vector<readiness>& ready) {
+    ready.clear();
+    int count = os::poll(entries_.data(), entries_.size(), timeout);
+    if (count > 0 && entries_[0].revents != 0) {
+        os::drain_channel(channel_in_);
+        --count;
+    }
+    for (std::size_t i = 1; i < entries_.size() && count > 0; ++i) {
+        const int events = entries_[i].revents;
+        if (events == 0) continue;
+        --count;
+        const bool over = (events & (POLLERR | POLLHUP | POLLNVAL)) != 0;
+        ready.push_back({owners_[i], over || (events & POLLIN) != 0, over || (events & POLLOUT) != 0});
+    }
+}
+
+#endif
+
+// ------------------------------------------------------------------------------------- >> inbox
+//
+// What the input-and-output thread has for the handlers, in order.
+
+enum class event_kind : unsigned char { message, joined, left, rejected, outcome };
+
+struct event {
+    event_kind kind = event_kind::message;
+    departure how = departure::left;
+    bool verified = false;
+    std::uint32_t team_size = 0;  // bytes in batch::bytes, the text's after the team's
+    std::uint32_t text_size = 0;
+    endpoint sender;              // message; else whom it is about
+    endpoint origin;              // message
+    std::error_code error;        // rejected, outcome
+
+    std::size_t cost() const noexcept { return sizeof(event) + team_size + text_size; }
+};
+
+struct batch {
+    std::vector<event> events;
+    std::string bytes;
+    std::vector<node::completion> completions;  // one for each outcome
+
+    void append(batch& other);
+    void clear() noexcept;
+};
+
+inline void batch::append(batch& other) {
+    make_room(events, other.events.size());
+    make_room(completions, other.completions.size());
+    bytes.append(other.bytes);
+    events.insert(events.end(), other.events.begin(), other.events.end());
+    for (auto& done : other.completions) completions.push_back(std::move(done));
+}
+
+inline void batch::clear() noexcept {
+    events.clear();
+    bytes.clear();
+    completions.clear();
+}
+
+/// One thread fills, one empties. Its size is bounded by whoever fills it, who asks full() before.
+/// Two batches change hands, so that in the steady state nothing is allocated.
+class inbox {
+public:
+    inbox(std::size_t max_bytes, poller& filler) : max_(max_bytes), filler_(filler) {}
+
+    // For the filling thread. Events are staged, and all handed over at once.
+    void add(const event& what, std::string_view team = {}, std::string_view text = {});
+    void add_outcome(node::completion done, std::error_code error);
+    void hand_over();
+    bool full() const noexcept { return bytes_.load(std::memory_order_relaxed) >= max_; }
+    /// Asks to be woken when there is room; false if there is room already.
+    bool ask_for_room() noexcept;
+    void close();
+
+    // For the emptying thread.
+    bool take(batch& work);  ///< waits; false once closed and empty
+    void release(std::size_t bytes) noexcept;
+    bool wanted() const noexcept { return wanted_.load(std::memory_order_relaxed); }
+
+    void reopen() noexcept;
+
+private:
+    const std::size_t max_;
+    poller& filler_;
+    std::atomic<std::size_t> bytes_{0};
+    std::atomic<bool> wanted_{false};  // the filling thread waits for room
+    batch staged_;                     // the filling thread's
+
+    std::mutex mutex_;  // guards the three below
+    std::condition_variable filled_;
+    batch ready_;
+    bool closed_ = false;
+};
+
+inline void inbox::add(const event& what, std::string_view team, std::string_view text) {
+    make_room(staged_.bytes, team.size() + text.size());
+    staged_.events.push_back(what);
+    staged_.events.back().team_size = static_cast<std::uint32_t>(team.size());
+    staged_.events.back().text_size = static_cast<std::uint32_t>(text.size());
+    staged_.bytes.append(team).append(text);
+    bytes_.fetch_add(staged_.events.back().cost(), std::memory_order_relaxed);
+}
+
+inline void inbox::add_outcome(node::completion done, std::error_code error) {
+    event what;
+    what.kind = event_kind::outcome;
+    what.error = error;
+    make_room(staged_.completions, 1);
+    add(what);
+    staged_.completions.push_back(std::move(done));
+}
+
+inline void inbox::hand_over() {
+    if (staged_.events.empty()) return;
+    {
+        const std::lock_guard<std::mutex> lock(mutex_);
+        if (ready_.events.empty())
+            std::swap(ready_, staged_);
+        else
+            ready_.append(staged_);
+    }
+    staged_.clear();
+    filled_.notify_one();
+}
+
+inline bool inbox::ask_for_room() noexcept {
+    wanted_ = true;
+    return bytes_.load() >= max_;
+}
+
+inline void inbox::close() {
+    hand_over();
+    const std::lock_guard<std::mutex> lock(mutex_);
+    closed_ = true;
+    filled_.notify_one();
+}
+
+inline bool inbox::take(batch& work) {
+    work.clear();
+    std::unique_lock<std::mutex> lock(mutex_);
+    filled_.wait(lock, [this] { return closed_ || !ready_.events.empty(); });
+    std::swap(work, ready_);
+    return !work.events.empty();
+}
+
+inline void inbox::release(std::size_t bytes) noexcept {
+    if (bytes_.fetch_sub(bytes) - bytes < max_ && wanted_.exchange(false)) filler_.wake();
+}
+
+inline void inbox::reopen() noexcept {
+    closed_ = false;
+    wanted_ = false;
+    bytes_ = 0;
+}
+
+// -------------------------------------------------------------------------------- >> connection
+
+/// The most that may be under way on a link, posted and not yet confirmed. A receiver whose
+/// handlers lag can hold that much and still read the confirmations that come behind it: so two
+/// nodes with full buffers cannot wait for each other.
+inline constexpr std::size_t link_window = 256 * 1024;
+
+inline bool out_of_descriptors(std::error_code error) noexcept {
+    return error == std::errc::too_many_files_open ||
+           error == std::errc::too_many_files_open_in_system;
+}
+
+inline constexpr std::string_view connect_word = "CONNECT";
+
+inline bool is_exit(std::string_view text) noexcept {
+    const auto same = [](char a, char b) { return (a | 0x20) == b; };
+    constexpr std::string_view word = "exit";
+    return text.size() == word.size() && std::equal(text.begin(), text.end(), word.begin(), same);
+}
+
+/// First in, first out; keeps its memory until it is told to shrink.
+template <typename T>
+class fifo {
+public:
+    bool empty() const noexcept { return head_ == items_.size(); }
+    std::size_t size() const noexcept { return items_.size() - head_; }
+    T& front() noexcept { return items_[head_]; }
+    T* begin() noexcept { return items_.data() + head_; }
+    T* end() noexcept { return items_.data() + items_.size(); }
+
+    void push(T item) {
+        if (head_ > 64 && head_ * 2 > items_.size()) compact();
+        items_.push_back(std::move(item));
+    }
+    void pop() noexcept {
+        items_[head_++] = T();
+        if (head_ == items_.size()) items_.clear(), head_ = 0;
+    }
+    void shrink() noexcept {
+        if (empty()) std::vector<T>().swap(items_);
+    }
+
+private:
+    void compact() {
+        items_.erase(items_.begin(), items_.begin() + static_cast<std::ptrdiff_t>(head_));
+        head_ = 0;
+    }
+
+    std::vector<T> items_;
+    std::size_t head_ = 0;
+};
+
+/// A message of which an outcome is owed.
+struct pending {
+    node::completion done;
+    bool direct = false;    // called at once by whoever knows; else by the handlers' thread
+    bool reported = false;  // as timed out; its confirmation may still come
+    std::uint32_t size = 0;
+    clock::time_point deadline;
+};
+
+/// A message that waits for its turn to go one-shot.
+struct outgoing {
+    std::string bytes;
+    pending outcome;
+    bool opens_link = false;
+};
+
+enum class stage : unsigned char {
+    receiving,   // accepted: a one-shot, or a link about to open
+    held,        // its message is whole, the inbox has no room
+    connecting,  // ours: a one-shot, or a link about to open
+    delivering,  // ours: being written, or awaiting the close that confirms it
+    greeting,    // ours: CONNECT is sent, awaiting the answer
+    linked,
+};
+
+/// A connection of any kind. The input-and-output thread's alone, but for what is marked (m): that
+/// is guarded by the node's mutex.
+struct connection : watched {
+    tcp_socket socket;
+    stage at = stage::receiving;
+    bool opens_link = false;    // ours: its message is CONNECT
+    bool line_seen = false;     // receiving: its first line was no CONNECT
+    bool by_claim = false;      // linked: known by `claim`, else by `remote`
+    bool claim_holds = false;   // linked
+    bool in_lane = false;       // linked (m)
+    bool closing = false;       // linked (m): one side said exit, what is under way is finished
+    bool said_exit = false;     // linked (m): it was us
+    bool half_closed = false;   // linked
+    bool dirty = false;         // linked (m): in the list of those with something to write
+    bool starved = false;       // in the list of those that wait for room in the inbox
+    bool ended = false;         // delivering: the other side has closed
+    endpoint remote;            // the other end; ours: as we called it
+    endpoint claim;             // linked: who it says it is
+    clock::time_point deadline{};
+    clock::time_point armed{};  // its entry among the timers, if any
+    clock::time_point limit{};  // receiving, delivering: the latest that `deadline` may become
+    std::string in;             // receiving, greeting: what came; linked: lines to take later,
+    std::size_t parked = 0;     // this many bytes, then the beginning of a line
+    std::string writing;
+    std::size_t written = 0;
+    std::string queued;         // linked (m): goes into `writing` when that is written
+    fifo<pending> in_flight;    // (m) in the order sent
+    std::size_t in_flight_bytes = 0;  // linked (m)
+    std::uint64_t confirmed = 0;      // linked (m): messages of ours
+    std::uint64_t taken = 0;          // linked: messages of theirs
+    std::uint64_t told = 0;           // linked: of which we have told them
+    clock::time_point last_progress{};  // linked: when they confirmed something
+    connection* twin = nullptr;         // linked (m): another link to the same peer
+    std::list<connection>::iterator self;
+
+    const endpoint& key() const noexcept { return by_claim ? claim : remote; }
+
+    /// Whether more is to be read: not of a link that overfills its window while it has to wait.
+    bool reads() const noexcept { return at != stage::held && parked <= link_window; }
+};
+
+/// How messages to one peer go: over a link, or one-shot, one after another.
+struct lane {
+    connection* link = nullptr;    // the one in use; others to the same peer behind it
+    connection* active = nullptr;  // the one-shot under way, or the link being opened
+    std::list<outgoing> waiting;
+    std::size_t waiting_bytes = 0;
+};
+
+}  // namespace detail
+
+// -------------------------------------------------------------------------------------- >> node
+
+/// Everything here runs in the input-and-output thread (io), but for what is marked otherwise.
+/// The handlers' thread and the callers' meet it in two places: under `mutex_` (what is posted)
+/// and in the inbox (what is handed to the handlers). `mutex_` is never held while anything of
+/// the user's runs.
+class node::impl {
+public:
+    explicit impl(config settings);
+    ~impl() { stop(); }
+
+    // From any thread.
+    std::error_code start();
+    void stop() noexcept;
+    std::error_code post(const endpoint& to, std::string_view text, detail::pending outcome,
+                         when_full mode, bool opens_link);
+    std::error_code send(const endpoint& to, std::string_view text, bool opens_link);
+    std::vector<delivery> broadcast(std::string_view text, bool then_stop);
+    connect_result connect(const endpoint& to);
+    std::vector<peer> peers() const;
+    counters statistics() const noexcept;
+    endpoint address() const;
+    const std::string& team() const noexcept { return settings_.team; }
+
+    message_handler on_message;
+    joined_handler on_joined;
+    left_handler on_left;
+    rejected_handler on_rejected;
+
+private:
+    using clock = detail::clock;
+    using connection = detail::connection;
+    using lane = detail::lane;
+    using pending = detail::pending;
+    using stage = detail::stage;
+    using connections = std::list<connection>;
+
+    // Starting and stopping (any thread).
+    std::error_code check_settings();
+    std::error_code open_listener();
+    std::error_code start_threads();
+    void request_stop() noexcept;
+    void join_threads() noexcept;
+
+    // Posting (any thread, `mutex_` held).
+    bool has_room(const endpoint& to, const pending& outcome);
+    std::error_code wait_for_room(std::unique_lock<std::mutex>& lock, const endpoint& to,
+                                  const pending& outcome, when_full mode);
+    void queue_in_lane(const endpoint& to, lane& way, std::string_view text, pending& outcome,
+                       bool opens_link);
+    void queue_on_link(connection& link, std::string_view text, pending& outcome);
+    void wake_io(std::unique_lock<std::mutex>& lock) noexcept;
+
+    // The loop.
+    void run_io() noexcept;
+    bool collect_work(int& timeout);
+    void do_work();
+    int time_left() const noexcept;
+    void on_ready(const detail::readiness& event);
+    void on_timers();
+    void on_room();
+    void shut_down() noexcept;
+
+    // Connections, whatever their stage.
+    void arm(connection& c, clock::time_point deadline);
+    void watch(connection& c, bool read, bool write);
+    void on_readable(connection& c);
+    void on_writable(connection& c);
+    void on_bytes(connection& c, std::string_view bytes);
+    void on_end(connection& c);
+    void on_broken(connection& c, std::error_code error);
+    void on_deadline(connection& c);
+    connections& home_of(const connection& c) noexcept;
+    void retire(connection& c, bool in_order);
+    void let_crowded_in();
+    void starve(connection& c);
+
+    // Accepted ones.
+    void accept_some();
+    void pause_accepting();
+    void admit(tcp_socket socket);
+    bool evict_oldest();
+    void on_first_bytes(connection& c, std::string_view bytes);
+    void complete(connection& c);
+    void reject(connection& c, std::error_code why);
+
+    // Our own: one-shots, and links on their way.
+    void start_lane(const endpoint& to);
+    connection* next_of_lane(const endpoint& to, bool crowded);
+    void queue_waiting(lane& way);
+    void begin(connection& c);
+    bool at_limit() const noexcept;
+    void advance(connection& c);
+    void after_sent(connection& c);
+    void on_greeting(connection& c, std::string_view bytes);
+    void on_confirming_end(connection& c);
+    void postpone(connection& c);
+    void fail_waiting(lane& way, std::error_code error);
+    void finish(connection& c, std::error_code error);
+
+    // Links.
+    void become_link(connection& c, const message_view& greeting, bool ours);
+    void detach(connection& c) noexcept;
+    void flush(connection& c);
+    void refill(connection& c);
+    void on_link_bytes(connection& c, std::string_view bytes);
+    void on_line(connection& c, std::string_view line, bool from_tail);
+    void park(connection& c, std::string_view line, bool from_tail);
+    void unpark(connection& c);
+    void take_line(connection& c, std::string_view line);
+    void on_control(connection& c, std::string_view line);
+    void on_ack(connection& c, std::uint64_t count);
+    void on_exit(connection& c, std::string_view team);
+    void settle(connection& c);
+    void expire(connection& c);
+    void lose(connection& c, std::error_code error, departure how);
+
+    // Who is who, and what the handlers are told.
+    bool is_own(const endpoint& claim, const connection& c) const noexcept;
+    bool holds(const endpoint& claim, const connection& c) const noexcept;
+    bool from_here(const connection& c) const noexcept;
+    void take(const message_view& what, const connection& c);
+    void tell_message(const message_view& what, const endpoint& origin, bool verified);
+    void tell_heard(const endpoint& address, std::string_view team);
+    void tell_left(const endpoint& address, std::string_view team, departure how);
+    void tell_rejected(const endpoint& from, std::error_code why);
+    void report(pending& outcome, std::error_code error);
+
+    // The handlers' thread.
+    void run_handlers();
+    void give_back(std::size_t bytes) noexcept;
+    void dispatch(const detail::event& what, const char* bytes, message& incoming);
+
+    config settings_;
+    std::string prefix_;  // "sender team ", before each of our messages
+    peer_set peers_;
+    detail::poller poller_;
+    detail::inbox inbox_;
+
+    std::mutex lifecycle_;  // one start() or stop() at a time; guards the two threads
+    std::thread io_;
+    std::thread handlers_;
+    std::atomic<std::thread::id> handlers_id_{};
+    std::atomic<clock::rep> drain_end_{0};
+
+    mutable std::mutex mutex_;  // guards what follows, to the blank line, and what says (m) above
+    bool running_ = false;
+    bool sleeping_ = false;     // io waits, or is about to: wake it
+    endpoint address_;
+    clock::time_point now_{};   // of io's turn
+    std::unordered_map<endpoint, lane> lanes_;
+    std::vector<endpoint> ready_lanes_;  // with something to begin
+    std::vector<connection*> dirty_;     // links with something to write
+    std::atomic<std::size_t> room_waiters_{0};  // read without it
+    std::condition_variable room_;
+
+    // io's own.
+    clock::time_point time_{};  // of this turn
+    bool heard_ = false;        // from the link whose bytes are looked at
+    tcp_socket listener_;
+    detail::watched listening_;
+    clock::time_point accept_again_{};  // paused until then, if set
+    connections incoming_;  // oldest first
+    connections outgoing_;
+    connections links_;
+    connections dead_;      // until the end of the turn: events may still point to them
+    std::set<std::pair<clock::time_point, connection*>> timers_;
+    std::vector<endpoint> crowded_out_;  // lanes that wait for a connection to end
+    std::vector<connection*> starved_;   // for room in the inbox
+    std::vector<endpoint> lanes_now_;    // collect_work()'s
+    std::vector<connection*> dirty_now_;
+    char buffer_[64 * 1024];
+
+    std::atomic<std::uint64_t> connections_{0};
+    std::atomic<std::uint64_t> received_{0};
+    std::atomic<std::uint64_t> rejected_{0};
+    std::atomic<std::uint64_t> delivered_{0};
+    std::atomic<std::uint64_t> undelivered_{0};
+    std::atomic<std::uint64_t> dropped_{0};
+};
+
+// Starting and stopping.
+
+node::impl::impl(config settings)
+    : settings_(std::move(settings)),
+      peers_(settings_.max_peers),
+      inbox_(settings_.max_received_bytes, poller_) {
+    settings_.max_queued_bytes = (std::min)(settings_.max_queued_bytes, detail::link_window);
+}
+
+std::error_code node::impl::check_settings() {
+    if (!detail::is_team(settings_.team) || detail::in_brackets(settings_.team))
+        return make_error_code(errc::bad_team);
+    const endpoint address =
+        settings_.address.empty() ? detect_address() : endpoint(settings_.address, 0);
+    if (!detail::is_named(address)) return make_error_code(errc::bad_address);
+    const std::lock_guard<std::mutex> lock(mutex_);
+    address_ = address;
+    return {};
+}
+
+std::error_code node::impl::open_listener() {
+    auto error = listener_.listen({"::", settings_.port});
+    if (error && error != std::errc::address_in_use && error != std::errc::permission_denied)
+        error = listener_.listen({"0.0.0.0", settings_.port});  // a machine without IPv6
+    if (error) return error;
+    const std::lock_guard<std::mutex> lock(mutex_);
+    address_ = endpoint(address_.bytes(), listener_.local().port(), address_.scope());
+    prefix_.clear();
+    detail::append_endpoint(prefix_, address_, false);
+    prefix_.append(1, ' ').append(settings_.team).append(1, ' ');
+    return {};
+}
+
+std::error_code node::impl::start() {
+    if (handlers_id_.load() == std::this_thread::get_id())
+        return make_error_code(errc::already_running);
+    const std::lock_guard<std::mutex> life(lifecycle_);
+    {
+        const std::lock_guard<std::mutex> lock(mutex_);
+        if (running_) return make_error_code(errc::already_running);
+    }
+    join_threads();  // of a node that was stopped by one of its handlers
+    auto error = check_settings();
+    if (!error) error = open_listener();
+    if (!error) error = poller_.open();
+    if (!error) error = poller_.watch(listener_, listening_, true, false);
+    if (!error) error = start_threads();
+    if (error) {
+        listening_ = {};
+        listener_.close();
+    }
+    return error;
+}
+
+std::error_code node::impl::start_threads() {
+    peers_.clear();
+    inbox_.reopen();
+    drain_end_ = 0;
+    {
+        const std::lock_guard<std::mutex> lock(mutex_);
+        running_ = true;
+        now_ = time_ = clock::now();
+    }
+    try {
+        handlers_ = std::thread([this] { run_handlers(); });
+        io_ = std::thread([this] { run_io(); });
+        return {};
+    } catch (const std::system_error& failure) {
+        request_stop();
+        inbox_.close();
+        join_threads();
+        return failure.code();
+    }
+}
+
+void node::impl::request_stop() noexcept {
+    const auto end = clock::now() + settings_.drain_timeout;
+    clock::rep none = 0;
+    drain_end_.compare_exchange_strong(none, end.time_since_epoch().count());
+    std::unique_lock<std::mutex> lock(mutex_);
+    running_ = false;
+    room_.notify_all();
+    wake_io(lock);
+}
+
+void node::impl::join_threads() noexcept {
+    if (io_.joinable()) io_.join();
+    if (handlers_.joinable()) handlers_.join();
+    handlers_id_ = std::thread::id();
+}
+
+void node::impl::stop() noexcept {
+    const bool in_handler = handlers_id_.load() == std::this_thread::get_id();
+    try {
+        if (settings_.leave_on_stop) broadcast("exit", true);
+    } catch (const std::bad_alloc&) {
+        // Then we go without a word, as on a power failure.
+    }
+    request_stop();
+    if (in_handler) return;
+    const std::lock_guard<std::mutex> life(lifecycle_);
+    join_threads();
+}
+
+void node::impl::wake_io(std::unique_lock<std::mutex>& lock) noexcept {
+    const bool asleep = std::exchange(sleeping_, false);
+    lock.unlock();
+    if (asleep) poller_.wake();
+}
+
+// Posting.
+
+bool node::impl::has_room(const endpoint& to, const pending& outcome) {
+    // Outcomes that no handler fetches are bounded as messages are.
+    if (outcome.done && !outcome.direct && inbox_.full()) return false;
+    const auto found = lanes_.find(to);
+    if (found == lanes_.end()) return lanes_.size() < settings_.max_peers + settings_.max_links;
+    const lane& way = found->second;
+    const std::size_t bytes = way.waiting_bytes + (way.link ? way.link->in_flight_bytes : 0);
+    return bytes == 0 || bytes + outcome.size <= settings_.max_queued_bytes;
+}
+
+std::error_code node::impl::wait_for_room(std::unique_lock<std::mutex>& lock, const endpoint& to,
+                                          const pending& outcome, when_full mode) {
+    if (has_room(to, outcome)) return {};
+    if (mode == when_full::refuse) return make_error_code(errc::queue_full);
+    ++room_waiters_;
+    const bool found = room_.wait_for(lock, settings_.delivery_timeout,
+                                      [&] { return !running_ || has_room(to, outcome); });
+    --room_waiters_;
+    if (!running_) return make_error_code(errc::stopped);
+    return found ? std::error_code() : make_error_code(errc::queue_full);
+}
+
+std::error_code node::impl::post(const endpoint& to, std::string_view text, pending outcome,
+                                 when_full mode, bool opens_link) {
+    text = detail::trimmed(text);
+    if (!to) return make_error_code(to.port() == 0 ? errc::bad_port : errc::bad_address);
+    if (!detail::is_sendable(text)) return make_error_code(errc::bad_text);
+
+    std::unique_lock<std::mutex> lock(mutex_);
+    if (!running_) return make_error_code(errc::stopped);
+    const std::size_t size = prefix_.size() + text.size() + 1;
+    if (size - 1 > settings_.max_message_bytes) return make_error_code(errc::message_too_long);
+    outcome.size = static_cast<std::uint32_t>(size);
+    if (auto error = wait_for_room(lock, to, outcome, mode)) return error;
+    lane& way = lanes_[to];
+    if (way.link && !way.active && way.waiting.empty() && !opens_link)
+        queue_on_link(*way.link, text, outcome);
+    else
+        queue_in_lane(to, way, text, outcome, opens_link);
+    wake_io(lock);
+    return {};
+}
+
+// Both queue all of it or, out of memory, nothing: an outcome that is thrown away is never called.
+
+void node::impl::queue_in_lane(const endpoint& to, lane& way, std::string_view text,
+                               pending& outcome, bool opens_link) {
+    std::string bytes;
+    bytes.reserve(outcome.size);
+    bytes.append(prefix_).append(text).append(opens_link ? "\n" : "");
+    detail::make_room(ready_lanes_, 1);
+    const std::size_t size = outcome.size;
+    way.waiting.push_back({std::move(bytes), std::move(outcome), opens_link});
+    way.waiting_bytes += size;
+    if (!way.active) ready_lanes_.push_back(to);
+}
+
+void node::impl::queue_on_link(connection& link, std::string_view text, pending& outcome) {
+    detail::make_room(link.queued, prefix_.size() + text.size() + 1);
+    detail::make_room(dirty_, 1);
+    const std::size_t size = outcome.size;
+    outcome.deadline = (sleeping_ ? clock::now() : now_) + settings_.delivery_timeout;
+    link.in_flight.push(std::move(outcome));
+    link.in_flight_bytes += size;
+    link.queued.append(prefix_).append(text).append(1, '\n');
+    if (!std::exchange(link.dirty, true)) dirty_.push_back(&link);
+    if (detail::is_exit(text)) {
+        link.closing = link.said_exit = true;
+        detach(link);
+    }
+}
+
+namespace detail {
+
+/// A thread that waits for outcomes, told by another. Lives on the waiting thread's stack: who
+/// tells must be done with it when the waiting one goes on, hence under the mutex.
+class waiter {
+public:
+    explicit waiter(std::size_t count = 1) : left_(count) {}
+
+    void tell() noexcept {
+        const std::lock_guard<std::mutex> lock(mutex_);
+        if (--left_ == 0) done_.notify_all();
+    }
+    void wait() {
+        std::unique_lock<std::mutex> lock(mutex_);
+        done_.wait(lock, [this] { return left_ == 0; });
+    }
+    void wait_for(std::chrono::milliseconds timeout) {
+        std::unique_lock<std::mutex> lock(mutex_);
+        done_.wait_for(lock, timeout, [this] { return left_ == 0; });
+    }
+
+private:
+    std::mutex mutex_;  // guards left_
+    std::condition_variable done_;
+    std::size_t left_;
+};
+
+inline pending direct(node::completion done) {
+    pending outcome;
+    outcome.done = std::move(done);
+    outcome.direct = true;
+    return outcome;
+}
+
+}  // namespace detail
+
+std::error_code node::impl::send(const endpoint& to, std::string_view text, bool opens_link) {
+    struct {
+        detail::waiter done;
+        std::error_code error;
+    } result;
+    auto outcome = detail::direct([&result](std::error_code error) {
+        result.error = error;
+        result.done.tell();
+    });
+    if (auto error = post(to, text, std::move(outcome), when_full::refuse, opens_link)) return error;
+    result.done.wait();
+    return result.error;
+}
+
+std::vector<delivery> node::impl::broadcast(std::string_view text, bool then_stop) {
+    std::vector<delivery> results;
+    for (auto& known : peers_.snapshot()) results.push_back({known.address, {}});
+    detail::waiter all(results.size() + 1);
+    for (auto& result : results) {
+        auto outcome = detail::direct([&all, &result](std::error_code error) {
+            result.error = error;
+            all.tell();
+        });
+        std::error_code refused;
+        try {
+            refused = post(result.to, text, std::move(outcome), when_full::refuse, false);
+        } catch (const std::bad_alloc&) {  // what was posted before points to this stack
+            refused = std::make_error_code(std::errc::not_enough_memory);
+        }
+        if (!refused) continue;
+        result.error = refused;
+        all.tell();
+    }
+    all.tell();
+    if (then_stop) {
+        all.wait_for(settings_.drain_timeout);
+        request_stop();  // has the rest reported at once
+    }
+    all.wait();
+    return results;
+}
+
+connect_result node::impl::connect(const endpoint& to) {
+    {
+        const std::lock_guard<std::mutex> lock(mutex_);
+        if (running_ && to == address_) return {make_error_code(errc::own_address), false};
+        const auto found = lanes_.find(to);
+        if (found != lanes_.end() && found->second.link) return {{}, true};
+    }
+    if (auto error = send(to, detail::connect_word, true)) return {error, false};
+    const std::lock_guard<std::mutex> lock(mutex_);
+    const auto found = lanes_.find(to);
+    return {{}, found != lanes_.end() && found->second.link != nullptr};
+}
+
+std::vector<peer> node::impl::peers() const {
+    auto result = peers_.snapshot();
+    const std::lock_guard<std::mutex> lock(mutex_);
+    for (auto& known : result) {
+        const auto found = lanes_.find(known.address);
+        known.linked = found != lanes_.end() && found->second.link != nullptr;
+    }
+    return result;
+}
+
+endpoint node::impl::address() const {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    return address_;
+}
+
+counters node::impl::statistics() const noexcept {
+    counters result;
+    result.connections = connections_;
+    result.received = received_;
+    result.rejected = rejected_;
+    result.delivered = delivered_;
+    result.undelivered = undelivered_;
+    result.dropped = dropped_;
+    return result;
+}
+
+// The loop.
+
+void node::impl::run_io() noexcept {
+    std::vector<detail::readiness> ready;
+    int timeout = 0;
+    while (collect_work(timeout)) {
+        do_work();
+        inbox_.hand_over();
+        dead_.clear();
+        poller_.wait(timeout, ready);
+        time_ = clock::now();
+        for (const auto& event : ready) on_ready(event);
+        on_timers();
+        on_room();
+    }
+    shut_down();
+}
+
+/// False: to stop. Else `timeout` is how long to wait for events once the work found is done.
+bool node::impl::collect_work(int& timeout) {
+    const bool crowded = !starved_.empty() && inbox_.ask_for_room();
+    const std::lock_guard<std::mutex> lock(mutex_);
+    now_ = time_;
+    std::swap(lanes_now_, ready_lanes_);
+    std::swap(dirty_now_, dirty_);
+    for (auto* link : dirty_now_) link->dirty = false;
+    const bool idle = lanes_now_.empty() && dirty_now_.empty() && (starved_.empty() || crowded);
+    sleeping_ = idle;
+    timeout = idle ? time_left() : 0;
+    return running_;
+}
+
+int node::impl::time_left() const noexcept {
+    auto next = clock::time_point::max();
+    if (!timers_.empty()) next = timers_.begin()->first;
+    if (accept_again_ != clock::time_point()) next = (std::min)(next, accept_again_);
+    return next == clock::time_point::max() ? -1 : detail::remaining(next, time_);
+}
+
+void node::impl::do_work() {
+    for (const auto& to : lanes_now_) start_lane(to);
+    lanes_now_.clear();
+    for (std::size_t i = 0; i < dirty_now_.size(); ++i)
+        if (dirty_now_[i]) flush(*dirty_now_[i]);
+    dirty_now_.clear();
+}
+
+void node::impl::on_ready(const detail::readiness& event) {
+    if (event.what == &listening_) return accept_some();
+    auto& c = static_cast<connection&>(*event.what);
+    if (event.write && c.write) on_writable(c);  // c may have been retired meanwhile,
+    if (event.read && c.read) on_readable(c);    // and is then watched no more
+}
+
+void node::impl::on_timers() {
+    if (accept_again_ != clock::time_point() && accept_again_ <= time_) {
+        accept_again_ = {};
+        if (poller_.watch(listener_, listening_, true, false)) pause_accepting();
+    }
+    while (!timers_.empty() && timers_.begin()->first <= time_) {
+        connection& c = *timers_.begin()->second;
+        timers_.erase(timers_.begin());
+        c.armed = {};
+        if (c.deadline <= time_)
+            on_deadline(c);
+        else if (c.deadline != clock::time_point::max())
+            arm(c, c.deadline);
+    }
+}
+
+/// The handlers have made room: take what waited for it.
+void node::impl::on_room() {
+    while (!starved_.empty() && !inbox_.full()) {
+        connection& c = *starved_.front();
+        starved_.erase(starved_.begin());
+        c.starved = false;
+        if (c.at == stage::held)
+            complete(c);
+        else
+            unpark(c);
+    }
+}
+
+void node::impl::shut_down() noexcept {
+    const auto why = make_error_code(errc::stopped);
+    static_cast<void>(poller_.watch(listener_, listening_, false, false));
+    listener_.close();
+    for (auto next = links_.begin(); next != links_.end();) flush(*next++);
+    {
+        const std::lock_guard<std::mutex> lock(mutex_);
+        for (auto* list : {&outgoing_, &links_})
+            for (auto& c : *list)
+                for (auto& outcome : c.in_flight) report(outcome, why);
+        for (auto& [to, way] : lanes_) fail_waiting(way, why);
+        lanes_.clear();
+        sleeping_ = false;
+        ready_lanes_.clear();
+        dirty_.clear();
+    }
+    for (auto* list : {&incoming_, &outgoing_})
+        for (auto& c : *list) c.socket.reset();
+    for (auto* list : {&incoming_, &outgoing_, &links_, &dead_}) list->clear();
+    timers_.clear();
+    starved_.clear();
+    crowded_out_.clear();
+    accept_again_ = {};
+    inbox_.close();
+}
+
+// Connections, whatever their stage.
+
+/// Has on_deadline() called then. Timers are lazy: one that stands for an earlier time stays, and
+/// is set anew when it fires, so that moving a deadline on costs nothing.
+void node::impl::arm(connection& c, clock::time_point deadline) {
+    c.deadline = deadline;
+    if (c.armed != clock::time_point() && c.armed <= deadline) return;
+    if (c.armed != clock::time_point()) timers_.erase({c.armed, &c});
+    c.armed = {};
+    timers_.emplace(deadline, &c);
+    c.armed = deadline;
+}
+
+void node::impl::watch(connection& c, bool read, bool write) {
+    if (auto error = poller_.watch(c.socket, c, read, write)) on_broken(c, error);
+}
+
+void node::impl::starve(connection& c) {
+    if (c.starved) return;
+    starved_.push_back(&c);
+    c.starved = true;
+}
+
+node::impl::connections& node::impl::home_of(const connection& c) noexcept {
+    switch (c.at) {
+        case stage::receiving:
+        case stage::held: return incoming_;
+        case stage::linked: return links_;
+        default: return outgoing_;
+    }
+}
+
+void node::impl::retire(connection& c, bool in_order) {
+    if (c.armed != clock::time_point()) timers_.erase({c.armed, &c});
+    if (c.starved) starved_.erase(std::find(starved_.begin(), starved_.end(), &c));
+    static_cast<void>(poller_.watch(c.socket, c, false, false));
+    if (c.at != stage::linked && c.socket.is_open()) let_crowded_in();
+    if (in_order)
+        c.socket.close();
+    else
+        c.socket.reset();
+    if (c.at == stage::linked) {
+        const std::lock_guard<std::mutex> lock(mutex_);
+        for (auto* list : {&dirty_, &dirty_now_}) std::replace(list->begin(), list->end(), &c, {});
+        dirty_.erase(std::remove(dirty_.begin(), dirty_.end(), nullptr), dirty_.end());
+    }
+    dead_.splice(dead_.end(), home_of(c), c.self);
+}
+
+/// A connection ends or becomes a link: one more may begin.
+void node::impl::let_crowded_in() {
+    if (crowded_out_.empty()) return;
+    const std::lock_guard<std::mutex> lock(mutex_);
+    ready_lanes_.push_back(crowded_out_.front());
+    crowded_out_.erase(crowded_out_.begin());
+}
+
+void node::impl::on_readable(connection& c) {
+    // A bound, so that one busy connection does not keep others waiting.
+    for (int rounds = 0; rounds < 16; ++rounds) {
+        std::size_t size = 0;
+        const auto error = c.socket.receive(buffer_, sizeof buffer_, size, {});
+        if (error == std::errc::operation_would_block) return;
+        if (error) return on_broken(c, error);
+        if (size == 0) return on_end(c);
+        on_bytes(c, {buffer_, size});
+        if (!c.socket.is_open() || !c.reads()) return;
+        if (c.at == stage::linked && size < sizeof buffer_) return;  // that was all
+    }
+}
+
+void node::impl::on_writable(connection& c) {
+    if (c.at == stage::linked) return flush(c);
+    if (c.at == stage::connecting) {
+        if (auto error = c.socket.finish_connect()) return finish(c, error);
+        c.at = stage::delivering;
+        arm(c, time_ + settings_.delivery_timeout);
+    }
+    if (c.at == stage::delivering) advance(c);
+}
+
+void node::impl::on_bytes(connection& c, std::string_view bytes) {
+    switch (c.at) {
+        case stage::receiving: return on_first_bytes(c, bytes);
+        case stage::greeting: return on_greeting(c, bytes);
+        case stage::linked: return on_link_bytes(c, bytes);
+        default: return;  // an answer to a one-shot, which has none
+    }
+}
+
+void node::impl::on_end(connection& c) {
+    switch (c.at) {
+        case stage::receiving: return complete(c);
+        case stage::delivering: return on_confirming_end(c);
+        case stage::greeting: return finish(c, {});  // it knows one-shots only
+        case stage::linked: break;
+        default: return;
+    }
+    if (c.closing) return lose(c, make_error_code(errc::link_lost), departure::left);
+    flush(c);  // the last confirmations, should the other side still read
+    if (c.socket.is_open()) lose(c, make_error_code(errc::link_lost), departure::stopped);
+}
+
+void node::impl::on_broken(connection& c, std::error_code error) {
+    switch (c.at) {
+        case stage::receiving:
+        case stage::held: return reject(c, error);
+        case stage::linked: return lose(c, make_error_code(errc::link_lost), departure::lost);
+        case stage::connecting: return finish(c, error);
+        default: break;
+    }
+    const bool by_peer = error == std::errc::connection_reset || error == std::errc::broken_pipe ||
+                         error == std::errc::connection_aborted ||
+                         error == std::errc::not_connected;
+    finish(c, by_peer ? make_error_code(errc::not_taken) : error);
+}
+
+void node::impl::on_deadline(connection& c) {
+    const auto late = std::make_error_code(std::errc::timed_out);
+    switch (c.at) {
+        case stage::receiving:
+            if (c.in.empty() || time_ >= c.limit) return reject(c, late);
+            return complete(c);  // quiet for long enough
+        case stage::held: return;
+        case stage::delivering:
+            if (c.ended && time_ < c.limit) return on_readable(c);
+            return finish(c, late);
+        case stage::linked:
+            if (c.half_closed) return lose(c, late, departure::left);
+            return expire(c);
+        default: return finish(c, late);
+    }
+}
+
+// Accepted ones.
+
+void node::impl::pause_accepting() {
+    // With no descriptor left the listener stays ready: to ask it on and on would be a busy loop.
+    accept_again_ = time_ + std::chrono::milliseconds(100);
+    static_cast<void>(poller_.watch(listener_, listening_, false, false));
+}
+
+void node::impl::accept_some() {
+    for (int i = 0; i < 64; ++i) {
+        tcp_socket socket;
+        const auto error = listener_.accept(socket, {});
+        if (!error)
+            admit(std::move(socket));
+        else if (error == std::errc::operation_would_block)
+            return;
+        else if (error != std::errc::connection_aborted && !evict_oldest())  // out of resources
+            return pause_accepting();
+    }
+}
+
+bool node::impl::at_limit() const noexcept {
+    return incoming_.size() + outgoing_.size() >= settings_.max_connections;
+}
+
+bool node::impl::evict_oldest() {
+    if (incoming_.empty()) return false;
+    reject(incoming_.front(), make_error_code(errc::connection_limit));
+    return true;
+}
+
+void node::impl::admit(tcp_socket socket) {
+    ++connections_;
+    if (at_limit() && !evict_oldest()) {
+        tell_rejected(socket.remote(), make_error_code(errc::connection_limit));
+        return socket.reset();
+    }
+    incoming_.emplace_back();
+    connection& c = incoming_.back();
+    c.self = std::prev(incoming_.end());
+    c.remote = socket.remote();
+    c.socket = std::move(socket);
+    c.limit = c.deadline = time_ + settings_.first_message_timeout;
+    // Most messages are there when the connection is: reading at once saves the poller's work.
+    on_readable(c);
+    if (!c.socket.is_open() || c.at != stage::receiving) return;
+    arm(c, c.deadline);
+    watch(c, true, false);
+}
+
+void node::impl::on_first_bytes(connection& c, std::string_view bytes) {
+    if (c.in.size() + bytes.size() > settings_.max_message_bytes + 2)  // a line's end may follow
+        return reject(c, make_error_code(errc::message_too_long));
+    const std::size_t before = c.in.size();
+    c.in.append(bytes);
+    c.deadline = (std::min)(c.limit, time_ + settings_.quiet_period);
+    if (c.armed > c.deadline) arm(c, c.deadline);
+    if (c.line_seen) return;
+    const std::size_t end = c.in.find('\n', before);
+    if (end == std::string::npos) return;
+    c.line_seen = true;
+
+    const std::string first = c.in.substr(0, end);
+    message_view greeting;
+    if (detail::scan_message(first, greeting) != detail::no_error) return;
+    if (greeting.text != detail::connect_word) return;
+    const bool to_itself = is_own(greeting.sender, c) && from_here(c);
+    if (to_itself || links_.size() >= settings_.max_links) return complete(c);
+    const std::string rest = c.in.substr(end + 1);
+    std::string().swap(c.in);
+    become_link(c, greeting, false);
+    if (c.socket.is_open() && !rest.empty()) on_link_bytes(c, rest);
+}
+
+/// A one-shot is whole.
+void node::impl::complete(connection& c) {
+    message_view what;
+    const std::string_view bytes = detail::trimmed(c.in);
+    if (bytes.empty()) return reject(c, make_error_code(errc::no_message));
+    if (bytes.size() > settings_.max_message_bytes)
+        return reject(c, make_error_code(errc::message_too_long));
+    if (const errc error = detail::scan_message(bytes, what); error != detail::no_error)
+        return reject(c, make_error_code(error));
+    if (inbox_.full()) {
+        c.at = stage::held;
+        c.deadline = clock::time_point::max();
+        static_cast<void>(poller_.watch(c.socket, c, false, false));
+        return starve(c);
+    }
+    take(what, c);
+    retire(c, true);
+}
+
+void node::impl::reject(connection& c, std::error_code why) {
+    const endpoint from = c.remote;
+    retire(c, false);
+    tell_rejected(from, why);
+}
+
+// Our own: one-shots, and links on their way.
+
+/// Begins with what waits, or ends a lane on which nothing does.
+void node::impl::start_lane(const endpoint& to) {
+    const bool crowded = at_limit() && !evict_oldest();
+    if (connection* const c = next_of_lane(to, crowded)) begin(*c);
+}
+
+node::impl::connection* node::impl::next_of_lane(const endpoint& to, bool crowded) {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    const auto found = lanes_.find(to);
+    if (found == lanes_.end() || found->second.active) return nullptr;
+    lane& way = found->second;
+    if (way.link) queue_waiting(way);
+    if (way.waiting.empty()) {
+        if (!way.link) lanes_.erase(found);
+        return nullptr;
+    }
+    if (crowded) {
+        crowded_out_.push_back(to);
+        return nullptr;
+    }
+    outgoing_.emplace_back();
+    connection& c = outgoing_.back();
+    c.self = std::prev(outgoing_.end());
+    c.at = stage::connecting;
+    c.remote = to;
+    auto& next = way.waiting.front();
+    c.in_flight.push(std::move(next.outcome));
+    c.writing = std::move(next.bytes);
+    c.opens_link = next.opens_link;
+    if (c.opens_link && links_.size() >= settings_.max_links) {
+        c.opens_link = false;
+        c.writing.pop_back();  // the LF: a one-shot, then
+    }
+    way.waiting.pop_front();
+    way.active = &c;
+    return &c;
+}
+
+/// What waited for its turn goes over the link that has come meanwhile.
+void node::impl::queue_waiting(lane& way) {
+    while (way.link && !way.waiting.empty()) {
+        auto& next = way.waiting.front();
+        way.waiting_bytes -= next.outcome.size;
+        if (next.opens_link)
+            report(next.outcome, {});
+        else
+            queue_on_link(*way.link, std::string_view(next.bytes).substr(prefix_.size()),
+                          next.outcome);
+        way.waiting.pop_front();
+    }
+}
+
+void node::impl::begin(connection& c) {
+    auto error = c.socket.connect(c.remote, {});
+    while (detail::out_of_descriptors(error) && evict_oldest()) error = c.socket.connect(c.remote, {});
+    if (detail::out_of_descriptors(error) && outgoing_.size() > 1) return postpone(c);
+    if (error && error != std::errc::operation_in_progress) return finish(c, error);
+    arm(c, time_ + settings_.connect_timeout);
+    advance(c);
+}
+
+/// Writes what is left of the message. That works at once on a connection just begun where the
+/// other end is this machine; elsewhere the system says that it is not connected yet.
+void node::impl::advance(connection& c) {
+    std::size_t sent = 0;
+    auto error = c.socket.send(std::string_view(c.writing).substr(c.written), sent, {});
+    c.written += sent;
+    if (c.at == stage::connecting) {
+        if (sent == 0 && error == std::errc::not_connected)
+            error = std::make_error_code(std::errc::operation_would_block);
+        if (sent != 0) {
+            if (auto failed = c.socket.finish_connect()) return finish(c, failed);
+            c.at = stage::delivering;
+            arm(c, time_ + settings_.delivery_timeout);
+        }
+    }
+    if (!error) return after_sent(c);
+    if (error != std::errc::operation_would_block) return on_broken(c, error);
+    watch(c, c.at == stage::delivering, true);
+}
+
+void node::impl::after_sent(connection& c) {
+    if (c.opens_link) {
+        c.at = stage::greeting;
+        arm(c, time_ + settings_.handshake_timeout);
+    } else if (auto error = c.socket.shutdown_send()) {
+        return on_broken(c, error);
+    }
+    c.limit = c.deadline;
+    watch(c, true, false);
+}
+
+/// The other side has closed. That confirms the message if it had all of it: with some still on
+/// the way (the original reads 1024 bytes and closes) a reset may follow.
+void node::impl::on_confirming_end(connection& c) {
+    if (c.written < c.writing.size()) return finish(c, make_error_code(errc::not_taken));
+    constexpr std::size_t one_segment = 536;  // never sent in two (RFC 879)
+    constexpr int our_end = 1;                // the half-close counts as a byte
+    if (c.writing.size() <= one_segment) return finish(c, {});
+    if (detail::os::unacknowledged(c.socket.native_handle()) <= our_end)
+        return c.socket.finish_connect() ? finish(c, make_error_code(errc::not_taken)) : finish(c, {});
+    c.ended = true;
+    static_cast<void>(poller_.watch(c.socket, c, false, false));
+    arm(c, (std::min)(c.limit, time_ + std::chrono::milliseconds(5)));
+}
+
+void node::impl::on_greeting(connection& c, std::string_view bytes) {
+    const std::size_t before = c.in.size();
+    c.in.append(bytes);
+    const std::size_t end = c.in.find('\n', before);
+    if (end == std::string::npos) {
+        if (c.in.size() > settings_.max_message_bytes)
+            finish(c, make_error_code(errc::message_too_long));
+        return;
+    }
+    const std::string all = std::exchange(c.in, std::string());
+    message_view greeting;
+    if (detail::scan_message({all.data(), end}, greeting) != detail::no_error ||
+        greeting.text != detail::connect_word)
+        return finish(c, make_error_code(errc::protocol_error));
+    become_link(c, greeting, true);
+    if (c.socket.is_open() && end + 1 < all.size())
+        on_link_bytes(c, std::string_view(all).substr(end + 1));
+}
+
+/// No descriptor is left: another connection's end gives one back.
+void node::impl::postpone(connection& c) {
+    {
+        const std::lock_guard<std::mutex> lock(mutex_);
+        lane& way = lanes_[c.remote];
+        way.waiting.push_front({std::move(c.writing), std::move(c.in_flight.front()), c.opens_link});
+        way.active = nullptr;
+        crowded_out_.push_back(c.remote);
+    }
+    retire(c, true);
+}
+
+void node::impl::fail_waiting(lane& way, std::error_code error) {
+    for (auto& next : way.waiting) report(next.outcome, error);
+    way.waiting.clear();
+    way.waiting_bytes = 0;
+}
+
+void node::impl::finish(connection& c, std::error_code error) {
+    {
+        const std::lock_guard<std::mutex> lock(mutex_);
+        const std::size_t size = c.in_flight.front().size;
+        report(c.in_flight.front(), error);
+        const auto found = lanes_.find(c.remote);
+        lane& way = found->second;
+        way.active = nullptr;
+        way.waiting_bytes -= size;
+        // A peer that cannot be reached is not tried again for each message that waits.
+        if (error && error != errc::not_taken) fail_waiting(way, error);
+        if (!way.waiting.empty())
+            ready_lanes_.push_back(c.remote);
+        else if (!way.link)
+            lanes_.erase(found);
+        if (room_waiters_ != 0) room_.notify_all();
+    }
+    retire(c, !error);
+}
+
+// Links.
+
+void node::impl::become_link(connection& c, const message_view& greeting, bool ours) {
+    c.claim = greeting.sender;
+    c.claim_holds = !is_own(greeting.sender, c) && holds(greeting.sender, c);
+    c.by_claim = !ours && c.claim_holds;
+    c.deadline = clock::time_point::max();
+    std::string().swap(c.writing);
+    c.written = 0;
+    c.socket.no_delay();
+    c.socket.keep_alive(settings_.keep_alive);
+    links_.splice(links_.end(), home_of(c), c.self);
+    c.at = stage::linked;
+    let_crowded_in();
+    {
+        const std::lock_guard<std::mutex> lock(mutex_);
+        lane& way = lanes_[c.key()];
+        connection** last = &way.link;
+        while (*last) last = &(*last)->twin;
+        *last = &c;
+        c.in_lane = true;
+        if (ours) {
+            way.active = nullptr;
+            way.waiting_bytes -= c.in_flight.front().size;
+            report(c.in_flight.front(), {});
+            c.in_flight.pop();
+        }
+        if (!way.active && !way.waiting.empty()) ready_lanes_.push_back(c.key());
+    }
+    tell_heard(c.key(), greeting.team);
+    if (!ours) {
+        ++received_;
+        if (!c.claim_holds)
+            tell_rejected(c.remote, make_error_code(is_own(c.claim, c) ? errc::own_address
+                                                                      : errc::sender_not_verified));
+        tell_message(greeting, c.remote, c.claim_holds);
+        c.writing.append(prefix_).append(detail::connect_word).append(1, '\n');
+    }
+    flush(c);
+}
+
+/// `mutex_` is held. From now on what is posted to this peer goes another way.
+void node::impl::detach(connection& c) noexcept {
+    if (!std::exchange(c.in_lane, false)) return;
+    const auto found = lanes_.find(c.key());
+    connection** place = &found->second.link;
+    while (*place != &c) place = &(*place)->twin;
+    *place = std::exchange(c.twin, nullptr);
+    const lane& way = found->second;
+    if (!way.link && !way.active && way.waiting.empty()) lanes_.erase(found);
+}
+
+/// Moves into `writing` what is to be written next, confirmations behind it.
+void node::impl::refill(connection& c) {
+    if (c.written < c.writing.size()) return;
+    c.writing.clear();
+    c.written = 0;
+    clock::time_point first{};
+    {
+        const std::lock_guard<std::mutex> lock(mutex_);
+        std::swap(c.writing, c.queued);
+        if (!c.in_flight.empty()) first = c.in_flight.front().deadline;
+    }
+    if (first != clock::time_point() && c.deadline == clock::time_point::max()) arm(c, first);
+    if (c.told != c.taken) {
+        c.writing.append("ACK ").append(std::to_string(c.taken)).append(1, '\n');
+        c.told = c.taken;
+    }
+}
+
+void node::impl::flush(connection& c) {
+    for (;;) {
+        refill(c);
+        if (c.writing.empty()) break;
+        std::size_t sent = 0;
+        const auto error = c.socket.send(std::string_view(c.writing).substr(c.written), sent, {});
+        c.written += sent;
+        if (error == std::errc::operation_would_block) return watch(c, c.reads(), true);
+        if (error) return on_broken(c, error);
+    }
+    watch(c, c.reads(), false);
+    if (c.socket.is_open() && c.closing) settle(c);
+}
+
+/// A link that is about to close does so when nothing is under way any more.
+void node::impl::settle(connection& c) {
+    {
+        const std::lock_guard<std::mutex> lock(mutex_);
+        if (c.half_closed || !c.in_flight.empty() || !c.queued.empty()) return;
+    }
+    c.half_closed = true;
+    static_cast<void>(c.socket.shutdown_send());
+    arm(c, time_ + settings_.delivery_timeout);
+}
+
+void node::impl::on_link_bytes(connection& c, std::string_view bytes) {
+    heard_ = false;
+    while (!bytes.empty() && c.socket.is_open()) {
+        const std::size_t end = bytes.find('\n');
+        const bool whole = end != std::string_view::npos;
+        const std::string_view piece = bytes.substr(0, end);
+        const std::size_t tail = c.in.size() - c.parked;
+        if (tail + piece.size() > settings_.max_message_bytes + 1) {
+            tell_rejected(c.remote, make_error_code(errc::message_too_long));
+            return lose(c, make_error_code(errc::link_lost), departure::lost);
+        }
+        bytes.remove_prefix(whole ? end + 1 : bytes.size());
+        if (tail != 0 || !whole) c.in.append(piece);
+        if (whole && tail != 0)
+            on_line(c, std::string_view(c.in).substr(c.parked), true);
+        else if (whole)
+            on_line(c, piece, false);
+    }
+    if (c.socket.is_open() && (c.told != c.taken || c.closing)) flush(c);
+}
+
+/// `from_tail`: the line stands at the end of `in`, which is to be rid of it.
+void node::impl::on_line(connection& c, std::string_view line, bool from_tail) {
+    const std::string_view words = detail::trimmed(line);
+    const bool is_message = !words.empty() && words.find_first_of("0123456789[<") == 0;
+    if (is_message && (c.parked != 0 || inbox_.full())) return park(c, line, from_tail);
+    if (is_message)
+        take_line(c, words);
+    else if (!words.empty())
+        on_control(c, words);
+    if (from_tail) c.in.resize(c.parked);
+}
+
+/// The inbox has no room: the line waits here, unconfirmed, while control lines behind it are
+/// read. A peer that sends more than the window lets its own confirmations wait.
+void node::impl::park(connection& c, std::string_view line, bool from_tail) {
+    if (!from_tail) c.in.append(line);
+    c.in.append(1, '\n');
+    c.parked = c.in.size();
+    starve(c);
+    watch(c, c.reads(), c.write);
+}
+
+void node::impl::unpark(connection& c) {
+    heard_ = false;
+    std::size_t start = 0;
+    while (start < c.parked && !inbox_.full() && c.socket.is_open()) {
+        const std::size_t end = c.in.find('\n', start);
+        take_line(c, detail::trimmed(std::string_view(c.in).substr(start, end - start)));
+        start = end + 1;
+    }
+    if (!c.socket.is_open()) return;
+    c.in.erase(0, start);
+    c.parked -= start;
+    if (c.parked != 0) starve(c);
+    flush(c);
+}
+
+void node::impl::take_line(connection& c, std::string_view line) {
+    message_view what;
+    if (const errc error = detail::scan_message(line, what); error != detail::no_error)
+        return tell_rejected(c.remote, make_error_code(error));
+    ++c.taken;
+    if (what.sender != c.claim) return take(what, c);
+    ++received_;
+    if (detail::is_exit(what.text)) return on_exit(c, what.team);
+    if (!std::exchange(heard_, true)) tell_heard(c.key(), what.team);
+    tell_message(what, c.remote, c.claim_holds);
+}
+
+void node::impl::on_control(connection& c, std::string_view line) {
+    constexpr std::string_view word = "ACK ";
+    std::uint64_t count = 0;
+    bool number = line.size() > word.size() && line.substr(0, word.size()) == word;
+    for (std::size_t i = word.size(); number && i < line.size(); ++i) {
+        number = detail::is_digit(line[i]) && count < UINT64_MAX / 10 - 1;
+        count = count * 10 + static_cast<std::uint64_t>(line[i] - '0');
+    }
+    if (number) return on_ack(c, count);
+    tell_rejected(c.remote, make_error_code(errc::protocol_error));
+}
+
+void node::impl::on_ack(connection& c, std::uint64_t count) {
+    {
+        const std::lock_guard<std::mutex> lock(mutex_);
+        std::uint64_t fresh = 0;
+        for (; c.confirmed < count && !c.in_flight.empty(); ++c.confirmed) {
+            pending& first = c.in_flight.front();
+            c.in_flight_bytes -= first.size;
+            report(first, {});
+            c.in_flight.pop();
+            ++fresh;
+        }
+        if (fresh != 0) c.last_progress = time_;
+        if (room_waiters_ != 0 && c.in_flight_bytes <= settings_.max_queued_bytes / 2)
+            room_.notify_all();
+    }
+    if (c.confirmed < count) {  // it confirms what we never sent
+        tell_rejected(c.remote, make_error_code(errc::protocol_error));
+        lose(c, make_error_code(errc::link_lost), departure::lost);
+    }
+}
+
+void node::impl::on_exit(connection& c, std::string_view team) {
+    bool last = false;
+    {
+        const std::lock_guard<std::mutex> lock(mutex_);
+        if (std::exchange(c.closing, true)) return;
+        detach(c);
+        last = lanes_.count(c.key()) == 0 || !lanes_[c.key()].link;
+    }
+    if (last) tell_left(c.key(), team, departure::left);
+}
+
+/// What was posted too long ago is reported so. The link itself is given up only when the other
+/// side has confirmed nothing at all for that long.
+void node::impl::expire(connection& c) {
+    const auto late = std::make_error_code(std::errc::timed_out);
+    auto next = clock::time_point::max();
+    {
+        const std::lock_guard<std::mutex> lock(mutex_);
+        for (auto& outcome : c.in_flight) {
+            if (!outcome.reported && outcome.deadline > time_) {
+                next = outcome.deadline;
+                break;
+            }
+            report(outcome, late);
+        }
+        if (c.in_flight.empty()) {
+            c.in_flight.shrink();
+            for (auto* buffer : {&c.queued, &c.in})
+                if (buffer->empty()) std::string().swap(*buffer);
+        } else if (c.in_flight.front().reported) {
+            const auto posted = c.in_flight.front().deadline - settings_.delivery_timeout;
+            const auto quiet = (std::max)(posted, c.last_progress) + settings_.delivery_timeout;
+            next = (std::min)(next, quiet);
+        }
+    }
+    if (next <= time_) return lose(c, late, departure::lost);
+    c.deadline = next;
+    if (next != clock::time_point::max()) arm(c, next);
+}
+
+void node::impl::lose(connection& c, std::error_code error, departure how) {
+    bool last = false;
+    {
+        const std::lock_guard<std::mutex> lock(mutex_);
+        detach(c);
+        const auto found = lanes_.find(c.key());
+        last = found == lanes_.end() || !found->second.link;
+        for (auto& outcome : c.in_flight) report(outcome, error);
+        while (!c.in_flight.empty()) c.in_flight.pop();
+        if (room_waiters_ != 0) room_.notify_all();
+    }
+    retire(c, how != departure::lost);
+    // Having said goodbye, we go on knowing it; but not by an address that only the link had.
+    if (last && (!c.closing || (c.said_exit && !c.by_claim && !c.opens_link))) tell_left(c.key(), {}, how);
+}
+
+// Who is who, and what the handlers are told.
+
+bool node::impl::from_here(const connection& c) const noexcept {
+    return c.remote.is_loopback() || c.remote.same_address(c.socket.local());
+}
+
+bool node::impl::holds(const endpoint& claim, const connection& c) const noexcept {
+    return claim.same_address(c.remote) || from_here(c);
+}
+
+bool node::impl::is_own(const endpoint& claim, const connection& c) const noexcept {
+    if (claim.port() != address_.port()) return false;
+    return claim.same_address(address_) || claim.is_loopback() ||
+           claim.same_address(c.socket.local());
+}
+
+void node::impl::take(const message_view& what, const connection& c) {
+    ++received_;
+    message_view known = what;
+    if (c.remote.scope() != 0 && what.sender.same_address(c.remote))  // a link-local address
+        known.sender = endpoint(what.sender.bytes(), what.sender.port(), c.remote.scope());
+    const bool own = is_own(known.sender, c);
+    const bool verified = holds(known.sender, c);
+    if (own || !verified) {
+        const errc why = own ? errc::own_address : errc::sender_not_verified;
+        tell_rejected(c.remote, make_error_code(why));
+        return tell_message(known, c.remote, verified);
+    }
+    if (!detail::is_exit(known.text)) {
+        tell_heard(known.sender, known.team);
+        return tell_message(known, c.remote, true);
+    }
+    bool linked = false;
+    {
+        const std::lock_guard<std::mutex> lock(mutex_);
+        const auto found = lanes_.find(known.sender);
+        linked = found != lanes_.end() && found->second.link;
+    }
+    // Whoever has a link says exit over it: this is somebody else on the same machine.
+    if (linked) return tell_rejected(c.remote, make_error_code(errc::sender_not_verified));
+    tell_left(known.sender, known.team, departure::left);
+}
+
+void node::impl::tell_message(const message_view& what, const endpoint& origin, bool verified) {
+    detail::event event;
+    event.kind = detail::event_kind::message;
+    event.sender = what.sender;
+    event.origin = origin;
+    event.verified = verified;
+    inbox_.add(event, what.team, what.text);
+}
+
+void node::impl::tell_heard(const endpoint& address, std::string_view team) {
+    if (!peers_.heard(address, team)) return;
+    detail::event event;
+    event.kind = detail::event_kind::joined;
+    event.sender = address;
+    inbox_.add(event, team);
+}
+
+void node::impl::tell_left(const endpoint& address, std::string_view team, departure how) {
+    peer known;
+    peers_.remove(address, known);
+    detail::event event;
+    event.kind = detail::event_kind::left;
+    event.sender = address;
+    event.how = how;
+    inbox_.add(event, known.team.empty() ? team : std::string_view(known.team));
+}
+
+void node::impl::tell_rejected(const endpoint& from, std::error_code why) {
+    ++rejected_;
+    if (inbox_.full()) return;  // counted: a flood must not fill the memory
+    detail::event event;
+    event.kind = detail::event_kind::rejected;
+    event.sender = from;
+    event.error = why;
+    inbox_.add(event);
+}
+
+void node::impl::report(pending& outcome, std::error_code error) {
+    if (std::exchange(outcome.reported, true)) return;
+    ++(error ? undelivered_ : delivered_);
+    if (outcome.direct)
+        outcome.done(error);
+    else if (outcome.done)
+        inbox_.add_outcome(std::move(outcome.done), error);
+}
+
+// The handlers' thread.
+
+void node::impl::run_handlers() {
+    handlers_id_ = std::this_thread::get_id();
+    detail::batch work;
+    message incoming;  // reused, so that a message costs no allocation
+    while (inbox_.take(work)) {
+        const char* bytes = work.bytes.data();
+        auto done = work.completions.begin();
+        std::size_t owed = 0;
+        for (const auto& what : work.events) {
+            if (what.kind == detail::event_kind::outcome)
+                (*done++)(what.error);
+            else
+                dispatch(what, bytes, incoming);
+            bytes += what.team_size + what.text_size;
+            owed += what.cost();
+            if (inbox_.wanted() || room_waiters_ != 0) give_back(std::exchange(owed, 0));
+        }
+        give_back(owed);
+    }
+}
+
+void node::impl::give_back(std::size_t bytes) noexcept {
+    inbox_.release(bytes);
+    if (room_waiters_ == 0) return;
+    const std::lock_guard<std::mutex> lock(mutex_);
+    room_.notify_all();
+}
+
+void node::impl::dispatch(const detail::event& what, const char* bytes, message& incoming) {
+    const std::string_view team(bytes, what.team_size);
+    const std::string_view text(bytes + what.team_size, what.text_size);
+    const clock::rep drain_end = drain_end_.load(std::memory_order_relaxed);
+    const bool drop = drain_end != 0 && clock::now().time_since_epoch().count() >= drain_end;
+    switch (what.kind) {
+        case detail::event_kind::message:
+            if (drop) {
+                ++dropped_;
+            } else if (on_message) {
+                incoming.sender = what.sender;
+                incoming.origin = what.origin;
+                incoming.verified = what.verified;
+                incoming.team.assign(team);
+                incoming.text.assign(text);
+                on_message(incoming);
+            }
+            return;
+        case detail::event_kind::joined:
+        case detail::event_kind::left: {
+            const peer who{what.sender, std::string(team), std::chrono::system_clock::now(), false};
+            if (what.kind == detail::event_kind::left) {
+                if (on_left && !drop) on_left(who, what.how);
+            } else if (on_joined && !drop) {
+                on_joined(who);
+            }
+            return;
+        }
+        case detail::event_kind::rejected:
+            if (on_rejected && !drop) on_rejected(what.sender, what.error);
+            return;
+        case detail::event_kind::outcome: return;
+    }
+}
+
+// What users see of it.
+
+node::node(config settings) : impl_(new impl(std::move(settings))) {}
+node::~node() = default;
+
+void node::on_message(message_handler handler) { impl_->on_message = std::move(handler); }
+void node::on_peer_joined(joined_handler handler) { impl_->on_joined = std::move(handler); }
+void node::on_peer_left(left_handler handler) { impl_->on_left = std::move(handler); }
+void node::on_rejected(rejected_handler handler) { impl_->on_rejected = std::move(handler); }
+
+std::error_code node::start() { return impl_->start(); }
+void node::stop() noexcept { impl_->stop(); }
+endpoint node::address() const { return impl_->address(); }
+const std::string& node::team() const noexcept { return impl_->team(); }
+
+std::error_code node::send(const endpoint& to, std::string_view text) {
+    return impl_->send(to, text, false);
+}
+
+std::error_code node::post(const endpoint& to, std::string_view text, completion done,
+                           when_full mode) {
+    detail::pending outcome;
+    outcome.done = std::move(done);
+    return impl_->post(to, text, std::move(outcome), mode, false);
+}
+
+std::vector<delivery> node::broadcast(std::string_view text) { return impl_->broadcast(text, false); }
+connect_result node::connect(const endpoint& to) { return impl_->connect(to); }
+std::vector<peer> node::peers() const { return impl_->peers(); }
+counters node::statistics() const noexcept { return impl_->statistics(); }
 
 }  // namespace p2pchat
 
