@@ -18,13 +18,13 @@ public:
 
     void read() {
         auto self = shared_from_this();
-        socket_.async_read_some(asio::buffer(buffer_), [self](asio::error_code error,
-                                                              std::size_t received) {
-            if (error == asio::error::eof) return;
-            require(!error, "Asio cannot receive");
-            self->take_({self->buffer_, received});
-            self->read();
-        });
+        socket_.async_read_some(asio::buffer(buffer_),
+                                [self](asio::error_code error, std::size_t received) {
+                                    if (error == asio::error::eof) return;
+                                    require(!error, "Asio cannot receive");
+                                    self->take_({self->buffer_, received});
+                                    self->read();
+                                });
     }
 
 private:
@@ -60,10 +60,10 @@ private:
         if (taken_ != before) answer_ += "ACK " + std::to_string(taken_) + '\n';
         if (answer_.empty()) return read();
         auto self = shared_from_this();
-        asio::async_write(socket_, asio::buffer(answer_), [self](asio::error_code error,
-                                                                 std::size_t) {
-            if (!error) self->read();
-        });
+        asio::async_write(socket_, asio::buffer(answer_),
+                          [self](asio::error_code error, std::size_t) {
+                              if (!error) self->read();
+                          });
     }
     void take_line(std::string_view line) {
         parsed message;
@@ -147,11 +147,11 @@ asio_async_sender::asio_async_sender(std::uint16_t port)
 void asio_async_sender::trip(const std::string& line) {
     asio::async_write(socket_, asio::buffer(line), [this](asio::error_code error, std::size_t) {
         require(!error, "Asio cannot send");
-        socket_.async_read_some(asio::buffer(buffer_), [this](asio::error_code failed,
-                                                              std::size_t received) {
-            require(!failed, "Asio cannot receive");
-            require(acks_.take({buffer_, received}) == ++sent_, "confirmed something else");
-        });
+        socket_.async_read_some(
+            asio::buffer(buffer_), [this](asio::error_code failed, std::size_t received) {
+                require(!failed, "Asio cannot receive");
+                require(acks_.take({buffer_, received}) == ++sent_, "confirmed something else");
+            });
     });
     context_.restart();
     context_.run();
@@ -170,38 +170,38 @@ void asio_queue_sender::post(std::string line) {
 }
 
 void asio_queue_sender::write() {
-    asio::async_write(socket_, asio::buffer(queue_.front()), [this](asio::error_code error,
-                                                                    std::size_t) {
-        require(!error, "Asio cannot send");
-        queue_.pop_front();
-        --queued_;
-        if (!queue_.empty()) write();
-    });
+    asio::async_write(socket_, asio::buffer(queue_.front()),
+                      [this](asio::error_code error, std::size_t) {
+                          require(!error, "Asio cannot send");
+                          queue_.pop_front();
+                          --queued_;
+                          if (!queue_.empty()) write();
+                      });
 }
 
 asio_broadcaster::asio_broadcaster(std::size_t links, std::uint16_t port) {
     for (std::size_t i = 0; i < links; ++i) {
-        peers_.push_back(std::make_unique<peer>(
-            peer{open_asio_link(context_, "127.0.0.1", port), {}, {}}));
+        peers_.push_back(
+            std::make_unique<peer>(peer{open_asio_link(context_, "127.0.0.1", port), {}, {}}));
         read(*peers_.back());
     }
 }
 
 void asio_broadcaster::read(peer& from) {
-    from.socket.async_read_some(asio::buffer(from.buffer), [this, &from](asio::error_code error,
-                                                                         std::size_t received) {
-        require(!error, "Asio cannot receive");
-        if (from.acks.take({from.buffer, received}) == sent_) --missing_;
-        read(from);
-    });
+    from.socket.async_read_some(asio::buffer(from.buffer),
+                                [this, &from](asio::error_code error, std::size_t received) {
+                                    require(!error, "Asio cannot receive");
+                                    if (from.acks.take({from.buffer, received}) == sent_)
+                                        --missing_;
+                                    read(from);
+                                });
 }
 
 void asio_broadcaster::broadcast(const std::string& line) {
     ++sent_;
     missing_ = peers_.size();
     for (auto& to : peers_) {
-        asio::async_write(to->socket, asio::buffer(line), [](asio::error_code error,
-                                                               std::size_t) {
+        asio::async_write(to->socket, asio::buffer(line), [](asio::error_code error, std::size_t) {
             require(!error, "Asio cannot send");
         });
     }

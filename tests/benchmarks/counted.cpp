@@ -140,8 +140,8 @@ double wakeups_a_minute(int seconds) {
 
 void print(const char* what, double value, double wanted) {
     std::printf("  %-58s %8.3f", what, value);
-    if (wanted >= 0) std::printf("  wanted: at most %g: %s", wanted,
-                                 value <= wanted ? "reached" : "MISSED");
+    if (wanted >= 0)
+        std::printf("  wanted: at most %g: %s", wanted, value <= wanted ? "reached" : "MISSED");
     std::printf("\n");
 }
 

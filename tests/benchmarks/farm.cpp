@@ -44,7 +44,8 @@ public:
         for (std::uint32_t i = 0; i < count; ++i) {
             const auto peer = connect_to(loopback(1 + introduced_ / 10000 % 200), port);
             send_all(peer.get(), loopback(3 + introduced_ / 50000) + ':' +
-                                     std::to_string(10000 + introduced_ % 50000) + " Team_FAR hello");
+                                     std::to_string(10000 + introduced_ % 50000) +
+                                     " Team_FAR hello");
             ++introduced_;
             shutdown(peer.get(), SHUT_WR);
             char c;

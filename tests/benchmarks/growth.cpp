@@ -147,8 +147,7 @@ void against_senders(int rounds) {
     posters work;
     for (const int threads : {1, 2, 4, 8, 16, 32, 64}) {
         std::vector<double> times;
-        for (int i = 0; i < rounds; ++i)
-            times.push_back(work.run(threads, message_bytes, 64000));
+        for (int i = 0; i < rounds; ++i) times.push_back(work.run(threads, message_bytes, 64000));
         print("senders", static_cast<std::uint64_t>(threads), median(std::move(times)), 0);
     }
 }

@@ -89,7 +89,8 @@ public:
     }
     template <typename T>
     void add_ours(std::string name, std::shared_ptr<T> work, target wanted) {
-        add_ours(std::move(name), [work] { return work->run(); }, wanted);
+        add_ours(
+            std::move(name), [work] { return work->run(); }, wanted);
     }
 
     /// Each contender once without counting, then `rounds` times in turn; prints the row.

@@ -199,8 +199,7 @@ template <typename Receiver, typename Sender>
 class one_shots {
 public:
     explicit one_shots(std::size_t senders) : senders_(senders) {
-        for (std::uint64_t i = 0; i < senders; ++i)
-            texts_.emplace_back(message_bytes, i * stride);
+        for (std::uint64_t i = 0; i < senders; ++i) texts_.emplace_back(message_bytes, i * stride);
     }
 
     /// Messages a second, until the last is confirmed and was handed over.

@@ -149,10 +149,11 @@ public:
     }
     void print_ratio() const {
         const auto ours = medians_.at(our_name);
-        std::printf("\nparse one message into views (ns)\n  %-40s %9.1f\n  %-40s %9.1f  "
-                    "%.2f x floor  wanted: at most 20 ns: %s\n",
-                    floor_name, medians_.at(floor_name), our_name, ours,
-                    ours / medians_.at(floor_name), ours <= 20 ? "reached" : "MISSED");
+        std::printf(
+            "\nparse one message into views (ns)\n  %-40s %9.1f\n  %-40s %9.1f  "
+            "%.2f x floor  wanted: at most 20 ns: %s\n",
+            floor_name, medians_.at(floor_name), our_name, ours, ours / medians_.at(floor_name),
+            ours <= 20 ? "reached" : "MISSED");
     }
 
 private:
@@ -164,11 +165,9 @@ private:
 int main(int argc, char** argv) {
     const auto repetitions = std::to_string(bench::begin(argc, argv));
     add_all();
-    std::vector<std::string> flags = {argv[0],
-                                      "--benchmark_repetitions=" + repetitions,
-                                      "--benchmark_min_time=0.05",
-                                      "--benchmark_enable_random_interleaving=true",
-                                      "--benchmark_report_aggregates_only=true"};
+    std::vector<std::string> flags = {
+        argv[0], "--benchmark_repetitions=" + repetitions, "--benchmark_min_time=0.05",
+        "--benchmark_enable_random_interleaving=true", "--benchmark_report_aggregates_only=true"};
     std::vector<char*> pointers;
     for (auto& flag : flags) pointers.push_back(flag.data());
     int count = static_cast<int>(pointers.size());

@@ -100,8 +100,7 @@ bool parse_digits(std::string_view bytes, parsed& result);
 // ----------------------------------------------------------------------------------------- link
 
 /// Opens a link: CONNECT there and back.
-descriptor open_link(const std::string& address, std::uint16_t port,
-                     std::string_view claim = head);
+descriptor open_link(const std::string& address, std::uint16_t port, std::string_view claim = head);
 
 /// One epoll loop that takes in any number of links: answers CONNECT, parses each line, hands it
 /// to the handler, confirms once for all that one read brought.
