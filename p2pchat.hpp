@@ -575,10 +575,11 @@ inline std::error_code open_channel(handle& in, handle& out) noexcept {
     sockaddr_in self{};
     self.sin_family = AF_INET;
     self.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    int size = sizeof self;
+    int length_of_self = sizeof self;
     auto* const address = reinterpret_cast<sockaddr*>(&self);
-    if (::bind(raw(in), address, size) == 0 && ::getsockname(raw(in), address, &size) == 0 &&
-        ::connect(raw(in), address, size) == 0)
+    if (::bind(raw(in), address, length_of_self) == 0 &&
+        ::getsockname(raw(in), address, &length_of_self) == 0 &&
+        ::connect(raw(in), address, length_of_self) == 0)
         return {};
     const auto error = last_error();
     close(in);
@@ -841,6 +842,8 @@ inline constexpr unsigned char v4_prefix[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x
 
 inline bool is_digit(char c) noexcept { return c >= '0' && c <= '9'; }
 
+inline bool is_space(char c) noexcept { return c == ' ' || (c >= '\t' && c <= '\r'); }
+
 inline int hex_digit(char c) noexcept {
     if (is_digit(c)) return c - '0';
     const char lower = static_cast<char>(c | 0x20);
@@ -851,9 +854,10 @@ inline int hex_digit(char c) noexcept {
 inline bool scan_number(const char*& p, const char* end, unsigned max, unsigned& value) noexcept {
     const char* const start = p;
     value = 0;
-    while (p != end && is_digit(*p)) {
-        value = value * 10 + static_cast<unsigned>(*p++ - '0');
-        if (value > max) return false;
+    for (; p != end && is_digit(*p); ++p) {
+        const unsigned digit = static_cast<unsigned>(*p - '0');
+        if (value > (max - digit) / 10) return false;
+        value = value * 10 + digit;
     }
     return p != start && (*start != '0' || p - start == 1);
 }
@@ -953,6 +957,7 @@ inline errc scan_endpoint(const char*& p, const char* end, endpoint& result) noe
         std::memcpy(address, v4_prefix, sizeof v4_prefix);
         if (!scan_v4(p, end, address + 12)) return errc::bad_address;
     }
+    if (p != end && *p != ':' && !is_space(*p)) return errc::bad_address;
     if (p == end || *p++ != ':' || !scan_number(p, end, 65535, port) || port == 0)
         return errc::bad_port;
     result = endpoint(address, static_cast<std::uint16_t>(port), scope);
@@ -1062,16 +1067,16 @@ inline endpoint to_endpoint(const sockaddr* address) noexcept {
 }  // namespace detail
 
 endpoint::endpoint(std::string_view address, std::uint16_t port) noexcept {
-    if (detail::parse_address(address, bytes_, scope_))
-        port_ = port;
-    else
-        *this = endpoint();
+    unsigned char bytes[16];
+    std::uint32_t scope = 0;
+    if (detail::parse_address(address, bytes, scope)) *this = endpoint(bytes, port, scope);
 }
 
 endpoint::endpoint(const unsigned char (&address)[16], std::uint16_t port,
                    std::uint32_t scope) noexcept
-    : scope_(scope), port_(port) {
+    : port_(port) {
     std::memcpy(bytes_, address, sizeof bytes_);
+    if (!is_v4()) scope_ = scope;  // else one address would have many names
 }
 
 endpoint::operator bool() const noexcept {
@@ -1132,11 +1137,20 @@ std::ostream& operator<<(std::ostream& out, const endpoint& value) {
 
 std::error_code resolve(std::string_view host, std::uint16_t port, endpoint& result) {
     if (port == 0) return make_error_code(errc::bad_port);
+    if (const endpoint numeric(host, port); numeric) {
+        result = numeric;
+        return {};
+    }
+    // "10.18.1" is no host name, though the system would read it as 10.18.0.1.
+    const auto last_label = host.substr(host.rfind('.') + 1);
+    const bool number = !last_label.empty() && detail::is_digit(last_label.front());
+    if (host.empty() || number || host.find('\0') != std::string_view::npos)
+        return make_error_code(errc::bad_address);
     if (auto error = detail::os::start_sockets()) return error;
     addrinfo hints{};
     hints.ai_socktype = SOCK_STREAM;
     addrinfo* list = nullptr;
-    if (host.empty() || ::getaddrinfo(std::string(host).c_str(), nullptr, &hints, &list) != 0)
+    if (::getaddrinfo(std::string(host).c_str(), nullptr, &hints, &list) != 0)
         return make_error_code(errc::bad_address);
     endpoint found;
     for (auto* entry = list; entry && !found.is_v4(); entry = entry->ai_next) {
@@ -1192,8 +1206,6 @@ endpoint detect_address() {
 // ----------------------------------------------------------------------------------- >> message
 
 namespace detail {
-
-inline bool is_space(char c) noexcept { return c == ' ' || (c >= '\t' && c <= '\r'); }
 
 inline void skip_space(const char*& p, const char* end) noexcept {
     while (p != end && is_space(*p)) ++p;
@@ -1258,6 +1270,8 @@ inline errc scan_message(std::string_view bytes, message_view& result) noexcept 
     if (bracket) ++p;
     if (const errc error = scan_endpoint(p, end, result.sender); error != no_error) return error;
     if (!result.sender) return errc::bad_address;  // 0.0.0.0 and :: are nobody
+    if (result.sender.scope() != 0)                // means something on the sender's machine only
+        result.sender = endpoint(result.sender.bytes(), result.sender.port(), 0);
     if (bracket && (p == end || *p++ != '>')) return errc::bad_port;
     if (p == end) return errc::too_few_words;
     if (!is_space(*p)) return errc::bad_port;
