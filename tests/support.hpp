@@ -265,7 +265,9 @@ public:
     /// Sends all of it; false when the other side is gone.
     bool send(std::string_view bytes) {
         std::size_t sent = 0;
-        return !socket_.send(bytes, sent, patience);
+        const auto error = socket_.send(bytes, sent, patience);
+        broken_ = broken_ || error;
+        return !error;
     }
 
     /// The next line without its LF; empty when none came.
@@ -310,6 +312,7 @@ private:
     p2pchat::tcp_socket socket_;
     std::string received_;
     std::error_code error_;
+    bool broken_ = false;  // a send has failed, and with that has used up the reset
 };
 
 /// A port that listens, for peers typed by hand.
