@@ -68,6 +68,7 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <functional>
 #include <iosfwd>
 #include <memory>
@@ -134,15 +135,18 @@ public:
 
     bool is_v4() const noexcept;
     bool is_loopback() const noexcept;
-    bool same_address(const endpoint& other) const noexcept;  ///< equal but for port and scope
+    /// Equal but for port and scope.
+    bool same_address(const endpoint& other) const noexcept {
+        return std::memcmp(bytes_, other.bytes_, sizeof bytes_) == 0;
+    }
 
-    friend bool operator==(const endpoint& a, const endpoint& b) noexcept { return compare(a, b) == 0; }
-    friend bool operator!=(const endpoint& a, const endpoint& b) noexcept { return compare(a, b) != 0; }
-    friend bool operator<(const endpoint& a, const endpoint& b) noexcept { return compare(a, b) < 0; }
+    friend bool operator==(const endpoint& a, const endpoint& b) noexcept {
+        return a.port_ == b.port_ && a.scope_ == b.scope_ && a.same_address(b);
+    }
+    friend bool operator!=(const endpoint& a, const endpoint& b) noexcept { return !(a == b); }
+    friend bool operator<(const endpoint& a, const endpoint& b) noexcept;
 
 private:
-    static int compare(const endpoint& a, const endpoint& b) noexcept;
-
     unsigned char bytes_[16] = {};
     std::uint32_t scope_ = 0;
     std::uint16_t port_ = 0;
@@ -442,7 +446,6 @@ struct std::hash<p2pchat::endpoint> {
 #include <atomic>
 #include <cerrno>
 #include <condition_variable>
-#include <cstring>
 #include <list>
 #include <mutex>
 #include <new>
@@ -1081,8 +1084,9 @@ endpoint::endpoint(const unsigned char (&address)[16], std::uint16_t port,
 
 endpoint::operator bool() const noexcept {
     static constexpr unsigned char none[16] = {};
-    const unsigned char* const address = is_v4() ? bytes_ + 12 : bytes_;
-    return port_ != 0 && std::memcmp(address, none, is_v4() ? 4 : 16) != 0;
+    const bool unspecified = std::memcmp(bytes_ + 12, none, 4) == 0 &&
+                             (is_v4() || std::memcmp(bytes_, none, 12) == 0);
+    return port_ != 0 && !unspecified;
 }
 
 std::string endpoint::address() const {
@@ -1104,14 +1108,9 @@ bool endpoint::is_loopback() const noexcept {
     return is_v4() ? bytes_[12] == 127 : std::memcmp(bytes_, v6_loopback, sizeof bytes_) == 0;
 }
 
-bool endpoint::same_address(const endpoint& other) const noexcept {
-    return std::memcmp(bytes_, other.bytes_, sizeof bytes_) == 0;
-}
-
-int endpoint::compare(const endpoint& a, const endpoint& b) noexcept {
-    if (const int order = std::memcmp(a.bytes_, b.bytes_, sizeof a.bytes_)) return order;
-    if (a.scope_ != b.scope_) return a.scope_ < b.scope_ ? -1 : 1;
-    return static_cast<int>(a.port_) - static_cast<int>(b.port_);
+bool operator<(const endpoint& a, const endpoint& b) noexcept {
+    if (const int order = std::memcmp(a.bytes_, b.bytes_, sizeof a.bytes_)) return order < 0;
+    return a.scope_ != b.scope_ ? a.scope_ < b.scope_ : a.port_ < b.port_;
 }
 
 std::error_code parse(std::string_view text, endpoint& result) noexcept {
@@ -1862,17 +1861,20 @@ struct event {
     bool verified = false;
     std::uint32_t team_size = 0;  // bytes in batch::bytes, the text's after the team's
     std::uint32_t text_size = 0;
+    std::uint32_t outcomes = 0;   // completions in batch::completions, all with this error
     endpoint sender;              // message; else whom it is about
     endpoint origin;              // message
     std::error_code error;        // rejected, outcome
 
-    std::size_t cost() const noexcept { return sizeof(event) + team_size + text_size; }
+    std::size_t cost() const noexcept {
+        return sizeof(event) + team_size + text_size + outcomes * sizeof(node::completion);
+    }
 };
 
 struct batch {
     std::vector<event> events;
     std::string bytes;
-    std::vector<node::completion> completions;  // one for each outcome
+    std::vector<node::completion> completions;
 
     void append(batch& other);
     void clear() noexcept;
@@ -1902,7 +1904,7 @@ public:
     void add(const event& what, std::string_view team = {}, std::string_view text = {});
     void add_outcome(node::completion done, std::error_code error);
     void hand_over();
-    bool full() const noexcept { return bytes_.load(std::memory_order_relaxed) >= max_; }
+    bool full() const noexcept { return waiting() + staged_bytes_ >= max_; }
     /// Asks to be woken when there is room; false if there is room already.
     bool ask_for_room() noexcept;
     void close();
@@ -1910,16 +1912,21 @@ public:
     // For the emptying thread.
     bool take(batch& work);  ///< waits; false once closed and empty
     void release(std::size_t bytes) noexcept;
-    bool wanted() const noexcept { return wanted_.load(std::memory_order_relaxed); }
+
+    // For any thread.
+    bool crowded() const noexcept { return waiting() >= max_; }
 
     void reopen() noexcept;
 
 private:
+    std::size_t waiting() const noexcept { return bytes_.load(std::memory_order_relaxed); }
+
     const std::size_t max_;
     poller& filler_;
-    std::atomic<std::size_t> bytes_{0};
+    std::atomic<std::size_t> bytes_{0};    // handed over and not released
     std::atomic<bool> wanted_{false};  // the filling thread waits for room
-    batch staged_;                     // the filling thread's
+    batch staged_;                         // the filling thread's
+    std::size_t staged_bytes_ = 0;         // likewise
 
     std::mutex mutex_;  // guards the three below
     std::condition_variable filled_;
@@ -1933,20 +1940,26 @@ inline void inbox::add(const event& what, std::string_view team, std::string_vie
     staged_.events.back().team_size = static_cast<std::uint32_t>(team.size());
     staged_.events.back().text_size = static_cast<std::uint32_t>(text.size());
     staged_.bytes.append(team).append(text);
-    bytes_.fetch_add(staged_.events.back().cost(), std::memory_order_relaxed);
+    staged_bytes_ += staged_.events.back().cost();
 }
 
 inline void inbox::add_outcome(node::completion done, std::error_code error) {
-    event what;
-    what.kind = event_kind::outcome;
-    what.error = error;
     make_room(staged_.completions, 1);
-    add(what);
+    auto& events = staged_.events;
+    if (events.empty() || events.back().kind != event_kind::outcome || events.back().error != error) {
+        event what;
+        what.kind = event_kind::outcome;
+        what.error = error;
+        add(what);
+    }
+    ++events.back().outcomes;
+    staged_bytes_ += sizeof done;
     staged_.completions.push_back(std::move(done));
 }
 
 inline void inbox::hand_over() {
     if (staged_.events.empty()) return;
+    bytes_ += std::exchange(staged_bytes_, 0);
     {
         const std::lock_guard<std::mutex> lock(mutex_);
         if (ready_.events.empty())
@@ -1960,7 +1973,7 @@ inline void inbox::hand_over() {
 
 inline bool inbox::ask_for_room() noexcept {
     wanted_ = true;
-    return bytes_.load() >= max_;
+    return bytes_ + staged_bytes_ >= max_;
 }
 
 inline void inbox::close() {
@@ -2184,9 +2197,9 @@ private:
     void leave_lane(const endpoint& to) noexcept;
     std::error_code send_one_shot(const endpoint& to, const std::string& bytes) noexcept;
     void look_after(const endpoint& to);
-    bool has_room(const endpoint& to, const pending& outcome);
-    std::error_code wait_for_room(std::unique_lock<std::mutex>& lock, const endpoint& to,
-                                  const pending& outcome, when_full mode);
+    lane* roomy_lane(const endpoint& to, const pending& outcome);
+    lane* wait_for_room(std::unique_lock<std::mutex>& lock, const endpoint& to,
+                        const pending& outcome);
     void queue_in_lane(const endpoint& to, lane& way, std::string_view text, pending& outcome,
                        bool opens_link);
     bool write_at_once(connection& link) noexcept;
@@ -2268,6 +2281,7 @@ private:
     void tell_left(const endpoint& address, std::string_view team, departure how);
     void tell_rejected(const endpoint& from, std::error_code why);
     void report(pending& outcome, std::error_code error);
+    bool tell_outcome(pending& outcome, std::error_code error);
 
     // The handlers' thread.
     void run_handlers();
@@ -2445,26 +2459,27 @@ void node::impl::wake_io(std::unique_lock<std::mutex>& lock) noexcept {
 
 // Posting.
 
-bool node::impl::has_room(const endpoint& to, const pending& outcome) {
+/// The lane by which to post, nullptr if there is no room.
+node::impl::lane* node::impl::roomy_lane(const endpoint& to, const pending& outcome) {
     // Outcomes that no handler fetches are bounded as messages are.
-    if (outcome.done && !outcome.direct && inbox_.full()) return false;
+    if (outcome.done && !outcome.direct && inbox_.crowded()) return nullptr;
     const auto found = lanes_.find(to);
-    if (found == lanes_.end()) return lanes_.size() < settings_.max_peers + settings_.max_links;
-    const lane& way = found->second;
+    if (found == lanes_.end())
+        return lanes_.size() < settings_.max_peers + settings_.max_links ? &lanes_[to] : nullptr;
+    lane& way = found->second;
     const std::size_t bytes = way.waiting_bytes + (way.link ? way.link->in_flight_bytes : 0);
-    return bytes == 0 || bytes + outcome.size <= settings_.max_queued_bytes;
+    const bool room = bytes == 0 || bytes + outcome.size <= settings_.max_queued_bytes;
+    return room ? &way : nullptr;
 }
 
-std::error_code node::impl::wait_for_room(std::unique_lock<std::mutex>& lock, const endpoint& to,
-                                          const pending& outcome, when_full mode) {
-    if (has_room(to, outcome)) return {};
-    if (mode == when_full::refuse) return make_error_code(errc::queue_full);
+node::impl::lane* node::impl::wait_for_room(std::unique_lock<std::mutex>& lock, const endpoint& to,
+                                            const pending& outcome) {
+    lane* way = nullptr;
     ++room_waiters_;
-    const bool found = room_.wait_for(lock, settings_.delivery_timeout,
-                                      [&] { return !running_ || has_room(to, outcome); });
+    room_.wait_for(lock, settings_.delivery_timeout,
+                   [&] { return !running_ || (way = roomy_lane(to, outcome)) != nullptr; });
     --room_waiters_;
-    if (!running_) return make_error_code(errc::stopped);
-    return found ? std::error_code() : make_error_code(errc::queue_full);
+    return way;
 }
 
 std::error_code node::impl::post(const endpoint& to, std::string_view text, pending outcome,
@@ -2478,12 +2493,13 @@ std::error_code node::impl::post(const endpoint& to, std::string_view text, pend
     const std::size_t size = prefix_.size() + text.size() + 1;
     if (size - 1 > settings_.max_message_bytes) return make_error_code(errc::message_too_long);
     outcome.size = static_cast<std::uint32_t>(size);
-    if (auto error = wait_for_room(lock, to, outcome, mode)) return error;
-    lane& way = lanes_[to];
-    if (way.link && !way.active && way.waiting.empty() && !opens_link)
-        queue_on_link(*way.link, text, outcome);
+    lane* way = roomy_lane(to, outcome);
+    if (!way && mode == when_full::wait) way = wait_for_room(lock, to, outcome);
+    if (!way) return make_error_code(running_ ? errc::queue_full : errc::stopped);
+    if (way->link && !way->active && way->waiting.empty() && !opens_link)
+        queue_on_link(*way->link, text, outcome);
     else
-        queue_in_lane(to, way, text, outcome, opens_link);
+        queue_in_lane(to, *way, text, outcome, opens_link);
     wake_io(lock);
     return {};
 }
@@ -2510,7 +2526,7 @@ void node::impl::queue_on_link(connection& link, std::string_view text, pending&
     outcome.deadline = (sleeping_ ? clock::now() : now_) + settings_.delivery_timeout;
     link.in_flight.push(std::move(outcome));
     link.in_flight_bytes += size;
-    link.queued.append(prefix_).append(text).append(1, '\n');
+    link.queued.append(prefix_).append(text).push_back('\n');
     if (!at_once || !write_at_once(link))
         if (!std::exchange(link.dirty, true)) dirty_.push_back(&link);
     if (detail::is_exit(text)) {
@@ -2574,7 +2590,8 @@ inline pending direct(node::completion done) {
 
 std::error_code node::impl::send(const endpoint& to, std::string_view text, bool opens_link) {
     if (!opens_link && reserve_lane(to, text)) {
-        const auto error = send_one_shot(to, prefix_ + std::string(detail::trimmed(text)));
+        const auto error = detail::not_taken_if_closed(
+            send_one_shot(to, prefix_ + std::string(detail::trimmed(text))));
         leave_lane(to);
         if (!detail::out_of_descriptors(error)) {
             ++(error ? undelivered_ : delivered_);
@@ -2649,7 +2666,7 @@ std::error_code node::impl::send_one_shot(const endpoint& to, const std::string&
         }
     }
     if (error) socket.reset();
-    return detail::not_taken_if_closed(error);
+    return error;
 }
 
 /// A message went over a link without io's knowledge, and its time is over: have io look.
@@ -2953,10 +2970,8 @@ void node::impl::on_broken(connection& c, std::error_code error) {
         case stage::receiving:
         case stage::held: return reject(c, error);
         case stage::linked: return lose(c, make_error_code(errc::link_lost), departure::lost);
-        case stage::connecting: return finish(c, error);
-        default: break;
+        default: return finish(c, error);
     }
-    finish(c, detail::not_taken_if_closed(error));
 }
 
 void node::impl::on_deadline(connection& c) {
@@ -3222,6 +3237,7 @@ void node::impl::fail_waiting(lane& way, std::error_code error) {
 }
 
 void node::impl::finish(connection& c, std::error_code error) {
+    error = detail::not_taken_if_closed(error);
     {
         const std::lock_guard<std::mutex> lock(mutex_);
         lane& way = lanes_[c.remote];
@@ -3432,11 +3448,11 @@ void node::impl::on_ack(connection& c, std::uint64_t count) {
         for (; c.confirmed < count && !c.in_flight.empty(); ++c.confirmed) {
             pending& first = c.in_flight.front();
             c.in_flight_bytes -= first.size;
-            report(first, {});
+            fresh += tell_outcome(first, {});
             c.in_flight.pop();
-            ++fresh;
         }
-        if (fresh != 0) c.last_progress = time_;
+        delivered_ += fresh;  // once, not for each: an atomic costs as much as the rest
+        c.last_progress = time_;
         if (room_waiters_ != 0 && c.in_flight_bytes <= settings_.max_queued_bytes / 2)
             room_.notify_all();
     }
@@ -3583,12 +3599,17 @@ void node::impl::tell_rejected(const endpoint& from, std::error_code why) {
 }
 
 void node::impl::report(pending& outcome, std::error_code error) {
-    if (std::exchange(outcome.reported, true)) return;
-    ++(error ? undelivered_ : delivered_);
+    if (tell_outcome(outcome, error)) ++(error ? undelivered_ : delivered_);
+}
+
+/// False if it was told before.
+bool node::impl::tell_outcome(pending& outcome, std::error_code error) {
+    if (std::exchange(outcome.reported, true)) return false;
     if (outcome.direct)
         outcome.done(error);
     else if (outcome.done)
         inbox_.add_outcome(std::move(outcome.done), error);
+    return true;
 }
 
 // The handlers' thread.
@@ -3602,21 +3623,20 @@ void node::impl::run_handlers() {
         auto done = work.completions.begin();
         std::size_t owed = 0;
         for (const auto& what : work.events) {
-            if (what.kind == detail::event_kind::outcome)
-                (*done++)(what.error);
-            else
-                dispatch(what, bytes, incoming);
+            for (std::uint32_t i = 0; i < what.outcomes; ++i) (*done++)(what.error);
+            dispatch(what, bytes, incoming);
             bytes += what.team_size + what.text_size;
             owed += what.cost();
-            if (inbox_.wanted() || room_waiters_ != 0) give_back(std::exchange(owed, 0));
+            if (inbox_.crowded()) give_back(std::exchange(owed, 0));
         }
         give_back(owed);
     }
 }
 
 void node::impl::give_back(std::size_t bytes) noexcept {
+    const bool was_crowded = inbox_.crowded();
     inbox_.release(bytes);
-    if (room_waiters_ == 0) return;
+    if (!was_crowded || room_waiters_ == 0) return;
     const std::lock_guard<std::mutex> lock(mutex_);
     room_.notify_all();
 }
