@@ -224,8 +224,9 @@ public:
     /// std::errc::address_in_use.
     std::error_code listen(const endpoint& local);
 
-    /// The next connection made to a listening socket, and where it comes from.
-    std::error_code accept(tcp_socket& peer, endpoint& from, milliseconds timeout) noexcept;
+    /// The next connection made to a listening socket and, if asked, where it comes from.
+    std::error_code accept(tcp_socket& peer, milliseconds timeout,
+                           endpoint* from = nullptr) noexcept;
 
     /// Connects. With a time-out of zero it starts to, and returns std::errc::operation_in_progress;
     /// once the socket can be written to, finish_connect() tells how that ended.
@@ -1389,8 +1390,8 @@ std::error_code tcp_socket::listen(const endpoint& local) {
     return error;
 }
 
-std::error_code tcp_socket::accept(tcp_socket& peer, endpoint& from,
-                                   milliseconds timeout) noexcept {
+std::error_code tcp_socket::accept(tcp_socket& peer, milliseconds timeout,
+                                   endpoint* from) noexcept {
     using namespace detail;
     return until_ready(handle_, false, timeout, [&]() -> std::error_code {
         native_address address;
@@ -1398,7 +1399,7 @@ std::error_code tcp_socket::accept(tcp_socket& peer, endpoint& from,
         if (handle == invalid) return os::last_error();
         peer.close();
         peer.handle_ = handle;
-        from = to_endpoint(address.get());
+        if (from) *from = to_endpoint(address.get());
         return {};
     });
 }
@@ -3003,7 +3004,7 @@ void node::impl::accept_some() {
     for (int i = 0; i < 64; ++i) {
         tcp_socket socket;
         endpoint from;
-        const auto error = listener_.accept(socket, from, {});
+        const auto error = listener_.accept(socket, {}, &from);
         if (!error)
             admit(std::move(socket), from);
         else if (error == std::errc::operation_would_block)
