@@ -4,22 +4,24 @@
 //
 // Its prompts and lines are those of the Python original, to the letter, so that people,
 // transcripts and scripts carry over; it adds to them only where that leaves a person in the dark.
+// What is about the terminal is in the files it includes; here is what it does with the library.
 
 #define P2PCHAT_IMPLEMENTATION
 #include "p2pchat.hpp"
 
+#include "log.hpp"
 #include "options.hpp"
+#include "outbox.hpp"
 #include "screen.hpp"
+#include "style.hpp"
 #include "text.hpp"
 
-#include <chrono>
 #include <functional>
-#include <future>
 #include <iostream>
-#include <memory>
+#include <mutex>
 #include <optional>
 #include <string>
-#include <system_error>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -34,26 +36,93 @@ public:
 
     /// From the first question to the last line; returns the program's exit status.
     int run() {
-        if (auto failed = begin()) return *failed;
+        if (const auto ended = begin()) return *ended;
         while (!screen_.leaving()) {
-            for (const char* line : {"**** Menu ****", "1. Send message", "2. Query active peers",
-                                     "3. Connect to active peers",
-                                     "4. Send mandatory message to default peers", "0. Quit"})
-                screen_.print(line);
+            screen_.print(style_.quiet("**** Menu ****\n"
+                                       "1. Send message\n"
+                                       "2. Query active peers\n"
+                                       "3. Connect to active peers\n"
+                                       "4. Send mandatory message to default peers\n"
+                                       "0. Quit"));
             const auto choice = screen_.ask("Enter choice: ");
-            if (!choice || menu::trimmed(*choice) == "0") break;
-            choose(menu::trimmed(*choice));
+            if (!choice || !choose(menu::trimmed(*choice))) break;
         }
         return end();
     }
 
 private:
-    void choose(std::string_view choice) {
-        if (choice == "1") return send_message();
-        if (choice == "2") return show_peers();
-        if (choice == "3") return connect_to_peer();
-        if (choice == "4") return send_mandatory();
+    /// What can be chosen: the original's numbers, and what one may want beyond them.
+    struct entry {
+        std::string_view key, word, help;
+        void (chat::*run)();  // none: leave
+    };
+    static const std::vector<entry>& entries() {
+        static const std::vector<entry> all = {
+            {"1", "/send", "send a message", &chat::send_message},
+            {"2", "/peers", "show whom we have heard from", &chat::show_peers},
+            {"3", "/connect", "connect to one of them", &chat::connect_to_peer},
+            {"4", "/mandatory", "send a message to the default peers", &chat::send_mandatory},
+            {"b", "/all", "send a message to all peers", &chat::send_to_all},
+            {"r", "/reply", "answer whoever wrote last", &chat::reply},
+            {"s", "/again", "send again what could not be sent", &chat::send_again},
+            {"?", "/help", "show this", &chat::show_help},
+            {"0", "/quit", "leave", nullptr}};
+        return all;
+    }
+
+    /// Runs what was chosen; false if that is to leave.
+    bool choose(std::string_view choice) {
+        for (const auto& [key, word, help, run] : entries()) {
+            if (choice != key && choice != word) continue;
+            if (run != nullptr) (this->*run)();
+            return run != nullptr;
+        }
         screen_.print("Invalid choice. Try again.");
+        return true;
+    }
+
+    // ---- beginning and end
+
+    /// Asks for what the flags left open and starts; an exit status if that ends the program.
+    std::optional<int> begin() {
+        if (!settings_.log.empty())
+            if (const auto error = log_.open(settings_.log))
+                return menu::wrong_flag("--log " + settings_.log, error.message());
+        if (settings_.team.empty() && !ask_team()) return end();
+        if (settings_.port == 0 && !ask_own_port()) return end();
+        if (!node_)
+            if (const auto reason = start(settings_.port); !reason.empty())
+                return std::cerr << "p2pchat: " << reason << '\n', 1;
+        const auto us = node_->address();
+        screen_.print("Your detected IP address: " + us.address());
+        screen_.print("Server listening on all interfaces (port " + std::to_string(us.port()) +
+                      ")");
+        if (screen_.live()) screen_.print(style_.quiet("? shows what else can be chosen."));
+        return std::nullopt;
+    }
+
+    /// Makes a node that listens on `port`. Returns what is wrong; empty: nothing.
+    std::string start(std::uint16_t port) {
+        p2pchat::config config;
+        config.team = settings_.team;
+        config.port = port;
+        config.address = settings_.address;
+        node_.emplace(std::move(config));
+        outbox_.emplace(*node_, screen_, style_, log_);
+        node_->on_message([this](const p2pchat::message& m) { show_message(m); });
+        node_->on_peer_left(
+            [this](const p2pchat::peer& p, p2pchat::departure how) { show_departure(p, how); });
+        const auto error = node_->start();
+        if (!error) return {};
+        const bool taken = error == std::errc::address_in_use;
+        return "Port " + std::to_string(port) + (taken ? " is taken: " : ": ") + error.message();
+    }
+
+    int end() {
+        if (outbox_) outbox_->finish();
+        if (node_) node_->stop();
+        screen_.print("Exiting");
+        return 0;
     }
 
     // ---- questions
@@ -66,7 +135,7 @@ private:
         while (const auto answer = screen_.ask(prompt)) {
             const auto reason = wrong(std::string(menu::trimmed(*answer)));
             if (reason.empty()) return true;
-            screen_.print(reason);
+            screen_.print(style_.warning(reason));
         }
         return false;
     }
@@ -82,25 +151,58 @@ private:
         });
     }
 
-    bool ask_port(const std::string& prompt, std::uint16_t& port) {
-        return ask(prompt, [&](const std::string& answer) -> std::string {
-            const auto value = menu::number(answer, 1, 65535);
-            if (!value) return "A port is a number from 1 to 65535.";
-            port = static_cast<std::uint16_t>(*value);
-            return {};
+    bool ask_port(const std::string& prompt, const std::function<std::string(std::uint16_t)>& use) {
+        return ask(prompt, [&](const std::string& answer) {
+            const auto port = menu::number(answer, 1, 65535);
+            return port ? use(static_cast<std::uint16_t>(*port))
+                        : "A port is a number from 1 to 65535.";
         });
     }
 
-    bool ask_recipient(endpoint& to) {
-        const bool named = ask("Enter recipient's IP address: ", [&](const std::string& answer) {
-            const auto error = resolve(answer, 1, to);
-            if (!error && to) return std::string();
-            return menu::visible(answer) + ": " + (error ? error.message() : "nobody's address");
+    bool ask_own_port() {
+        return ask_port("Enter your port number: ", [&](std::uint16_t port) {
+            auto reason = start(port);
+            if (!reason.empty()) outbox_.reset(), node_.reset();
+            return reason;
         });
-        std::uint16_t port = 0;
-        if (!named || !ask_port("Enter recipient's port number: ", port)) return false;
-        to = endpoint(to.bytes(), port, to.scope());
-        return true;
+    }
+
+    /// Takes an address, which may be with its port, a number from the list, or none: the last one.
+    bool ask_recipient(endpoint& to) {
+        const auto peers = node_->peers();
+        if (screen_.live() && peers.size() <= 20) list(peers);
+        bool back = false;
+        const bool given = ask("Enter recipient's IP address: ", [&](const std::string& answer) {
+            back = answer == "0";
+            return back ? std::string() : read_recipient(answer, peers, to);
+        });
+        if (!given || back) return false;
+        const bool whole =
+            to.port() != 0 || ask_port("Enter recipient's port number: ", [&](std::uint16_t port) {
+                to = endpoint(to.bytes(), port, to.scope());
+                return std::string();
+            });
+        if (whole) last_recipient_ = to;
+        return whole;
+    }
+
+    /// Port 0 in `to` means that it is still to be asked for.
+    std::string read_recipient(const std::string& answer, const std::vector<p2pchat::peer>& peers,
+                               endpoint& to) const {
+        if (answer.empty()) {
+            to = last_recipient_;
+            return to ? "" : "Nobody was written to yet: an address is needed.";
+        }
+        if (const auto index = menu::number(answer, 1, peers.size())) {
+            to = peers[*index - 1].address;
+            return {};
+        }
+        if (!parse(answer, to) && to) return {};
+        const auto error = resolve(answer, 1, to);
+        if (error || !to)
+            return menu::visible(answer) + ": " + (error ? error.message() : "nobody's address");
+        to = endpoint(to.bytes(), 0, to.scope());
+        return {};
     }
 
     bool ask_text(const std::string& prompt, std::string& text) {
@@ -110,71 +212,69 @@ private:
         });
     }
 
-    // ---- beginning and end
-
-    /// Asks for what the flags left open and starts the node; an exit status if that fails.
-    std::optional<int> begin() {
-        if (settings_.team.empty() && !ask_team()) return end();
-        const bool port_given = settings_.port != 0;
-        for (;;) {
-            if (!port_given && !ask_port("Enter your port number: ", settings_.port)) return end();
-            const auto error = start();
-            if (!error) break;
-            const auto reason = "Port " + std::to_string(settings_.port) +
-                                (error == std::errc::address_in_use ? " is taken: " : ": ") +
-                                error.message();
-            if (port_given) return std::cerr << "p2pchat: " << reason << '\n', 1;
-            screen_.print(reason);
-        }
-        screen_.print("Your detected IP address: " + node_->address().address());
-        screen_.print("Server listening on all interfaces (port " +
-                      std::to_string(node_->address().port()) + ")");
-        return std::nullopt;
-    }
-
-    std::error_code start() {
-        p2pchat::config config;
-        config.team = settings_.team;
-        config.port = settings_.port;
-        config.address = settings_.address;
-        node_ = std::make_unique<p2pchat::node>(std::move(config));
-        node_->on_message([this](const p2pchat::message& m) { show_message(m); });
-        node_->on_peer_left(
-            [this](const p2pchat::peer& p, p2pchat::departure how) { show_departure(p, how); });
-        return node_->start();
-    }
-
-    int end() {
-        if (node_) node_->stop();
-        screen_.print("Exiting");
-        return 0;
-    }
-
     // ---- what comes from others; called by the node's thread
 
     void show_message(const p2pchat::message& m) {
-        std::string line = to_string(m.sender) + ' ' + m.team + ' ' + m.text;
-        line = menu::visible(line);
-        if (!m.verified) line = "[not verified, came from " + to_string(m.origin) + "] " + line;
-        screen_.notify(line);
+        const auto sender = to_string(m.sender), team = menu::visible(m.team);
+        {
+            const std::lock_guard<std::mutex> lock(mutex_);
+            last_writer_ = m.reply_to();
+        }
+        const std::string mark =
+            m.verified ? "" : "[not verified, came from " + to_string(m.origin) + "] ";
+        const std::string time = screen_.live() ? menu::now("%H:%M:%S ") : "";
+        screen_.notify(style_.quiet(time) + style_.warning(mark) +
+                       style_.peer(sender, sender + ' ' + team) + ' ' + menu::visible(m.text));
+        if (const auto error = log_.add("<- " + mark + sender + ' ' + m.team + ' ' + m.text))
+            screen_.notify(style_.warning("The log cannot be written: " + error.message()));
     }
 
     void show_departure(const p2pchat::peer& peer, p2pchat::departure how) {
         const auto who = to_string(peer.address) + " (" + menu::visible(peer.team) + ") ";
-        if (how == p2pchat::departure::left) return screen_.notify(who + "disconnected.");
-        screen_.notify(who + (how == p2pchat::departure::lost ? "was lost: its link broke."
-                                                              : "has ended its program."));
+        const char* const ways[] = {"disconnected.", "was lost: the link to it broke.",
+                                    "has ended its link."};
+        screen_.notify(style_.quiet(who + ways[static_cast<int>(how)]));
     }
 
     // ---- the menu's entries
 
     void send_message() {
         endpoint to;
-        std::string text;
-        if (ask_recipient(to) &&
-            ask_text("Enter your message (type 'exit' to disconnect): ", text))
-            deliver({to}, text, "");
+        if (ask_recipient(to)) write_to(to);
     }
+
+    void reply() {
+        endpoint to;
+        {
+            const std::lock_guard<std::mutex> lock(mutex_);
+            to = last_writer_;
+        }
+        if (!to) return screen_.print("Nobody has written yet.");
+        screen_.print(style_.quiet("To " + to_string(to)));
+        write_to(to);
+    }
+
+    void write_to(const endpoint& to) {
+        std::string text;
+        if (ask_text("Enter your message (type 'exit' to disconnect): ", text))
+            outbox_->send({to}, text, "");
+    }
+
+    void send_mandatory() {
+        std::string text;
+        if (ask_text("Enter mandatory message: ", text))
+            outbox_->send(settings_.default_peers, text, "Sent mandatory message to ");
+    }
+
+    void send_to_all() {
+        std::vector<endpoint> all;
+        for (const auto& peer : node_->peers()) all.push_back(peer.address);
+        if (all.empty()) return screen_.print("No active peers to send to.");
+        std::string text;
+        if (ask_text("Enter message to all peers: ", text)) outbox_->send(all, text, "Sent to ");
+    }
+
+    void send_again() { outbox_->send_again(); }
 
     void show_peers() {
         const auto peers = node_->peers();
@@ -186,73 +286,47 @@ private:
         const auto peers = node_->peers();
         if (peers.empty()) return screen_.print("No active peers to connect to.");
         screen_.print("Active Peers:");
-        for (std::size_t i = 0; i < peers.size(); ++i)
-            screen_.print(std::to_string(i + 1) + ". " + described(peers[i]));
+        list(peers);
         endpoint to;
         const bool chosen = ask("Select peer number: ", [&](const std::string& answer) {
-            const auto value = menu::number(answer, 1, peers.size());
-            if (value) to = peers[*value - 1].address;
-            return value ? "" : "Enter a number from 1 to " + std::to_string(peers.size()) + ".";
+            const auto value = menu::number(answer, 0, peers.size());
+            if (!value) return "Enter a number from 1 to " + std::to_string(peers.size()) + ".";
+            if (*value != 0) to = peers[*value - 1].address;
+            return std::string();
         });
-        if (chosen) connect(to);
+        if (chosen && to) outbox_->connect(to);
     }
 
-    void send_mandatory() {
-        std::string text;
-        if (ask_text("Enter mandatory message: ", text))
-            deliver(settings_.default_peers, text, "Sent mandatory message to ");
-    }
-
-    static std::string described(const p2pchat::peer& peer) {
-        return to_string(peer.address) + " - " + menu::visible(peer.team) +
-               (peer.linked ? " (linked)" : "");
-    }
-
-    // ---- what goes to others
-
-    /// Sends `text` to each of `peers`, side by side, and tells what became of it. `sent` is how
-    /// the line about a delivered one begins; empty: there is none.
-    void deliver(const std::vector<endpoint>& peers, const std::string& text,
-                 const std::string& sent) {
-        std::vector<std::future<std::error_code>> outcomes;
-        for (const auto& to : peers) outcomes.push_back(post(to, text));
-        for (std::size_t i = 0; i < peers.size(); ++i) {
-            if (const auto error = wait(outcomes[i])) {
-                screen_.print("Error sending to " + to_string(peers[i]) + ": " + error.message());
-                screen_.print("Not sent: " + menu::visible(text));
-            } else if (!sent.empty()) {
-                screen_.print(sent + to_string(peers[i]));
-            }
+    void show_help() {
+        for (const auto& [key, word, help, run] : entries()) {
+            auto line = std::string(key) + " or " + std::string(word);
+            line.resize(16, ' ');
+            screen_.print(line + std::string(help));
         }
+        screen_.print("A recipient is an IP, IP:PORT, a host's name, a number from the list of peers\n"
+                      "or Enter for the last one. 0 goes back to the menu.");
     }
 
-    std::future<std::error_code> post(const endpoint& to, const std::string& text) {
-        auto outcome = std::make_shared<std::promise<std::error_code>>();
-        auto future = outcome->get_future();
-        const auto refused =
-            node_->post(to, text, [outcome](std::error_code error) { outcome->set_value(error); });
-        if (refused) outcome->set_value(refused);
-        return future;
+    void list(const std::vector<p2pchat::peer>& peers) {
+        for (std::size_t i = 0; i < peers.size(); ++i)
+            screen_.print(std::to_string(i + 1) + ". " + described(peers[i]));
     }
 
-    /// Waits for an outcome; a person who leaves meanwhile has it come at once.
-    template <class Outcome>
-    Outcome wait(std::future<Outcome>& outcome) {
-        while (outcome.wait_for(std::chrono::milliseconds(50)) != std::future_status::ready)
-            if (screen_.leaving()) node_->stop();
-        return outcome.get();
-    }
-
-    void connect(const endpoint& to) {
-        auto outcome = std::async(std::launch::async, [this, to] { return node_->connect(to); });
-        const auto [error, linked] = wait(outcome);
-        screen_.print(error ? "Could not connect to " + to_string(to) + ": " + error.message()
-                            : "Connected to " + to_string(to));
+    std::string described(const p2pchat::peer& peer) const {
+        const auto address = to_string(peer.address);
+        return style_.peer(address, address + " - " + menu::visible(peer.team)) +
+               (peer.linked ? " (linked)" : "");
     }
 
     menu::options settings_;
     menu::screen screen_;
-    std::unique_ptr<p2pchat::node> node_;
+    const menu::style style_{screen_.colours()};
+    menu::chat_log log_;
+    endpoint last_recipient_;
+    std::mutex mutex_;      // guards the next
+    endpoint last_writer_;  // who can be answered
+    std::optional<p2pchat::node> node_;
+    std::optional<menu::outbox> outbox_;
 };
 
 }  // namespace

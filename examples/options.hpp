@@ -22,6 +22,7 @@ struct options {
     std::uint16_t port = 0;  ///< 0: ask
     std::string address;     ///< empty: detect
     std::vector<p2pchat::endpoint> default_peers;
+    std::string log;  ///< a file; empty: none
 };
 
 inline constexpr std::string_view usage =
@@ -32,6 +33,7 @@ Chats with the peers of the local network. Asks for whatever no flag says.
   --port NUMBER           listen on this port, 1 to 65535
   --address IP            be known by this address, not by the detected one
   --default-peer IP:PORT  who gets mandatory messages; may be given several times
+  --log FILE              append the conversation to this file
   --help                  show this and leave
   --version               show the version and leave
 )";
@@ -71,6 +73,10 @@ inline std::string set_option(std::string_view name, const std::string& value, o
         result.address = value;
         return p2pchat::endpoint(value, 1) ? "" : "not an IP address";
     }
+    if (name == "--log") {
+        result.log = value;
+        return value.empty() ? "needs a file's name" : "";
+    }
     p2pchat::endpoint peer;  // --default-peer
     if (auto error = p2pchat::parse(value, peer)) return error.message() + ": IP:PORT is needed";
     result.default_peers.push_back(peer);
@@ -85,7 +91,7 @@ inline int wrong_flag(std::string_view flag, const std::string& why) {
 /// Reads the command line into `result`; returns an exit status if the program is to end here.
 inline std::optional<int> read_options(const std::vector<std::string>& arguments, options& result) {
     static constexpr std::string_view with_value[] = {"--team", "--port", "--address",
-                                                      "--default-peer"};
+                                                      "--default-peer", "--log"};
     for (auto argument = arguments.begin(); argument != arguments.end(); ++argument) {
         const auto equals = argument->find('=');
         const std::string name = argument->substr(0, equals);

@@ -17,13 +17,16 @@
 
 namespace menu {
 
-/// Asks one question at a time and shows lines that come meanwhile. The screen belongs to whoever
-/// holds its lock; ask() lets go of it only while it waits for a key.
+/// Asks one question at a time, in one thread, and shows lines that any thread has meanwhile. The
+/// screen belongs to whoever holds its lock; ask() lets go of it only while it waits for a key.
 class screen {
 public:
     /// Whether lines may come and go as they like: on a terminal that is not dumb. Elsewhere the
     /// output is the original's, in the original's order.
     bool live() const { return terminal_.live(); }
+
+    /// Whether it shows colours.
+    bool colours() const { return terminal_.colours(); }
 
     /// Whether the person wants to leave: Ctrl-C, Ctrl-D, the end of the input or of the terminal.
     bool leaving() const { return terminal_.leaving(); }
@@ -39,23 +42,24 @@ public:
         return answer;
     }
 
-    /// Shows a line of the conversation with the person. For the thread that asks.
-    void print(const std::string& line) {
-        const std::lock_guard<std::mutex> lock(mutex_);
-        terminal_.write(line + '\n');
-        dangling_ = false;
-    }
+    /// Shows a line that answers what was typed; without a terminal it stands right behind the
+    /// prompt, as the original's do.
+    void print(const std::string& line) { show(line, false); }
 
-    /// Shows a line about what happened meanwhile. For any thread.
-    void notify(const std::string& line) {
+    /// Shows a line about what happened meanwhile, on a line of its own.
+    void notify(const std::string& line) { show(line, true); }
+
+private:
+    void show(const std::string& line, bool on_its_own) {
         const std::lock_guard<std::mutex> lock(mutex_);
         const bool redraw = asking_ && live();
-        redraw ? terminal_.hide() : end_line();
+        if (redraw) terminal_.hide();
+        if (!redraw && on_its_own) end_line();
         terminal_.write(line + '\n');
+        dangling_ = false;
         if (redraw) terminal_.show();
     }
 
-private:
     /// A prompt that nobody's Enter ended would have the next line stand behind it.
     void end_line() {
         if (dangling_) terminal_.write("\n");

@@ -5,6 +5,8 @@
 #ifndef MENU_TERMINAL_POSIX_HPP
 #define MENU_TERMINAL_POSIX_HPP
 
+#include "line_editor.hpp"
+
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/select.h>
@@ -14,6 +16,7 @@
 #include <cerrno>
 #include <cstdio>
 #include <cstdlib>
+#include <memory>
 #include <mutex>
 #include <optional>
 #include <string>
@@ -71,9 +74,16 @@ private:
 
 class terminal {
 public:
+    terminal() {
+        if (live_) editor_ = make_line_editor([this] { return wait_for_input(); });
+        if (editor_ == nullptr) return;
+        for (const int number : {SIGWINCH, SIGTSTP}) signals_.watch(number);
+    }
+
     /// Whether the person's Enter ends the line on the screen too.
     bool echoes() const { return is_terminal_; }
     bool live() const { return live_; }
+    bool colours() const { return live_; }
     bool leaving() const { return signals_.leaving(); }
 
     void write(std::string_view text) {
@@ -86,37 +96,54 @@ public:
     std::optional<std::string> read_line(const std::string& prompt,
                                          std::unique_lock<std::mutex>& lock) {
         prompt_ = prompt;
-        write(prompt);
-        for (auto end = typed_.find('\n'); end == typed_.npos; end = typed_.find('\n')) {
-            if (!wait_for_input(lock)) return std::nullopt;
+        lock_ = &lock;
+        auto line = editor_ != nullptr ? editor_->read_line(prompt) : read_plain_line();
+        if (!line) signals::note(SIGTERM);
+        return leaving() ? std::nullopt : line;
+    }
+
+    /// Around a line that comes while a question stands. Without an editor what is half typed is
+    /// the system's; it stays in view above.
+    void hide() { editor_ != nullptr ? editor_->hide() : write("\n"); }
+    void show() {
+        editor_ != nullptr ? editor_->show() : write(prompt_);
+        std::fflush(stdout);
+    }
+
+private:
+    std::optional<std::string> read_plain_line() {
+        write(prompt_);
+        while (typed_.find('\n') == typed_.npos) {
+            if (!wait_for_input()) return std::nullopt;
             if (!read_more()) break;
         }
-        if (typed_.empty()) return signals::note(SIGTERM), std::nullopt;
+        if (typed_.empty()) return std::nullopt;
         return take_line();
     }
 
-    /// Around a line that comes while a question stands: what is half typed is the system's, and
-    /// stays in view above.
-    void hide() { write("\n"); }
-    void show() { write(prompt_); }
-
-private:
     /// Waits for something to read; false when the person leaves.
-    bool wait_for_input(std::unique_lock<std::mutex>& lock) {
+    bool wait_for_input() {
         while (!leaving()) {
             fd_set readable;
             FD_ZERO(&readable);
             FD_SET(STDIN_FILENO, &readable);
             FD_SET(signals_.readable_end(), &readable);
-            lock.unlock();
+            lock_->unlock();
             const int ready =
                 select(signals_.readable_end() + 1, &readable, nullptr, nullptr, nullptr);
-            lock.lock();
-            while (signals_.next() != 0) {
-            }
+            lock_->lock();
+            while (const int number = signals_.next()) obey(number);
             if (ready > 0 && FD_ISSET(STDIN_FILENO, &readable)) return !leaving();
         }
         return false;
+    }
+
+    /// Those that do not end the program are watched for the editor.
+    void obey(int number) {
+        if (number == SIGTSTP) editor_->suspend();
+        if (number != SIGWINCH) return;
+        hide();  // the size of the window has changed
+        show();
     }
 
     bool read_more() {
@@ -141,6 +168,8 @@ private:
     const bool is_terminal_ = isatty(STDIN_FILENO) != 0 && isatty(STDOUT_FILENO) != 0;
     const bool live_ = is_terminal_ && !is_dumb();
     signals signals_;
+    std::unique_ptr<line_editor> editor_;             // where lines can be edited
+    std::unique_lock<std::mutex>* lock_ = nullptr;  // of the screen, while a line is read
     std::string prompt_;
     std::string typed_;  // and not yet asked for
 };

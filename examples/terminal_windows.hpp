@@ -12,7 +12,12 @@
 #define WIN32_LEAN_AND_MEAN
 #endif
 #include <windows.h>
+
 #include <shellapi.h>
+
+#ifndef ENABLE_VIRTUAL_TERMINAL_PROCESSING
+#define ENABLE_VIRTUAL_TERMINAL_PROCESSING 4
+#endif
 
 #include <atomic>
 #include <mutex>
@@ -56,14 +61,20 @@ public:
         DuplicateHandle(GetCurrentProcess(), GetCurrentThread(), GetCurrentProcess(), &main_, 0,
                         FALSE, DUPLICATE_SAME_ACCESS);
         SetConsoleCtrlHandler(on_control, TRUE);
+        colours_ = GetConsoleMode(out_, &mode_) != 0 &&
+                   SetConsoleMode(out_, mode_ | ENABLE_VIRTUAL_TERMINAL_PROCESSING) != 0;
     }
     terminal(const terminal&) = delete;
     terminal& operator=(const terminal&) = delete;
-    ~terminal() { SetConsoleCtrlHandler(on_control, FALSE); }
+    ~terminal() {
+        if (colours_) SetConsoleMode(out_, mode_);
+        SetConsoleCtrlHandler(on_control, FALSE);
+    }
 
     /// Whether the person's Enter ends the line on the screen too.
     bool echoes() const { return live(); }
     bool live() const { return console_in_ && console_out_; }
+    bool colours() const { return live() && colours_; }
     bool leaving() const { return leaving_; }
 
     void write(std::string_view text) {
@@ -153,6 +164,8 @@ private:
     const HANDLE out_ = GetStdHandle(STD_OUTPUT_HANDLE);
     const bool console_in_ = is_console(in_);
     const bool console_out_ = is_console(out_);
+    DWORD mode_ = 0;  // of the console, as we found it
+    bool colours_ = false;
     std::string prompt_;
     std::string typed_;  // and not yet asked for
 };

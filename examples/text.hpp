@@ -9,7 +9,9 @@
 #include <charconv>
 #include <cstddef>
 #include <cstdint>
+#include <ctime>
 #include <iterator>
+#include <mutex>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -78,6 +80,15 @@ inline std::string visible(std::string_view bytes) {
         bytes.remove_prefix(taken);
     }
     return shown;
+}
+
+/// The local time, as std::strftime() writes it. Thread-safe, which std::localtime() alone is not.
+inline std::string now(const char* format) {
+    static std::mutex mutex;
+    const std::lock_guard<std::mutex> lock(mutex);
+    const std::time_t time = std::time(nullptr);
+    char buffer[64];
+    return {buffer, std::strftime(buffer, sizeof buffer, format, std::localtime(&time))};
 }
 
 }  // namespace menu

@@ -1,0 +1,209 @@
+// line_editor.hpp - a line being typed on a live terminal, that can step aside for another one.
+//
+// SPDX-License-Identifier: MIT
+//
+// Editing, history and the redrawing are libedit's, where the build found it; else there is no
+// editor, and lines are typed as the system's terminal has it.
+
+#ifndef MENU_LINE_EDITOR_HPP
+#define MENU_LINE_EDITOR_HPP
+
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+
+namespace menu {
+
+class line_editor {
+public:
+    line_editor() = default;
+    line_editor(const line_editor&) = delete;
+    line_editor& operator=(const line_editor&) = delete;
+    virtual ~line_editor() = default;
+
+    /// The line typed; nothing at the end of the input.
+    virtual std::optional<std::string> read_line(const std::string& prompt) = 0;
+
+    virtual void hide() = 0;     ///< clears prompt and line from the screen, for other output
+    virtual void show() = 0;     ///< draws both again, where the cursor is now
+    virtual void suspend() = 0;  ///< stops the program, as Ctrl-Z does, until it is continued
+};
+
+/// An editor that reads a key after `wait_for_key` has returned true; null without libedit.
+std::unique_ptr<line_editor> make_line_editor(std::function<bool()> wait_for_key);
+
+}  // namespace menu
+
+#ifndef P2PCHAT_MENU_LIBEDIT
+
+inline std::unique_ptr<menu::line_editor> menu::make_line_editor(std::function<bool()>) {
+    return nullptr;
+}
+
+#else
+
+#include <histedit.h>
+#include <langinfo.h>
+#include <signal.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <clocale>
+#include <cstdio>
+#include <cwchar>
+#include <cwctype>
+#include <map>
+#include <string_view>
+
+namespace menu {
+
+/// Has wide characters be UTF-8, in a system without a language too.
+inline void speak_utf8() {
+    for (const char* name : {"", "C.UTF-8", "en_US.UTF-8", "UTF-8"}) {
+        std::setlocale(LC_CTYPE, name);
+        if (nl_langinfo(CODESET) == std::string_view("UTF-8")) return;
+    }
+}
+
+class libedit_editor : public line_editor {
+public:
+    explicit libedit_editor(std::function<bool()> wait_for_key) : wait_(std::move(wait_for_key)) {
+        speak_utf8();
+        editline_ = el_init("p2pchat", stdin, stdout, stderr);
+        el_set(editline_, EL_CLIENTDATA, this);
+        el_set(editline_, EL_EDITOR, "emacs");
+        el_set(editline_, EL_PROMPT, prompt_of);
+        el_set(editline_, EL_BIND, "^R", "em-inc-search-prev", nullptr);
+        el_wset(editline_, EL_GETCFN, next_key);
+        el_source(editline_, nullptr);  // the person's own .editrc
+    }
+
+    ~libedit_editor() override {
+        el_end(editline_);
+        for (const auto& [prompt, history] : histories_) history_end(history);
+    }
+
+    std::optional<std::string> read_line(const std::string& prompt) override {
+        prompt_ = prompt;
+        el_set(editline_, EL_HIST, ::history, history_of(prompt));
+        int size = 0;
+        const char* typed = el_gets(editline_, &size);
+        if (typed == nullptr || size <= 0) return std::nullopt;
+        std::string line(typed, static_cast<std::size_t>(size));
+        if (line.back() != '\n') return std::nullopt;  // the input ended in the middle of it
+        line.pop_back();
+        HistEvent event;
+        if (!line.empty()) ::history(history_of(prompt), &event, H_ENTER, line.c_str());
+        return line;
+    }
+
+    void hide() override {
+        el_resize(editline_);
+        if (const auto rows = rows_above_cursor(); rows > 0) std::printf("\x1b[%uA", rows);
+        std::fputs("\r\x1b[J", stdout);
+    }
+
+    void show() override { el_set(editline_, EL_REFRESH); }
+
+    void suspend() override {
+        hide();
+        std::fflush(stdout);
+        el_set(editline_, EL_PREP_TERM, 0);
+        kill(getpid(), SIGSTOP);
+        el_set(editline_, EL_PREP_TERM, 1);
+        show();
+    }
+
+private:
+    static libedit_editor& self(EditLine* editline) {
+        void* data = nullptr;
+        el_get(editline, EL_CLIENTDATA, &data);
+        return *static_cast<libedit_editor*>(data);
+    }
+    static char* prompt_of(EditLine* editline) { return self(editline).prompt_.data(); }
+    static int next_key(EditLine* editline, wchar_t* key) { return self(editline).read_key(*key); }
+
+    /// Reads a character, which may be several bytes: 1, or 0 if the person leaves.
+    int read_key(wchar_t& key) {
+        std::mbstate_t state = {};
+        for (;;) {
+            char byte = 0;
+            if (!wait_() || read(STDIN_FILENO, &byte, 1) != 1) return leave_line(), 0;
+            auto size = std::mbrtowc(&key, &byte, 1, &state);
+            if (size == static_cast<std::size_t>(-1)) {  // what came before was no UTF-8
+                state = {};
+                size = std::mbrtowc(&key, &byte, 1, &state);
+            }
+            if (size <= 1) return 1;
+            if (size == static_cast<std::size_t>(-1)) state = {};
+        }
+    }
+
+    /// Puts the cursor behind what was typed, so that the next output leaves it whole.
+    void leave_line() {
+        hide();
+        const LineInfoW* line = el_wline(editline_);
+        el_cursor(editline_, static_cast<int>(line->lastchar - line->cursor));
+        show();
+    }
+
+    /// Each question has a history of its own, so that addresses are offered for addresses.
+    History* history_of(const std::string& prompt) {
+        auto& history = histories_[prompt];
+        if (history == nullptr) {
+            HistEvent event;
+            history = history_init();
+            ::history(history, &event, H_SETSIZE, 500);
+            ::history(history, &event, H_SETUNIQUE, 1);
+        }
+        return history;
+    }
+
+    /// By how many rows the cursor is below the prompt's first: libedit knows, but does not tell.
+    unsigned rows_above_cursor() {
+        const LineInfoW* line = el_wline(editline_);
+        unsigned row = 0, column = 0;
+        const unsigned columns = width_of_terminal();
+        const auto put = [&](wchar_t c) {
+            const auto width = width_of(c, column);
+            if (wcwidth(c) == 2 && column + 1 == columns) ++column;  // does not fit: left blank
+            column += width;
+            row += column / columns;
+            column %= columns;
+        };
+        for (const char c : prompt_) put(static_cast<wchar_t>(c));
+        std::for_each(line->buffer, line->cursor, put);
+        return row;
+    }
+
+    /// As libedit shows them: ^A for a control character, \U+200B for one that cannot be shown.
+    static unsigned width_of(wchar_t c, unsigned column) {
+        if (c == L'\t') return 8 - column % 8;
+        if (c < 0x100 && std::iswcntrl(static_cast<std::wint_t>(c))) return 2;
+        if (!std::iswprint(static_cast<std::wint_t>(c))) return c > 0xffff ? 8 : 7;
+        return static_cast<unsigned>(std::max(wcwidth(c), 0));
+    }
+
+    static unsigned width_of_terminal() {
+        struct winsize size = {};
+        const bool known = ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0;
+        return known ? size.ws_col : 80;
+    }
+
+    std::function<bool()> wait_;
+    EditLine* editline_ = nullptr;
+    std::string prompt_;
+    std::map<std::string, History*> histories_;
+};
+
+inline std::unique_ptr<line_editor> make_line_editor(std::function<bool()> wait_for_key) {
+    return std::make_unique<libedit_editor>(std::move(wait_for_key));
+}
+
+}  // namespace menu
+
+#endif  // P2PCHAT_MENU_LIBEDIT
+
+#endif  // MENU_LINE_EDITOR_HPP

@@ -1,0 +1,128 @@
+// log.hpp - the conversation, kept in a file: one line a message.
+//
+// SPDX-License-Identifier: MIT
+
+#ifndef MENU_LOG_HPP
+#define MENU_LOG_HPP
+
+#include "text.hpp"
+
+#include <cerrno>
+#include <mutex>
+#include <string>
+#include <string_view>
+#include <system_error>
+
+#ifdef _WIN32
+#ifndef NOMINMAX
+#define NOMINMAX
+#endif
+#ifndef WIN32_LEAN_AND_MEAN
+#define WIN32_LEAN_AND_MEAN
+#endif
+#include <windows.h>
+#else
+#include <fcntl.h>
+#include <unistd.h>
+#endif
+
+namespace menu {
+
+/// A file that several threads and programs append to at once: a write each, at what is then its
+/// end, which the system does not mix.
+class appended_file {
+public:
+    appended_file() = default;
+    appended_file(const appended_file&) = delete;
+    appended_file& operator=(const appended_file&) = delete;
+
+#ifdef _WIN32
+    ~appended_file() { CloseHandle(handle_); }
+
+    std::error_code open(const std::string& path) {
+        const int size = MultiByteToWideChar(CP_UTF8, 0, path.c_str(), -1, nullptr, 0);
+        std::wstring wide(static_cast<std::size_t>(size), L'\0');
+        MultiByteToWideChar(CP_UTF8, 0, path.c_str(), -1, wide.data(), size);
+        handle_ = CreateFileW(wide.c_str(), FILE_APPEND_DATA,
+                              FILE_SHARE_READ | FILE_SHARE_WRITE | FILE_SHARE_DELETE, nullptr,
+                              OPEN_ALWAYS, FILE_ATTRIBUTE_NORMAL, nullptr);
+        return is_open() ? std::error_code() : last_error();
+    }
+    bool is_open() const { return handle_ != INVALID_HANDLE_VALUE; }
+
+    std::error_code append(std::string_view text, std::size_t& written) {
+        DWORD size = 0;
+        const BOOL fine =
+            WriteFile(handle_, text.data(), static_cast<DWORD>(text.size()), &size, nullptr);
+        written = size;
+        return fine != 0 ? std::error_code() : last_error();
+    }
+
+private:
+    static std::error_code last_error() {
+        return {static_cast<int>(GetLastError()), std::system_category()};
+    }
+
+    HANDLE handle_ = INVALID_HANDLE_VALUE;
+#else
+    ~appended_file() {
+        if (is_open()) ::close(handle_);
+    }
+
+    std::error_code open(const std::string& path) {
+        handle_ = ::open(path.c_str(), O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0600);
+        return is_open() ? std::error_code() : last_error();
+    }
+    bool is_open() const { return handle_ >= 0; }
+
+    std::error_code append(std::string_view text, std::size_t& written) {
+        const auto size = ::write(handle_, text.data(), text.size());
+        written = size < 0 ? 0 : static_cast<std::size_t>(size);
+        return size < 0 ? last_error() : std::error_code();
+    }
+
+private:
+    static std::error_code last_error() { return {errno, std::generic_category()}; }
+
+    int handle_ = -1;
+#endif
+};
+
+/// The log. Thread-safe.
+class chat_log {
+public:
+    std::error_code open(const std::string& path) { return file_.open(path); }
+
+    /// Appends a line, time-stamped, if the log is open. The first failure is returned.
+    std::error_code add(const std::string& line) {
+        const std::lock_guard<std::mutex> lock(mutex_);
+        if (!file_.is_open()) return {};
+        const auto error =
+            append((torn_ ? "\n" : "") + now("%Y-%m-%d %H:%M:%S ") + visible(line) + '\n');
+        const bool first = error && !failed_;
+        failed_ = failed_ || error;
+        return first ? error : std::error_code();
+    }
+
+private:
+    /// All of it in one write, if the system can.
+    std::error_code append(std::string_view text) {
+        std::error_code error;
+        while (!error && !text.empty()) {
+            std::size_t written = 0;
+            error = file_.append(text, written);
+            text.remove_prefix(written);
+            if (written > 0) torn_ = !text.empty();
+        }
+        return error;
+    }
+
+    std::mutex mutex_;  // guards all below
+    appended_file file_;
+    bool torn_ = false;    // the file's last line is not whole
+    bool failed_ = false;  // and the person knows
+};
+
+}  // namespace menu
+
+#endif  // MENU_LOG_HPP

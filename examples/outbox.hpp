@@ -1,0 +1,185 @@
+// outbox.hpp - what goes to others: told when it has arrived, kept when it has not.
+//
+// SPDX-License-Identifier: MIT
+
+#ifndef MENU_OUTBOX_HPP
+#define MENU_OUTBOX_HPP
+
+#include "log.hpp"
+#include "p2pchat.hpp"
+#include "screen.hpp"
+#include "style.hpp"
+#include "text.hpp"
+
+#include <chrono>
+#include <condition_variable>
+#include <future>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace menu {
+
+/// Sends messages and tells their outcomes: on a live screen when they come, elsewhere at once and
+/// in order, as the original does. For the thread that asks; outcomes come by the node's.
+class outbox {
+public:
+    outbox(p2pchat::node& node, screen& screen, const style& style, chat_log& log)
+        : node_(node), screen_(screen), style_(style), log_(log) {}
+
+    /// Sends `text` to each of `peers`, side by side. `sent` is how the line about a delivered one
+    /// begins; empty: the original has none.
+    void send(const std::vector<p2pchat::endpoint>& peers, const std::string& text,
+              const std::string& sent) {
+        std::vector<std::future<std::error_code>> outcomes;
+        for (const auto& to : peers) outcomes.push_back(post({to, text, sent}));
+        if (screen_.live()) return;
+        for (std::size_t i = 0; i < peers.size(); ++i)
+            report({peers[i], text, sent}, wait(outcomes[i]));
+    }
+
+    /// Sends the last of those that failed once more.
+    void send_again() {
+        const auto last = take_unsent();
+        if (!last) return screen_.print("Nothing has failed to be sent.");
+        screen_.print(style_.quiet("To " + to_string(last->to) + ": " + visible(last->text)));
+        send({last->to}, last->text, last->sent);
+    }
+
+    /// Connects, and says whether by a link where that helps.
+    void connect(const p2pchat::endpoint& to) {
+        one_more();
+        connecting_.push_back(std::async(std::launch::async, [this, to] {
+            const auto result = node_.connect(to);
+            report_connection(to_string(to), result);
+            one_less();
+        }));
+        if (!screen_.live()) wait(connecting_.back());
+    }
+
+    /// Waits until every outcome is known. A person who leaves meanwhile has them come at once.
+    void finish() {
+        if (!wait_for_all())
+            screen_.print(style_.quiet("Waiting for what is under way; Ctrl-C leaves now."));
+        while (!wait_for_all())
+            if (screen_.leaving()) node_.stop();
+    }
+
+private:
+    struct letter {
+        p2pchat::endpoint to;
+        std::string text;
+        std::string sent;
+    };
+
+    static constexpr std::chrono::milliseconds patience{50};
+    static constexpr std::size_t max_unsent = 100;
+
+    std::future<std::error_code> post(const letter& what) {
+        one_more();
+        auto outcome = std::make_shared<std::promise<std::error_code>>();
+        auto future = outcome->get_future();
+        const auto done = [this, what, outcome](std::error_code error) {
+            if (screen_.live()) report(what, error);
+            outcome->set_value(error);
+            one_less();
+        };
+        if (const auto refused = node_.post(what.to, what.text, done)) done(refused);
+        return future;
+    }
+
+    template <class Outcome>
+    Outcome wait(std::future<Outcome>& outcome) {
+        while (outcome.wait_for(patience) != std::future_status::ready)
+            if (screen_.leaving()) node_.stop();
+        return outcome.get();
+    }
+
+    /// Waits for a moment; whether nothing is under way any more.
+    bool wait_for_all() {
+        std::unique_lock<std::mutex> lock(mutex_);
+        return none_left_.wait_for(lock, patience, [this] { return under_way_ == 0; });
+    }
+
+    void one_more() {
+        const std::lock_guard<std::mutex> lock(mutex_);
+        ++under_way_;
+    }
+
+    void one_less() {
+        const std::lock_guard<std::mutex> lock(mutex_);
+        if (--under_way_ == 0) none_left_.notify_all();
+    }
+
+    void report(const letter& what, std::error_code error) {
+        const auto to = to_string(what.to), text = visible(what.text);
+        const auto failed = log_.add("-> " + to + ' ' + what.text +
+                                     (error ? " [not sent: " + error.message() + ']' : ""));
+        if (failed)
+            screen_.notify(style_.warning("The log cannot be written: " + failed.message()));
+        error ? report_failure(what, to, text, error) : report_success(what, to, text);
+    }
+
+    void report_success(const letter& what, const std::string& to, const std::string& text) {
+        if (screen_.live())
+            screen_.print(style_.good("✓ ") +
+                          style_.quiet(what.sent.empty() ? "Delivered to " + to + ": " + text
+                                                         : what.sent + to));
+        else if (!what.sent.empty())
+            screen_.print(what.sent + to);
+    }
+
+    void report_failure(const letter& what, const std::string& to, const std::string& text,
+                        std::error_code error) {
+        keep(what);
+        screen_.print(style_.bad(failure("Error sending to " + to + ": " + error.message())) +
+                      style_.quiet("\nNot sent: " + text + " (s sends it again)"));
+    }
+
+    void report_connection(const std::string& to, const p2pchat::connect_result& result) {
+        if (result.error)
+            return screen_.print(style_.bad(
+                failure("Could not connect to " + to + ": " + result.error.message())));
+        const char* means = result.linked ? " by a link: you are told when it ends"
+                                          : " without a link: the program there knows none";
+        screen_.print(screen_.live()
+                          ? style_.good("✓ ") + "Connected to " + to + style_.quiet(means)
+                          : "Connected to " + to);
+    }
+
+    std::string failure(const std::string& line) const {
+        return (screen_.live() ? "✗ " : "") + line;
+    }
+
+    void keep(const letter& what) {
+        const std::lock_guard<std::mutex> lock(mutex_);
+        if (unsent_.size() == max_unsent) unsent_.erase(unsent_.begin());
+        unsent_.push_back(what);
+    }
+
+    std::optional<letter> take_unsent() {
+        const std::lock_guard<std::mutex> lock(mutex_);
+        if (unsent_.empty()) return std::nullopt;
+        letter last = std::move(unsent_.back());
+        unsent_.pop_back();
+        return last;
+    }
+
+    p2pchat::node& node_;
+    screen& screen_;
+    const style& style_;
+    chat_log& log_;
+
+    std::mutex mutex_;  // guards all below
+    std::condition_variable none_left_;
+    std::size_t under_way_ = 0;
+    std::vector<letter> unsent_;
+
+    std::vector<std::future<void>> connecting_;
+};
+
+}  // namespace menu
+
+#endif  // MENU_OUTBOX_HPP

@@ -1,0 +1,237 @@
+// The built menu program as a child process, over pipes or in a pseudo-terminal. POSIX only.
+//
+// SPDX-License-Identifier: MIT
+
+#ifndef P2PCHAT_TESTS_MENU_PROGRAM_HPP
+#define P2PCHAT_TESTS_MENU_PROGRAM_HPP
+
+#include "support.hpp"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/ioctl.h>
+#include <sys/wait.h>
+#include <termios.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+namespace support {
+
+/// Where the program under test is: the environment's P2PCHAT_MENU, or what the build says.
+inline std::string menu_path() {
+    if (const char* path = std::getenv("P2PCHAT_MENU")) return path;
+#ifdef P2PCHAT_MENU
+    return P2PCHAT_MENU;
+#else
+    return {};
+#endif
+}
+
+/// A port that is free now. Somebody else may take it meanwhile: then the program says so.
+inline std::string free_port() {
+    p2pchat::tcp_socket socket;
+    REQUIRE_FALSE(socket.listen({"127.0.0.1", 0}));
+    return std::to_string(socket.local().port());
+}
+
+/// What a pseudo-terminal is like.
+struct terminal_kind {
+    std::string type = "xterm";
+    unsigned short columns = 80;
+    unsigned short rows = 24;
+};
+
+/// A running menu program. Its output is read only while a test waits for something in it.
+class menu_program {
+public:
+    using words = std::vector<std::string>;
+
+    /// Over pipes.
+    explicit menu_program(const words& arguments) {
+        int in[2], out[2];
+        REQUIRE(pipe(in) == 0);
+        REQUIRE(pipe(out) == 0);
+        input_ = in[1];
+        output_ = out[0];
+        keep_private();
+        start(arguments, "dumb", [&] {
+            dup2(in[0], 0);
+            dup2(out[1], 1);
+            dup2(out[1], 2);
+            for (const int end : {in[0], out[1]}) close(end);
+        });
+        for (const int end : {in[0], out[1]}) close(end);
+    }
+
+    /// In a pseudo-terminal.
+    menu_program(const words& arguments, const terminal_kind& kind, const words& environment = {}) {
+        input_ = output_ = posix_openpt(O_RDWR | O_NOCTTY);
+        REQUIRE(input_ >= 0);
+        keep_private();
+        REQUIRE(grantpt(input_) == 0);
+        REQUIRE(unlockpt(input_) == 0);
+        const int side = open(ptsname(input_), O_RDWR | O_NOCTTY);
+        REQUIRE(side >= 0);
+        resize(kind.columns, kind.rows);
+        start(arguments, kind.type, [&] {
+            setsid();
+            ioctl(side, TIOCSCTTY, 0);
+            for (const int stream : {0, 1, 2}) dup2(side, stream);
+            if (side > 2) close(side);
+        }, environment);
+        close(side);
+    }
+
+    menu_program(const menu_program&) = delete;
+    menu_program& operator=(const menu_program&) = delete;
+    ~menu_program() {
+        if (process_ > 0) kill(process_, SIGKILL);
+        static_cast<void>(finish());
+        end_input();
+        if (output_ >= 0) close(output_);
+    }
+
+    /// As if typed at the keyboard.
+    void type(std::string_view keys) {
+        while (!keys.empty()) {
+            const auto sent = write(input_, keys.data(), keys.size());
+            if (sent < 0 && errno != EINTR) return;  // it has left; the test will see
+            if (sent > 0) keys.remove_prefix(static_cast<std::size_t>(sent));
+        }
+    }
+    void enter(std::string_view line) { type(std::string(line) + '\n'); }
+
+    /// Closes the input (of a pseudo-terminal: the whole of it).
+    void end_input() {
+        if (input_ >= 0) close(input_);
+        if (input_ == output_) output_ = -1;
+        input_ = -1;
+    }
+    void end_output() {
+        close(output_);
+        output_ = -1;
+    }
+
+    /// Waits until `text` has come, after what an earlier call waited for.
+    bool expect(std::string_view text) {
+        const bool came = wait_until_output([&] {
+            const auto found = text_.find(text, seen_);
+            if (found != text_.npos) seen_ = found + text.size();
+            return found != text_.npos;
+        });
+        if (!came) MESSAGE("waited for: ", text, "\nand there was: ", text_.substr(seen_));
+        return came;
+    }
+
+    /// Waits until `line` has come, from the beginning of a line to its end.
+    bool expect_line(const std::string& line) {
+        return wait_until_output([&] { return text_.find('\n' + line + '\n') != text_.npos; });
+    }
+
+    /// Waits for a question and answers it.
+    bool answer(std::string_view question, std::string_view line) {
+        if (!expect(question)) return false;
+        enter(line);
+        return true;
+    }
+    bool choose(std::string_view entry) { return answer("Enter choice: ", entry); }
+
+    /// Reads until `predicate()` holds, false when it does not within the patience of a test.
+    template <class Predicate>
+    bool wait_until_output(Predicate predicate) {
+        const auto end = std::chrono::steady_clock::now() + patience;
+        while (!predicate()) {
+            if (std::chrono::steady_clock::now() > end || !read_more(100)) return predicate();
+        }
+        return true;
+    }
+
+    /// All that it has said so far.
+    const std::string& text() const { return text_; }
+
+    void interrupt(int signal = SIGINT) { kill(process_, signal); }
+    void resize(unsigned short columns, unsigned short rows) {
+        struct winsize size = {};
+        size.ws_col = columns;
+        size.ws_row = rows;
+        REQUIRE(ioctl(input_, TIOCSWINSZ, &size) == 0);
+    }
+
+    /// Reads on until it has ended; its exit status, or minus the signal that ended it.
+    int finish() {
+        if (process_ <= 0) return status_;
+        if (output_ >= 0) wait_until_output([] { return false; });
+        int status = 0;
+        const bool ended = wait_until([&] { return waitpid(process_, &status, WNOHANG) != 0; });
+        if (!ended) return -1000;
+        process_ = 0;
+        status_ = WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
+        return status_;
+    }
+
+private:
+    void keep_private() const {
+        for (const int end : {input_, output_}) fcntl(end, F_SETFD, FD_CLOEXEC);
+    }
+
+    template <class Streams>
+    void start(const words& arguments, const std::string& type, Streams streams,
+               const words& more = {}) {
+        words line = {menu_path()}, environment = {"TERM=" + type, "LC_ALL=C.UTF-8", "TZ=UTC"};
+        line.insert(line.end(), arguments.begin(), arguments.end());
+        environment.insert(environment.end(), more.begin(), more.end());
+        for (char** inherited = environ; *inherited != nullptr; ++inherited)
+            if (!is_ours(*inherited)) environment.emplace_back(*inherited);
+        const auto argv = pointers(line), envp = pointers(environment);
+        signal(SIGPIPE, SIG_IGN);  // what is typed to a program that has left is lost, no more
+        process_ = fork();
+        REQUIRE(process_ >= 0);
+        if (process_ > 0) return;
+        signal(SIGPIPE, SIG_DFL);
+        streams();
+        execve(argv[0], argv.data(), envp.data());
+        _exit(127);
+    }
+
+    static bool is_ours(std::string_view variable) {
+        for (const std::string_view ours : {"TERM=", "LC_ALL=", "TZ=", "NO_COLOR="})
+            if (variable.substr(0, ours.size()) == ours) return true;
+        return false;
+    }
+
+    static std::vector<char*> pointers(words& strings) {
+        std::vector<char*> result;
+        for (auto& string : strings) result.push_back(string.data());
+        result.push_back(nullptr);
+        return result;
+    }
+
+    /// Waits for more output; false at its end.
+    bool read_more(int bound) {
+        struct pollfd waits = {output_, POLLIN, 0};
+        if (poll(&waits, 1, bound) == 0) return true;
+        char buffer[4096];
+        const auto size = read(output_, buffer, sizeof buffer);
+        if (size < 0) return errno == EINTR;
+        text_.append(buffer, static_cast<std::size_t>(size));
+        return size > 0;
+    }
+
+    pid_t process_ = 0;
+    int status_ = -1;
+    int input_ = -1;
+    int output_ = -1;
+    std::string text_;
+    std::size_t seen_ = 0;
+};
+
+}  // namespace support
+
+#endif  // P2PCHAT_TESTS_MENU_PROGRAM_HPP

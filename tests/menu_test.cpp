@@ -1,0 +1,340 @@
+// The menu program, driven as people and scripts drive it: over pipes and in a pseudo-terminal.
+// POSIX only.
+//
+// SPDX-License-Identifier: MIT
+
+#include "menu_program.hpp"
+
+#include <doctest/doctest.h>
+
+using support::menu_program;
+using support::original;
+
+namespace {
+
+/// Flags for a program that is known by the loopback address and writes to no real machine.
+menu_program::words flags(const menu_program::words& more = {}) {
+    menu_program::words result = {"--address", "127.0.0.1", "--default-peer", "127.0.0.1:1"};
+    result.insert(result.end(), more.begin(), more.end());
+    return result;
+}
+
+/// Answers the port prompt with a free port, again if somebody else was quicker; the port.
+std::string give_port(menu_program& program) {
+    REQUIRE(program.expect("Enter your port number: "));
+    for (;;) {
+        const auto port = support::free_port();
+        const auto listening = "Server listening on all interfaces (port " + port + ")";
+        program.enter(port);
+        REQUIRE(program.wait_until_output([&] {
+            return program.text().find(listening) != std::string::npos ||
+                   program.text().find("Port " + port) != std::string::npos;
+        }));
+        if (program.text().find(listening) == std::string::npos) continue;
+        REQUIRE(program.expect(listening));
+        return port;
+    }
+}
+
+/// A program past its first questions.
+struct party {
+    explicit party(const std::string& team, const menu_program::words& more = {})
+        : program(flags(more)), port(begin(team)) {}
+    party(const std::string& team, const support::terminal_kind& kind)
+        : program(flags(), kind), port(begin(team)) {}
+
+    std::string begin(const std::string& team) {
+        REQUIRE(program.answer("Enter your team name: ", team));
+        return give_port(program);
+    }
+
+    void send(const std::string& to, const std::string& text) {
+        REQUIRE(program.choose("1"));
+        REQUIRE(program.answer("Enter recipient's IP address: ", "127.0.0.1"));
+        REQUIRE(program.answer("Enter recipient's port number: ", to));
+        REQUIRE(program.answer("Enter your message (type 'exit' to disconnect): ", text));
+    }
+
+    std::string name() const { return "127.0.0.1:" + port; }
+    p2pchat::endpoint address() const {
+        return {"127.0.0.1", static_cast<std::uint16_t>(std::stoi(port))};
+    }
+
+    menu_program program;
+    std::string port;
+};
+
+std::string port_of(const p2pchat::endpoint& peer) { return std::to_string(peer.port()); }
+
+/// A port where nobody listens.
+std::string dead_port() { return "1"; }
+
+const std::string the_menu =
+    "**** Menu ****\n"
+    "1. Send message\n"
+    "2. Query active peers\n"
+    "3. Connect to active peers\n"
+    "4. Send mandatory message to default peers\n"
+    "0. Quit\n"
+    "Enter choice: ";
+
+}  // namespace
+
+TEST_CASE("over pipes its prompts and lines are the original's, to the letter") {
+    party ours("Team_BTC");
+    for (const char* choice : {"2", "3", "9", "0"}) ours.program.enter(choice);
+    CHECK_EQ(ours.program.finish(), 0);
+    CHECK_EQ(ours.program.text(),
+             "Enter your team name: Enter your port number: "
+             "Your detected IP address: 127.0.0.1\n"
+             "Server listening on all interfaces (port " +
+                 ours.port + ")\n" + the_menu + "No connected peers.\n" + the_menu +
+                 "No active peers to connect to.\n" + the_menu + "Invalid choice. Try again.\n" +
+                 the_menu + "Exiting\n");
+}
+
+TEST_CASE("two programs chat, and know each other afterwards") {
+    party a("Team_A"), b("Team_B");
+    a.send(b.port, "Hi, b!");
+    CHECK(b.program.expect_line(a.name() + " Team_A Hi, b!"));
+    b.send(a.port, "Hello  a, how are you?");
+    CHECK(a.program.expect_line(b.name() + " Team_B Hello  a, how are you?"));
+    REQUIRE(b.program.choose("2"));
+    CHECK(b.program.expect("Connected Peers:\n" + a.name() + " - Team_A\n"));
+    a.send(b.port, "exit");
+    CHECK(b.program.expect_line(a.name() + " (Team_A) disconnected."));
+    REQUIRE(b.program.choose("2"));
+    CHECK(b.program.expect("No connected peers.\n"));
+}
+
+TEST_CASE("a link that stands is shown, and so is its end") {
+    party a("Team_A"), b("Team_B");
+    a.send(b.port, "Hi");
+    REQUIRE(b.program.expect("Team_A Hi\n"));
+    REQUIRE(b.program.choose("3"));
+    REQUIRE(b.program.expect("Active Peers:\n1. " + a.name() + " - Team_A\n"));
+    REQUIRE(b.program.answer("Select peer number: ", "2"));
+    CHECK(b.program.expect("Enter a number from 1 to 1.\n"));
+    REQUIRE(b.program.answer("Select peer number: ", "1"));
+    CHECK(b.program.expect("Connected to " + a.name() + "\n"));
+    CHECK(a.program.expect(b.name() + " Team_B CONNECT\n"));
+    REQUIRE(b.program.choose("2"));
+    CHECK(b.program.expect(a.name() + " - Team_A (linked)\n"));
+
+    SUBCASE("when the other side leaves in order") {
+        REQUIRE(a.program.choose("0"));
+        CHECK(b.program.expect(a.name() + " (Team_A) has ended its link.\n"));
+    }
+    SUBCASE("when it says exit") {
+        a.send(b.port, "exit");
+        CHECK(b.program.expect(a.name() + " (Team_A) disconnected.\n"));
+    }
+    SUBCASE("when it is killed") {
+        a.program.interrupt(SIGKILL);
+        CHECK(b.program.expect(a.name() + " (Team_A) "));
+    }
+}
+
+TEST_CASE("it talks with the original") {
+    original theirs;
+    party ours("Team_BTC");
+    REQUIRE_FALSE(theirs.send(ours.address(), "Hi from Python"));
+    CHECK(ours.program.expect_line(to_string(theirs.address()) + " Python Hi from Python"));
+
+    ours.send(port_of(theirs.address()), "Hi yourself");
+    CHECK(theirs.wait_printed(ours.name() + " Team_BTC Hi yourself"));
+
+    REQUIRE(ours.program.choose("3"));
+    REQUIRE(ours.program.answer("Select peer number: ", "1"));
+    CHECK(ours.program.expect("Connected to " + to_string(theirs.address()) + "\n"));
+    CHECK(theirs.wait_printed(ours.name() + " Team_BTC CONNECT"));
+    REQUIRE(ours.program.choose("2"));
+    CHECK(ours.program.expect("Connected Peers:\n" + to_string(theirs.address()) + " - Python\n"));
+
+    ours.send(port_of(theirs.address()), "exit");
+    CHECK(theirs.wait_printed(ours.name() + " (Team_BTC) disconnected."));
+}
+
+TEST_CASE("a message that the original cuts comes back as an error and not as silence") {
+    original theirs;
+    party ours("Team_BTC");
+    ours.send(port_of(theirs.address()), std::string(3000, 'x') + "the end");
+    CHECK(ours.program.expect("Error sending to " + to_string(theirs.address()) + ": "));
+    CHECK(ours.program.expect("xthe end (s sends it again)\n"));
+}
+
+TEST_CASE("what was typed is not lost when the peer is down") {
+    party ours("Team_BTC");
+    ours.send(dead_port(), "so much to say");
+    CHECK(ours.program.expect("Error sending to 127.0.0.1:1: Connection refused\n"));
+    CHECK(ours.program.expect("Not sent: so much to say (s sends it again)\n"));
+}
+
+TEST_CASE("every prompt checks at once and asks again with a reason") {
+    support::raw_listener other;
+    menu_program ours(flags());
+    REQUIRE(ours.answer("Enter your team name: ", ""));
+    CHECK(ours.expect("A team needs a name.\n"));
+    REQUIRE(ours.answer("Enter your team name: ", std::string(65, 'x')));
+    CHECK(ours.expect("at most 64 bytes.\n"));
+    REQUIRE(ours.answer("Enter your team name: ", " The  big Team "));
+    CHECK(ours.expect("white space. Press Enter for The__big_Team, or type another.\n"));
+    REQUIRE(ours.answer("Enter your team name: ", ""));
+
+    for (const char* wrong : {"", "0", "65536", "-1", "5000x", "99999999999999999999"}) {
+        REQUIRE(ours.answer("Enter your port number: ", wrong));
+        CHECK(ours.expect("A port is a number from 1 to 65535.\n"));
+    }
+    const auto taken = port_of(other.address());
+    REQUIRE(ours.answer("Enter your port number: ", taken));
+    CHECK(ours.expect("Port " + taken + " is taken"));
+    give_port(ours);
+
+    REQUIRE(ours.choose("x"));
+    CHECK(ours.expect("Invalid choice. Try again.\n"));
+    REQUIRE(ours.choose("1"));
+    for (const char* wrong : {"", "256.1.1.1", "no such host", "0.0.0.0"})
+        REQUIRE(ours.answer("Enter recipient's IP address: ", wrong));
+    REQUIRE(ours.answer("Enter recipient's IP address: ", "localhost"));
+    REQUIRE(ours.answer("Enter recipient's port number: ", "none"));
+    CHECK(ours.expect("A port is a number from 1 to 65535.\n"));
+    REQUIRE(ours.answer("Enter recipient's port number: ", " 1 "));
+    REQUIRE(ours.answer("Enter your message (type 'exit' to disconnect): ", "  "));
+    CHECK(ours.expect("A message cannot be empty.\n"));
+    REQUIRE(ours.answer("Enter your message (type 'exit' to disconnect): ", "x"));
+    CHECK(ours.expect("Error sending to "));
+}
+
+TEST_CASE("incoming text is shown and not obeyed") {
+    party ours("Team_BTC");
+    const p2pchat::endpoint sender("127.0.0.1", 4711);
+    const auto shows = [&](std::string_view team, std::string_view text, const std::string& line) {
+        CHECK_EQ(support::one_shot(ours.address(), support::wire(sender, text, team)),
+                 support::ending::closed);
+        CHECK(ours.program.expect_line("127.0.0.1:4711 " + line));
+    };
+    shows("T", "clear \x1b[2J bell \a del \x7f", R"(T clear \x1b[2J bell \x07 del \x7f)");
+    shows("T\x1b]0;x\a", "Hi", R"(T\x1b]0;x\x07 Hi)");
+    shows("T", "one\r\n127.0.0.1:1 T two", R"(T one\x0d\x0a127.0.0.1:1 T two)");
+    shows("T",
+          "c1 \xc2\x9b"
+          "2J bidi \xe2\x80\xae",
+          R"(T c1 \xc2\x9b2J bidi \xe2\x80\xae)");
+    shows("T", "broken \xff \xc3( \xe2\x82 \xed\xa0\x80 \xc0\xaf",
+          R"(T broken \xff \xc3( \xe2\x82 \xed\xa0\x80 \xc0\xaf)");
+    shows("Größe", "naïve 漢字 🙂", "Größe naïve 漢字 🙂");
+}
+
+TEST_CASE("mandatory messages go to each default peer, and each outcome is told") {
+    original first, second;
+    party ours("Team_BTC", {"--default-peer", to_string(first.address()), "--default-peer",
+                            to_string(second.address())});
+    REQUIRE(ours.program.choose("4"));
+    REQUIRE(ours.program.answer("Enter mandatory message: ", "All hands"));
+    CHECK(ours.program.expect("Error sending to 127.0.0.1:1: Connection refused\n"));
+    CHECK(ours.program.expect("Sent mandatory message to " + to_string(first.address()) + "\n"));
+    CHECK(ours.program.expect("Sent mandatory message to " + to_string(second.address()) + "\n"));
+    CHECK(first.wait_printed(ours.name() + " Team_BTC All hands"));
+    CHECK(second.wait_printed(ours.name() + " Team_BTC All hands"));
+}
+
+TEST_CASE("flags answer in place of prompts, and a wrong one is named") {
+    const auto ends = [](const menu_program::words& arguments, int status, std::string_view word) {
+        menu_program program(arguments);
+        CHECK_EQ(program.finish(), status);
+        CHECK_MESSAGE(program.text().find(word) != std::string::npos, program.text());
+    };
+    ends({"--help"}, 0, "--default-peer");
+    ends({"--version"}, 0, "p2pchat " + std::string(p2pchat::version) + "\n");
+    ends({"--prot", "5000"}, 2, "--prot: no such flag");
+    ends({"5000"}, 2, "5000: no such flag");
+    ends({"--team"}, 2, "--team: needs a value");
+    ends({"--team", "a b"}, 2, "a_b");
+    ends({"--team="}, 2, "--team");
+    ends({"--port", "0"}, 2, "--port 0: ");
+    ends({"--port=65536"}, 2, "--port 65536: ");
+    ends({"--address", "nowhere"}, 2, "--address nowhere: ");
+    ends({"--default-peer", "10.1.1.1"}, 2, "--default-peer 10.1.1.1: ");
+
+    support::raw_listener other;
+    ends(flags({"--team", "BTC", "--port", port_of(other.address())}), 1, "is taken");
+
+    menu_program program(flags({"--team=BTC", "--port=" + support::free_port()}));
+    REQUIRE(program.choose("0"));
+    CHECK_EQ(program.finish(), 0);
+    CHECK_EQ(program.text().find("Enter your"), std::string::npos);
+}
+
+TEST_CASE("at every prompt it can be left in order") {
+    // What leads to the prompt, and the prompt.
+    using steps = std::vector<std::pair<const char*, const char*>>;
+    const std::pair<steps, const char*> places[] = {
+        {{}, "Enter choice: "},
+        {{{"Enter choice: ", "1"}}, "Enter recipient's IP address: "},
+        {{{"Enter choice: ", "1"}, {"IP address: ", "127.0.0.1"}}, "recipient's port number: "},
+        {{{"Enter choice: ", "1"}, {"IP address: ", "127.0.0.1"}, {"port number: ", "1"}},
+         "Enter your message (type 'exit' to disconnect): "},
+        {{{"Enter choice: ", "4"}}, "Enter mandatory message: "},
+    };
+    const auto leave = [&](menu_program& program, auto how) {
+        how(program);
+        CHECK_EQ(program.finish(), 0);
+        CHECK(program.expect("\nExiting"));
+    };
+    const auto everywhere = [&](auto make, auto how) {
+        for (const auto& [way, prompt] : places) {
+            auto program = make();
+            for (const auto& [question, answer] : way)
+                REQUIRE(program->program.answer(question, answer));
+            REQUIRE(program->program.expect(prompt));
+            leave(program->program, how);
+        }
+    };
+    const auto piped = [] { return std::make_unique<party>("BTC"); };
+    const auto typed = [] { return std::make_unique<party>("BTC", support::terminal_kind()); };
+    SUBCASE("by the end of the input") {
+        everywhere(piped, [](menu_program& p) { p.end_input(); });
+        menu_program program(flags());
+        REQUIRE(program.expect("Enter your team name: "));
+        leave(program, [](menu_program& p) { p.end_input(); });
+    }
+    SUBCASE("by SIGINT") {
+        everywhere(piped, [](menu_program& p) { p.interrupt(); });
+    }
+    SUBCASE("by Ctrl-C") {
+        everywhere(typed, [](menu_program& p) { p.type("\x03"); });
+    }
+    SUBCASE("by Ctrl-D") {
+        everywhere(typed, [](menu_program& p) { p.type("\x04"); });
+    }
+    SUBCASE("by Ctrl-C at the first questions") {
+        menu_program program(flags(), support::terminal_kind());
+        REQUIRE(program.answer("Enter your team name: ", "BTC"));
+        REQUIRE(program.expect("Enter your port number: "));
+        leave(program, [](menu_program& p) { p.type("\x03"); });
+    }
+}
+
+TEST_CASE("it leaves while a message is under way to a peer that does not answer") {
+    support::raw_listener silent;
+    party ours("Team_BTC");
+    ours.send(port_of(silent.address()), "anybody there?");
+    auto peer = silent.accept();
+    ours.program.interrupt();
+    CHECK_EQ(ours.program.finish(), 0);
+    CHECK(ours.program.expect("Not sent: anybody there? "));
+    CHECK(ours.program.expect("Exiting\n"));
+}
+
+TEST_CASE("it leaves when nobody reads what it writes any more") {
+    party ours("Team_BTC");
+    ours.program.end_output();
+    ours.program.enter("2");
+    CHECK_EQ(ours.program.finish(), 0);
+}
+
+TEST_CASE("a closed terminal ends it in order") {
+    party ours("Team_BTC", support::terminal_kind());
+    ours.program.end_input();
+    CHECK_EQ(ours.program.finish(), 0);
+}
