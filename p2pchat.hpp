@@ -2261,6 +2261,7 @@ private:
     void flush(connection& c);
     void refill(connection& c);
     void on_link_bytes(connection& c, std::string_view bytes);
+    void on_long_line(connection& c);
     void on_line(connection& c, std::string_view line, bool from_tail);
     void park(connection& c, std::string_view line, bool from_tail);
     void unpark(connection& c);
@@ -3367,10 +3368,7 @@ void node::impl::on_link_bytes(connection& c, std::string_view bytes) {
         const bool whole = end != std::string_view::npos;
         const std::string_view piece = bytes.substr(0, end);
         const std::size_t tail = c.in.size() - c.parked;
-        if (tail + piece.size() > settings_.max_message_bytes + 1) {
-            tell_rejected(c.remote, make_error_code(errc::message_too_long));
-            return lose(c, make_error_code(errc::link_lost), departure::lost);
-        }
+        if (tail + piece.size() > settings_.max_message_bytes + 1) return on_long_line(c);
         bytes.remove_prefix(whole ? end + 1 : bytes.size());
         if (tail != 0 || !whole) c.in.append(piece);
         if (whole && tail != 0)
@@ -3381,9 +3379,15 @@ void node::impl::on_link_bytes(connection& c, std::string_view bytes) {
     if (c.socket.is_open() && (c.told != c.taken || c.closing)) flush(c);
 }
 
+void node::impl::on_long_line(connection& c) {
+    tell_rejected(c.remote, make_error_code(errc::message_too_long));
+    lose(c, make_error_code(errc::link_lost), departure::lost);
+}
+
 /// `from_tail`: the line stands at the end of `in`, which is to be rid of it.
 void node::impl::on_line(connection& c, std::string_view line, bool from_tail) {
     const std::string_view words = detail::trimmed(line);
+    if (words.size() > settings_.max_message_bytes) return on_long_line(c);
     const bool is_message = !words.empty() && words.find_first_of("0123456789[<") == 0;
     if (is_message && (c.parked != 0 || inbox_.full())) return park(c, line, from_tail);
     if (is_message)
@@ -3454,8 +3458,7 @@ void node::impl::on_ack(connection& c, std::uint64_t count) {
         }
         delivered_ += fresh;  // once, not for each: an atomic costs as much as the rest
         c.last_progress = time_;
-        if (room_waiters_ != 0 && c.in_flight_bytes <= settings_.max_queued_bytes / 2)
-            room_.notify_all();
+        if (room_waiters_ != 0) room_.notify_all();
     }
     if (c.confirmed < count) {  // it confirms what we never sent
         tell_rejected(c.remote, make_error_code(errc::protocol_error));
