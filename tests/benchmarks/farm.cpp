@@ -39,13 +39,14 @@ public:
         text_.next();
     }
 
-    // The connections rotate over the destinations, for each leaves a port in TIME_WAIT.
+    // The connections rotate over the destinations, for each leaves a port in TIME_WAIT. The ports
+    // claimed are below those that the system gives out: one of them might be the receiver's own.
     void introduce_peers(std::uint16_t port, std::uint32_t count) {
         for (std::uint32_t i = 0; i < count; ++i) {
+            const auto claim = loopback(3 + introduced_ / 20000) + ':' +
+                               std::to_string(10000 + introduced_ % 20000);
             const auto peer = connect_to(loopback(1 + introduced_ / 10000 % 200), port);
-            send_all(peer.get(), loopback(3 + introduced_ / 50000) + ':' +
-                                     std::to_string(10000 + introduced_ % 50000) +
-                                     " Team_FAR hello");
+            send_all(peer.get(), claim + " Team_FAR hello");
             ++introduced_;
             shutdown(peer.get(), SHUT_WR);
             char c;
