@@ -283,7 +283,7 @@ public:
     ending read_to_end() {
         while (receive_more(patience)) {
         }
-        if (!error_) return ending::closed;
+        if (!error_ && !broken_) return ending::closed;
         return error_ == std::errc::timed_out ? ending::open : ending::reset;
     }
 

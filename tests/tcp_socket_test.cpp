@@ -142,6 +142,15 @@ TEST_CASE("a waiting accept gets the connection when it comes") {
     CHECK_FALSE(error);
 }
 
+TEST_CASE("accepting tells where a connection comes from, if asked") {
+    tcp_socket listener, a, b;
+    REQUIRE_FALSE(listener.listen(any_port));
+    REQUIRE_FALSE(a.connect(listener.local(), patience));
+    endpoint from;
+    REQUIRE_FALSE(listener.accept(b, patience, &from));
+    CHECK(from == a.local());
+}
+
 TEST_CASE("both ends know each other's address") {
     pair ends;
     CHECK(ends.a.local() == ends.b.remote());
