@@ -1619,6 +1619,18 @@ void make_room(Container& container, std::size_t extra) {
     if (needed > container.capacity()) container.reserve((std::max)(needed, 2 * container.capacity()));
 }
 
+/// Does what must not be left undone; where the memory for it is lacking, again until it is there.
+template <typename Work>
+void insist(const Work& work) noexcept {
+    for (;;) {
+        try {
+            return work();
+        } catch (const std::bad_alloc&) {
+            std::this_thread::sleep_for(std::chrono::milliseconds(1));
+        }
+    }
+}
+
 /// signal() is thread-safe once open() has returned.
 class channel {
 public:
@@ -1650,9 +1662,9 @@ struct watched {
 };
 
 struct readiness {
-    watched* what;
-    bool read;
-    bool write;
+    watched* what = nullptr;
+    bool read = false;
+    bool write = false;
 };
 
 /// wake() is thread-safe, the rest is for one thread.
@@ -1670,14 +1682,15 @@ public:
     /// come before it is closed.
     std::error_code watch(const tcp_socket& socket, watched& what, bool read, bool write);
 
-    /// Waits for `timeout` milliseconds at most, -1: for ever. An error or an end counts as ready.
-    void wait(int timeout, std::vector<readiness>& ready);
+    static constexpr int batch = 256;
+
+    /// Waits for `timeout` milliseconds at most, -1: for ever, and says how many are ready; what
+    /// found no place is ready the next time too. An error or an end counts as ready.
+    int wait(int timeout, readiness (&ready)[batch]) noexcept;
 
     void wake() noexcept { channel_.signal(); }
 
 private:
-    static constexpr int batch = 256;
-
     std::error_code open_system();
     void close_system() noexcept;
 
@@ -1730,17 +1743,18 @@ inline std::error_code poller::watch(const tcp_socket& socket, watched& what, bo
     return {};
 }
 
-inline void poller::wait(int timeout, std::vector<readiness>& ready) {
-    ready.clear();
+inline int poller::wait(int timeout, readiness (&ready)[batch]) noexcept {
     const int count = ::epoll_wait(epoll_, events_, batch, timeout);
+    int found = 0;
     for (int i = 0; i < count; ++i) {
         const auto events = events_[i].events;
         const bool over = (events & (EPOLLERR | EPOLLHUP)) != 0;
         if (auto* const what = static_cast<watched*>(events_[i].data.ptr))
-            ready.push_back({what, over || (events & EPOLLIN) != 0, over || (events & EPOLLOUT) != 0});
+            ready[found++] = {what, over || (events & EPOLLIN) != 0, over || (events & EPOLLOUT) != 0};
         else
             channel_.drain();
     }
+    return found;
 }
 
 #elif defined(P2PCHAT_USE_KQUEUE)
@@ -1780,17 +1794,18 @@ inline std::error_code poller::watch(const tcp_socket& socket, watched& what, bo
     return {};
 }
 
-inline void poller::wait(int timeout, std::vector<readiness>& ready) {
-    ready.clear();
+inline int poller::wait(int timeout, readiness (&ready)[batch]) noexcept {
     timespec limit{timeout / 1000, timeout % 1000 * 1000000L};
     const int count = ::kevent(queue_, nullptr, 0, events_, batch, timeout < 0 ? nullptr : &limit);
+    int found = 0;
     for (int i = 0; i < count; ++i) {
         const bool read = events_[i].filter == EVFILT_READ;
         if (auto* const what = static_cast<watched*>(events_[i].udata))
-            ready.push_back({what, read, !read});
+            ready[found++] = {what, read, !read};
         else
             channel_.drain();
     }
+    return found;
 }
 
 #else  // poll
@@ -1832,20 +1847,22 @@ inline std::error_code poller::watch(const tcp_socket& socket, watched& what, bo
     return {};
 }
 
-inline void poller::wait(int timeout, std::vector<readiness>& ready) {
-    ready.clear();
+inline int poller::wait(int timeout, readiness (&ready)[batch]) noexcept {
     int count = os::poll(entries_.data(), entries_.size(), timeout);
     if (count > 0 && entries_[0].revents != 0) {
         channel_.drain();
         --count;
     }
-    for (std::size_t i = 1; i < entries_.size() && count > 0; ++i) {
+    int found = 0;
+    for (std::size_t i = 1; i < entries_.size() && count > 0 && found < batch; ++i) {
         const int events = entries_[i].revents;
         if (events == 0) continue;
         --count;
         const bool over = (events & (POLLERR | POLLHUP | POLLNVAL)) != 0;
-        ready.push_back({owners_[i], over || (events & POLLIN) != 0, over || (events & POLLOUT) != 0});
+        ready[found++] = {owners_[i], over || (events & POLLIN) != 0,
+                          over || (events & POLLOUT) != 0};
     }
+    return found;
 }
 
 #endif
@@ -1902,13 +1919,13 @@ public:
     inbox(std::size_t max_bytes, poller& filler) : max_(max_bytes), filler_(filler) {}
 
     // For the filling thread. Events are staged, and all handed over at once.
-    void add(const event& what, std::string_view team = {}, std::string_view text = {});
-    void add_outcome(node::completion done, std::error_code error);
-    void hand_over();
+    void add(const event& what, std::string_view team = {}, std::string_view text = {}) noexcept;
+    void add_outcome(node::completion done, std::error_code error) noexcept;
+    void hand_over() noexcept;
     bool full() const noexcept { return waiting() + staged_bytes_ >= max_; }
     /// Asks to be woken when there is room; false if there is room already.
     bool ask_for_room() noexcept;
-    void close();
+    void close() noexcept;
 
     // For the emptying thread.
     bool take(batch& work);  ///< waits; false once closed and empty
@@ -1935,17 +1952,19 @@ private:
     bool closed_ = false;
 };
 
-inline void inbox::add(const event& what, std::string_view team, std::string_view text) {
-    make_room(staged_.bytes, team.size() + text.size());
-    staged_.events.push_back(what);
+inline void inbox::add(const event& what, std::string_view team, std::string_view text) noexcept {
+    insist([&] {
+        make_room(staged_.bytes, team.size() + text.size());
+        staged_.events.push_back(what);
+    });
     staged_.events.back().team_size = static_cast<std::uint32_t>(team.size());
     staged_.events.back().text_size = static_cast<std::uint32_t>(text.size());
     staged_.bytes.append(team).append(text);
     staged_bytes_ += staged_.events.back().cost();
 }
 
-inline void inbox::add_outcome(node::completion done, std::error_code error) {
-    make_room(staged_.completions, 1);
+inline void inbox::add_outcome(node::completion done, std::error_code error) noexcept {
+    insist([&] { make_room(staged_.completions, 1); });
     auto& events = staged_.events;
     if (events.empty() || events.back().kind != event_kind::outcome || events.back().error != error) {
         event what;
@@ -1958,16 +1977,16 @@ inline void inbox::add_outcome(node::completion done, std::error_code error) {
     staged_.completions.push_back(std::move(done));
 }
 
-inline void inbox::hand_over() {
+inline void inbox::hand_over() noexcept {
     if (staged_.events.empty()) return;
     bytes_ += std::exchange(staged_bytes_, 0);
-    {
+    insist([this] {
         const std::lock_guard<std::mutex> lock(mutex_);
         if (ready_.events.empty())
             std::swap(ready_, staged_);
         else
             ready_.append(staged_);
-    }
+    });
     staged_.clear();
     filled_.notify_one();
 }
@@ -1977,7 +1996,7 @@ inline bool inbox::ask_for_room() noexcept {
     return bytes_ + staged_bytes_ >= max_;
 }
 
-inline void inbox::close() {
+inline void inbox::close() noexcept {
     hand_over();
     const std::lock_guard<std::mutex> lock(mutex_);
     closed_ = true;
@@ -2108,12 +2127,13 @@ struct connection : watched {
     bool claim_holds = false;   // linked
     bool in_lane = false;       // linked (m)
     bool closing = false;       // linked (m): one side said exit, what is under way is finished
-    bool said_exit = false;     // linked (m): it was us
     bool half_closed = false;   // linked
+    bool heard_exit = false;    // linked
     bool dirty = false;         // linked (m): in the list of those with something to write
     bool io_writes = false;     // linked (m): there is something in `writing`
     bool starved = false;       // in the list of those that wait for room in the inbox
     bool ended = false;         // delivering: the other side has closed
+    bool retired = false;       // among the dead
     endpoint remote;            // the other end; ours: as we called it
     endpoint claim;             // linked: who it says it is
     clock::time_point deadline{};
@@ -2204,6 +2224,7 @@ private:
     void queue_in_lane(const endpoint& to, lane& way, std::string_view text, pending& outcome,
                        bool opens_link);
     bool write_at_once(connection& link) noexcept;
+    void say_goodbye(lane& way);
     void queue_on_link(connection& link, std::string_view text, pending& outcome);
     void wake_io(std::unique_lock<std::mutex>& lock) noexcept;
 
@@ -2213,6 +2234,8 @@ private:
     void do_work();
     int time_left() const noexcept;
     void on_ready(const detail::readiness& event);
+    template <typename Work>
+    void guarded(connection& c, const Work& work) noexcept;
     void on_timers();
     void on_room();
     void shut_down() noexcept;
@@ -2521,6 +2544,7 @@ void node::impl::queue_in_lane(const endpoint& to, lane& way, std::string_view t
 }
 
 void node::impl::queue_on_link(connection& link, std::string_view text, pending& outcome) {
+    if (detail::is_exit(text)) say_goodbye(lanes_.find(link.key())->second);
     detail::make_room(link.queued, prefix_.size() + text.size() + 1);
     detail::make_room(dirty_, 1);
     const std::size_t size = outcome.size;
@@ -2531,8 +2555,19 @@ void node::impl::queue_on_link(connection& link, std::string_view text, pending&
     link.queued.append(prefix_).append(text).push_back('\n');
     if (!at_once || !write_at_once(link))
         if (!std::exchange(link.dirty, true)) dirty_.push_back(&link);
-    if (detail::is_exit(text)) {
-        link.closing = link.said_exit = true;
+}
+
+/// `mutex_` is held. Somebody says exit: no link to this peer is used any more (there are two
+/// where both sides connected at once), each is closed when nothing is under way on it.
+void node::impl::say_goodbye(lane& way) {
+    std::size_t count = 0;
+    for (auto* link = way.link; link; link = link->twin) ++count;
+    detail::make_room(dirty_, count);
+    for (auto* next = way.link; next;) {
+        connection& link = *next;
+        next = link.twin;
+        link.closing = true;
+        if (!std::exchange(link.dirty, true)) dirty_.push_back(&link);
         detach(link);
     }
 }
@@ -2751,19 +2786,19 @@ counters node::impl::statistics() const noexcept {
 // The loop.
 
 void node::impl::run_io() noexcept {
-    std::vector<detail::readiness> ready;
+    detail::readiness ready[detail::poller::batch];
     int timeout = 0;
     while (collect_work(timeout)) {
         do_work();
         inbox_.hand_over();
         dead_.clear();
-        poller_.wait(timeout, ready);
+        const int count = poller_.wait(timeout, ready);
         time_ = clock::now();
-        if (!ready.empty())
+        if (count > 0)
             patient_until_ = time_ + detail::patience;
         else if (timeout == 0)
             std::this_thread::yield();
-        for (const auto& event : ready) on_ready(event);
+        for (int i = 0; i < count; ++i) on_ready(ready[i]);
         on_timers();
         on_room();
     }
@@ -2795,16 +2830,29 @@ int node::impl::time_left() const noexcept {
 void node::impl::do_work() {
     for (const auto& to : lanes_now_) start_lane(to);
     lanes_now_.clear();
-    for (std::size_t i = 0; i < dirty_now_.size(); ++i)
-        if (dirty_now_[i]) flush(*dirty_now_[i]);
+    for (auto*& link : dirty_now_)
+        if (link) guarded(*link, [&] { flush(*link); });
     dirty_now_.clear();
+}
+
+/// Out of memory, a connection ends; the others go on.
+template <typename Work>
+void node::impl::guarded(connection& c, const Work& work) noexcept {
+    try {
+        work();
+    } catch (const std::bad_alloc&) {
+        const auto error = std::make_error_code(std::errc::not_enough_memory);
+        detail::insist([&] { c.retired ? void() : on_broken(c, error); });
+    }
 }
 
 void node::impl::on_ready(const detail::readiness& event) {
     if (event.what == &listening_) return accept_some();
     auto& c = static_cast<connection&>(*event.what);
-    if (event.write && c.write) on_writable(c);  // c may have been retired meanwhile,
-    if (event.read && c.read) on_readable(c);    // and is then watched no more
+    guarded(c, [&] {
+        if (event.write && c.write) on_writable(c);  // c may have been retired meanwhile,
+        if (event.read && c.read) on_readable(c);    // and is then watched no more
+    });
 }
 
 void node::impl::on_timers() {
@@ -2816,10 +2864,12 @@ void node::impl::on_timers() {
         connection& c = *timers_.begin()->second;
         timers_.erase(timers_.begin());
         c.armed = {};
-        if (c.deadline <= time_)
-            on_deadline(c);
-        else if (c.deadline != clock::time_point::max())
-            arm(c, c.deadline);
+        guarded(c, [&] {
+            if (c.deadline <= time_)
+                on_deadline(c);
+            else if (c.deadline != clock::time_point::max())
+                arm(c, c.deadline);
+        });
     }
 }
 
@@ -2829,10 +2879,7 @@ void node::impl::on_room() {
         connection& c = *starved_.front();
         starved_.erase(starved_.begin());
         c.starved = false;
-        if (c.at == stage::held)
-            complete(c);
-        else
-            unpark(c);
+        guarded(c, [&] { c.at == stage::held ? complete(c) : unpark(c); });
     }
 }
 
@@ -2908,6 +2955,7 @@ void node::impl::retire(connection& c, bool in_order) {
         for (auto* list : {&dirty_, &dirty_now_}) std::replace(list->begin(), list->end(), &c, {});
         dirty_.erase(std::remove(dirty_.begin(), dirty_.end(), nullptr), dirty_.end());
     }
+    c.retired = true;
     dead_.splice(dead_.end(), home_of(c), c.self);
 }
 
@@ -2915,7 +2963,7 @@ void node::impl::retire(connection& c, bool in_order) {
 void node::impl::let_crowded_in() {
     if (crowded_out_.empty()) return;
     const std::lock_guard<std::mutex> lock(mutex_);
-    ready_lanes_.push_back(crowded_out_.front());
+    detail::insist([&] { ready_lanes_.push_back(crowded_out_.front()); });
     crowded_out_.erase(crowded_out_.begin());
 }
 
@@ -3031,17 +3079,24 @@ void node::impl::admit(tcp_socket socket, const endpoint& from) {
         tell_rejected(from, make_error_code(errc::connection_limit));
         return socket.reset();
     }
-    incoming_.emplace_back();
+    try {
+        incoming_.emplace_back();
+    } catch (const std::bad_alloc&) {
+        tell_rejected(from, std::make_error_code(std::errc::not_enough_memory));
+        return socket.reset();
+    }
     connection& c = incoming_.back();
     c.self = std::prev(incoming_.end());
     c.remote = from;
     c.socket = std::move(socket);
     c.limit = c.deadline = time_ + settings_.first_message_timeout;
     // Most messages are there when the connection is: reading at once saves the poller's work.
-    on_readable(c);
-    if (!c.socket.is_open() || c.at != stage::receiving) return;
-    arm(c, c.deadline);
-    watch(c, true, false);
+    guarded(c, [&] {
+        on_readable(c);
+        if (c.retired || c.at != stage::receiving) return;
+        arm(c, c.deadline);
+        watch(c, true, false);
+    });
 }
 
 void node::impl::on_first_bytes(connection& c, std::string_view bytes) {
@@ -3098,7 +3153,9 @@ void node::impl::reject(connection& c, std::error_code why) {
 /// Begins with what waits, or ends a lane on which nothing does.
 void node::impl::start_lane(const endpoint& to) {
     const bool crowded = at_limit() && !evict_oldest();
-    if (connection* const c = next_of_lane(to, crowded)) begin(*c);
+    connection* c = nullptr;
+    detail::insist([&] { c = next_of_lane(to, crowded); });
+    if (c) guarded(*c, [&] { begin(*c); });
 }
 
 node::impl::connection* node::impl::next_of_lane(const endpoint& to, bool crowded) {
@@ -3115,9 +3172,9 @@ node::impl::connection* node::impl::next_of_lane(const endpoint& to, bool crowde
         crowded_out_.push_back(to);
         return nullptr;
     }
-    outgoing_.emplace_back();
-    connection& c = outgoing_.back();
-    c.self = std::prev(outgoing_.end());
+    connections one(1);
+    connection& c = one.front();
+    c.self = one.begin();
     c.at = stage::connecting;
     c.remote = to;
     auto& next = way.waiting.front();
@@ -3130,6 +3187,7 @@ node::impl::connection* node::impl::next_of_lane(const endpoint& to, bool crowde
     }
     way.waiting.pop_front();
     way.active = &c;
+    outgoing_.splice(outgoing_.end(), one);
     return &c;
 }
 
@@ -3259,7 +3317,7 @@ void node::impl::end_turn(const endpoint& to) {
     lane& way = found->second;
     way.active = nullptr;
     if (!way.waiting.empty())
-        ready_lanes_.push_back(to);
+        detail::insist([&] { ready_lanes_.push_back(to); });
     else if (!way.link)
         lanes_.erase(found);
     if (room_waiters_ != 0) room_.notify_all();
@@ -3271,6 +3329,7 @@ void node::impl::become_link(connection& c, const message_view& greeting, bool o
     c.claim = greeting.sender;
     c.claim_holds = !is_own(greeting.sender, c) && holds(greeting.sender, c);
     c.by_claim = !ours && c.claim_holds;
+    tell_heard(c.key(), greeting.team);  // first: whoever waits for the link then finds it listed
     c.deadline = clock::time_point::max();
     std::string().swap(c.writing);
     c.written = 0;
@@ -3292,9 +3351,9 @@ void node::impl::become_link(connection& c, const message_view& greeting, bool o
             report(c.in_flight.front(), {});
             c.in_flight.pop();
         }
-        if (!way.active && !way.waiting.empty()) ready_lanes_.push_back(c.key());
+        if (!way.active && !way.waiting.empty())
+            detail::insist([&] { ready_lanes_.push_back(c.key()); });
     }
-    tell_heard(c.key(), greeting.team);
     if (!ours) {
         ++received_;
         if (!c.claim_holds)
@@ -3467,14 +3526,12 @@ void node::impl::on_ack(connection& c, std::uint64_t count) {
 }
 
 void node::impl::on_exit(connection& c, std::string_view team) {
-    bool last = false;
+    if (std::exchange(c.heard_exit, true)) return;
     {
         const std::lock_guard<std::mutex> lock(mutex_);
-        if (std::exchange(c.closing, true)) return;
-        detach(c);
-        last = lanes_.count(c.key()) == 0 || !lanes_[c.key()].link;
+        if (c.in_lane) say_goodbye(lanes_.find(c.key())->second);
     }
-    if (last) tell_left(c.key(), team, departure::left);
+    tell_left(c.key(), team, departure::left);
 }
 
 /// What was posted too long ago is reported so. The link itself is given up only when the other
@@ -3519,7 +3576,8 @@ void node::impl::lose(connection& c, std::error_code error, departure how) {
     }
     retire(c, how != departure::lost);
     // Having said goodbye, we go on knowing it; but not by an address that only the link had.
-    if (last && (!c.closing || (c.said_exit && !c.by_claim && !c.opens_link))) tell_left(c.key(), {}, how);
+    const bool unknown_now = !c.closing || (!c.by_claim && !c.opens_link);
+    if (last && unknown_now && !c.heard_exit) tell_left(c.key(), {}, how);
 }
 
 // Who is who, and what the handlers are told.
@@ -3658,14 +3716,14 @@ void node::impl::dispatch(const detail::event& what, const char* bytes, message&
                 incoming.sender = what.sender;
                 incoming.origin = what.origin;
                 incoming.verified = what.verified;
-                incoming.team.assign(team);
-                incoming.text.assign(text);
+                detail::insist([&] { incoming.team.assign(team), incoming.text.assign(text); });
                 on_message(incoming);
             }
             return;
         case detail::event_kind::joined:
         case detail::event_kind::left: {
-            const peer who{what.sender, std::string(team), std::chrono::system_clock::now(), false};
+            peer who{what.sender, {}, std::chrono::system_clock::now(), false};
+            detail::insist([&] { who.team.assign(team); });
             if (what.kind == detail::event_kind::left) {
                 if (on_left && !drop) on_left(who, what.how);
             } else if (on_joined && !drop) {
