@@ -70,6 +70,20 @@ config impatient() {
 
 #if defined(__linux__)
 
+/// Whether the address or the thread sanitizer is at work.
+constexpr bool keeps_freed_memory =
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+    true;
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+    true;
+#else
+    false;
+#endif
+#else
+    false;
+#endif
+
 /// A figure of /proc/self/status: "Threads:", "VmRSS:" (in KiB).
 std::size_t of_process(std::string_view name) {
     std::size_t result = 0;
@@ -480,7 +494,7 @@ TEST_CASE("after all bad input together, threads and memory are as before") {
     recording_node a(settings);
     const std::size_t threads = of_process("Threads:");
     std::size_t memory = 0;
-    for (int round = 0; round < 20; ++round) {
+    for (int round = 0; round < 100; ++round) {
         std::vector<raw_peer> kept;
         for (int i = 0; i < 10; ++i) {
             kept.emplace_back(a.address());
@@ -491,10 +505,11 @@ TEST_CASE("after all bad input together, threads and memory are as before") {
             reset.send("127.0.0.1:5000 Raw x");
             reset.reset();
         }
-        if (round == 4) memory = of_process("VmRSS:");
+        if (round == 10) memory = of_process("VmRSS:");
     }
     CHECK(of_process("Threads:") == threads);
-    CHECK(of_process("VmRSS:") < memory + 8 * 1024);
+    // More than 60 MiB came since, of which the tools that watch memory keep some for a while.
+    if (!keeps_freed_memory) CHECK(of_process("VmRSS:") < memory + 32 * 1024);
     check_serves(a);
 }
 
@@ -521,7 +536,7 @@ TEST_CASE("a handler that blocks for long keeps nothing else from going on") {
     CHECK(b.wait_text("hi"));
     CHECK(a->peers().size() == 1);
     CHECK(one_shot(a.address(), "no message") == ending::reset);
-    CHECK(a->statistics().rejected == 1);
+    CHECK(wait_until([&] { return a->statistics().rejected == 1; }));
     CHECK(a.seen().messages.size() == 1);
     gate.open();
     CHECK(a.wait_messages(21));
