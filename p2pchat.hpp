@@ -2265,7 +2265,7 @@ private:
 
     // Our own: one-shots, and links on their way.
     void start_lane(const endpoint& to);
-    connection* next_of_lane(const endpoint& to, bool crowded);
+    connection* next_of_lane(const endpoint& to);
     void queue_waiting(lane& way);
     void begin(connection& c);
     bool at_limit() const noexcept;
@@ -2718,7 +2718,7 @@ void node::impl::look_after(const endpoint& to) {
 
 std::vector<delivery> node::impl::broadcast(std::string_view text, bool then_stop) {
     std::vector<delivery> results;
-    for (auto& known : peers_.snapshot()) results.push_back({known.address, {}});
+    for (auto& known : peers()) results.push_back({known.address, {}});
     detail::waiter all(results.size() + 1);
     for (auto& result : results) {
         auto outcome = detail::direct([&all, &result](std::error_code error) {
@@ -2759,11 +2759,19 @@ connect_result node::impl::connect(const endpoint& to) {
 
 std::vector<peer> node::impl::peers() const {
     auto result = peers_.snapshot();
+    const auto by_address = [](const peer& a, const peer& b) { return a.address < b.address; };
+    const auto known = result.size();
     const std::lock_guard<std::mutex> lock(mutex_);
-    for (auto& known : result) {
-        const auto found = lanes_.find(known.address);
-        known.linked = found != lanes_.end() && found->second.link != nullptr;
+    for (const auto& [address, way] : lanes_) {
+        if (!way.link) continue;
+        const auto end = result.begin() + static_cast<std::ptrdiff_t>(known);
+        const auto place = std::lower_bound(result.begin(), end, peer{address, {}, {}}, by_address);
+        if (place != end && place->address == address)
+            place->linked = true;
+        else  // linked, but so many others talked since that they pushed it out of the set
+            result.push_back({address, {}, {}, true});
     }
+    std::sort(result.begin(), result.end(), by_address);
     return result;
 }
 
@@ -3143,22 +3151,22 @@ void node::impl::complete(connection& c) {
 }
 
 void node::impl::reject(connection& c, std::error_code why) {
-    const endpoint from = c.remote;
+    tell_rejected(c.remote, why);
     retire(c, false);
-    tell_rejected(from, why);
 }
 
 // Our own: one-shots, and links on their way.
 
 /// Begins with what waits, or ends a lane on which nothing does.
 void node::impl::start_lane(const endpoint& to) {
-    const bool crowded = at_limit() && !evict_oldest();
+    const std::size_t waiting = crowded_out_.size();
     connection* c = nullptr;
-    detail::insist([&] { c = next_of_lane(to, crowded); });
+    detail::insist([&] { c = next_of_lane(to); });
     if (c) guarded(*c, [&] { begin(*c); });
+    if (crowded_out_.size() > waiting) evict_oldest();
 }
 
-node::impl::connection* node::impl::next_of_lane(const endpoint& to, bool crowded) {
+node::impl::connection* node::impl::next_of_lane(const endpoint& to) {
     const std::lock_guard<std::mutex> lock(mutex_);
     const auto found = lanes_.find(to);
     if (found == lanes_.end() || found->second.active) return nullptr;
@@ -3168,7 +3176,7 @@ node::impl::connection* node::impl::next_of_lane(const endpoint& to, bool crowde
         if (!way.link) lanes_.erase(found);
         return nullptr;
     }
-    if (crowded) {
+    if (at_limit()) {
         crowded_out_.push_back(to);
         return nullptr;
     }
