@@ -25,9 +25,10 @@ public:
     /// The line typed; nothing at the end of the input.
     virtual std::optional<std::string> read_line(const std::string& prompt) = 0;
 
-    virtual void hide() = 0;     ///< clears prompt and line from the screen, for other output
-    virtual void show() = 0;     ///< draws both again, where the cursor is now
-    virtual void suspend() = 0;  ///< stops the program, as Ctrl-Z does, until it is continued
+    virtual void hide() = 0;    ///< clears prompt and line from the screen, for other output
+    virtual void show() = 0;    ///< draws both again, where the cursor is now
+    virtual void pause() = 0;   ///< the same, and gives the terminal back to whoever started us
+    virtual void resume() = 0;  ///< ... and takes it again
 };
 
 /// An editor that reads a key after `wait_for_key` has returned true; null without libedit.
@@ -45,7 +46,6 @@ inline std::unique_ptr<menu::line_editor> menu::make_line_editor(std::function<b
 
 #include <histedit.h>
 #include <langinfo.h>
-#include <signal.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
 
@@ -78,6 +78,7 @@ public:
         el_set(editline_, EL_BIND, "^R", "em-inc-search-prev", nullptr);
         el_wset(editline_, EL_GETCFN, next_key);
         el_source(editline_, nullptr);  // the person's own .editrc
+        el_set(editline_, EL_PREP_TERM, 1);
     }
 
     ~libedit_editor() override {
@@ -90,6 +91,7 @@ public:
         el_set(editline_, EL_HIST, ::history, history_of(prompt));
         int size = 0;
         const char* typed = el_gets(editline_, &size);
+        el_set(editline_, EL_PREP_TERM, 1);  // what is typed between two questions is not echoed
         if (typed == nullptr || size <= 0) return std::nullopt;
         std::string line(typed, static_cast<std::size_t>(size));
         if (line.back() != '\n') return std::nullopt;  // the input ended in the middle of it
@@ -107,11 +109,13 @@ public:
 
     void show() override { el_set(editline_, EL_REFRESH); }
 
-    void suspend() override {
+    void pause() override {
         hide();
         std::fflush(stdout);
         el_set(editline_, EL_PREP_TERM, 0);
-        kill(getpid(), SIGSTOP);
+    }
+
+    void resume() override {
         el_set(editline_, EL_PREP_TERM, 1);
         show();
     }

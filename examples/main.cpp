@@ -94,9 +94,9 @@ private:
             if (const auto reason = start(settings_.port); !reason.empty())
                 return std::cerr << "p2pchat: " << reason << '\n', 1;
         const auto us = node_->address();
-        screen_.print("Your detected IP address: " + us.address());
-        screen_.print("Server listening on all interfaces (port " + std::to_string(us.port()) +
-                      ")");
+        screen_.print(style_.quiet("Your detected IP address: " + us.address() +
+                                   "\nServer listening on all interfaces (port " +
+                                   std::to_string(us.port()) + ")"));
         if (screen_.live()) screen_.print(style_.quiet("? shows what else can be chosen."));
         return std::nullopt;
     }

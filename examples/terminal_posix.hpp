@@ -140,10 +140,16 @@ private:
 
     /// Those that do not end the program are watched for the editor.
     void obey(int number) {
-        if (number == SIGTSTP) editor_->suspend();
-        if (number != SIGWINCH) return;
-        hide();  // the size of the window has changed
-        show();
+        if (number == SIGTSTP) {
+            editor_->pause();
+            signal(SIGTSTP, SIG_DFL);
+            raise(SIGTSTP);  // stops here, until the shell continues us
+            signals_.watch(SIGTSTP);
+            editor_->resume();
+        } else if (number == SIGWINCH) {
+            hide();  // the size of the window has changed
+            show();
+        }
     }
 
     bool read_more() {

@@ -5,6 +5,7 @@
 #ifndef P2PCHAT_TESTS_MENU_PROGRAM_HPP
 #define P2PCHAT_TESTS_MENU_PROGRAM_HPP
 
+#include "emulated_screen.hpp"
 #include "support.hpp"
 
 #include <fcntl.h>
@@ -161,7 +162,32 @@ public:
         struct winsize size = {};
         size.ws_col = columns;
         size.ws_row = rows;
+        screen_.resize(columns, rows);
         REQUIRE(ioctl(input_, TIOCSWINSZ, &size) == 0);
+    }
+
+    /// In a pseudo-terminal: what there is to see.
+    const emulated_screen& screen() const { return screen_; }
+
+    /// Waits until the screen, or what scrolled off it, has `text` somewhere.
+    bool shows(std::string_view text) {
+        const bool came =
+            wait_until_output([&] { return screen_.text().find(text) != std::string::npos; });
+        if (!came) MESSAGE("waited for: ", text, "\nand there was: ", screen_.text());
+        return came;
+    }
+
+    /// Waits until `line` is the last on the screen, with the cursor in it. Where it breaks into
+    /// rows does not count, nor do spaces: at the window's edge there may be one more.
+    bool shows_line(const std::string& line) {
+        const auto sought = squeezed(line);
+        const bool came = wait_until_output([&] {
+            const auto shown = squeezed(screen_.text_to_cursor());
+            return shown.size() >= sought.size() &&
+                   shown.compare(shown.size() - sought.size(), sought.size(), sought) == 0;
+        });
+        if (!came) MESSAGE("waited for: ", line, "\nand there was: ", screen_.text());
+        return came;
     }
 
     /// Reads on until it has ended; its exit status, or minus the signal that ended it.
@@ -177,6 +203,12 @@ public:
     }
 
 private:
+    static std::string squeezed(std::string text) {
+        const auto is_space = [](char c) { return c == ' ' || c == '\n'; };
+        text.erase(std::remove_if(text.begin(), text.end(), is_space), text.end());
+        return text;
+    }
+
     void keep_private() const {
         for (const int end : {input_, output_}) fcntl(end, F_SETFD, FD_CLOEXEC);
     }
@@ -184,6 +216,7 @@ private:
     template <class Streams>
     void start(const words& arguments, const std::string& type, Streams streams,
                const words& more = {}) {
+        REQUIRE_MESSAGE(!menu_path().empty(), "P2PCHAT_MENU is to say where the program is");
         words line = {menu_path()}, environment = {"TERM=" + type, "LC_ALL=C.UTF-8", "TZ=UTC"};
         line.insert(line.end(), arguments.begin(), arguments.end());
         environment.insert(environment.end(), more.begin(), more.end());
@@ -221,6 +254,7 @@ private:
         const auto size = read(output_, buffer, sizeof buffer);
         if (size < 0) return errno == EINTR;
         text_.append(buffer, static_cast<std::size_t>(size));
+        screen_.feed({buffer, static_cast<std::size_t>(size)});
         return size > 0;
     }
 
@@ -230,7 +264,63 @@ private:
     int output_ = -1;
     std::string text_;
     std::size_t seen_ = 0;
+    emulated_screen screen_{80, 24};
 };
+
+/// Flags for a program that is known by the loopback address and writes to no real machine.
+inline menu_program::words flags(const menu_program::words& more = {}) {
+    menu_program::words result = {"--address", "127.0.0.1", "--default-peer", "127.0.0.1:1"};
+    result.insert(result.end(), more.begin(), more.end());
+    return result;
+}
+
+/// Answers the port prompt with a free port, again if somebody else was quicker; the port.
+inline std::string give_port(menu_program& program) {
+    REQUIRE(program.expect("Enter your port number: "));
+    for (;;) {
+        const auto port = free_port();
+        const auto listening = "Server listening on all interfaces (port " + port + ")";
+        program.enter(port);
+        REQUIRE(program.wait_until_output([&] {
+            return program.text().find(listening) != std::string::npos ||
+                   program.text().find("Port " + port) != std::string::npos;
+        }));
+        if (program.text().find(listening) == std::string::npos) continue;
+        REQUIRE(program.expect(listening));
+        return port;
+    }
+}
+
+/// A program past its first questions.
+struct party {
+    explicit party(const std::string& team, const menu_program::words& more = {})
+        : program(flags(more)), port(begin(team)) {}
+    party(const std::string& team, const terminal_kind& kind, const menu_program::words& more = {},
+          const menu_program::words& environment = {"NO_COLOR=1"})
+        : program(flags(more), kind, environment), port(begin(team)) {}
+
+    std::string begin(const std::string& team) {
+        REQUIRE(program.answer("Enter your team name: ", team));
+        return give_port(program);
+    }
+
+    void send(const std::string& to, const std::string& text) {
+        REQUIRE(program.choose("1"));
+        REQUIRE(program.answer("Enter recipient's IP address: ", "127.0.0.1"));
+        REQUIRE(program.answer("Enter recipient's port number: ", to));
+        REQUIRE(program.answer("Enter your message (type 'exit' to disconnect): ", text));
+    }
+
+    std::string name() const { return "127.0.0.1:" + port; }
+    p2pchat::endpoint address() const {
+        return {"127.0.0.1", static_cast<std::uint16_t>(std::stoi(port))};
+    }
+
+    menu_program program;
+    std::string port;
+};
+
+inline std::string port_of(const p2pchat::endpoint& peer) { return std::to_string(peer.port()); }
 
 }  // namespace support
 

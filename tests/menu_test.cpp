@@ -1,5 +1,4 @@
-// The menu program, driven as people and scripts drive it: over pipes and in a pseudo-terminal.
-// POSIX only.
+// The menu program as scripts drive it, over pipes; and how it is left. POSIX only.
 //
 // SPDX-License-Identifier: MIT
 
@@ -7,67 +6,14 @@
 
 #include <doctest/doctest.h>
 
+using support::flags;
+using support::give_port;
 using support::menu_program;
 using support::original;
+using support::party;
+using support::port_of;
 
 namespace {
-
-/// Flags for a program that is known by the loopback address and writes to no real machine.
-menu_program::words flags(const menu_program::words& more = {}) {
-    menu_program::words result = {"--address", "127.0.0.1", "--default-peer", "127.0.0.1:1"};
-    result.insert(result.end(), more.begin(), more.end());
-    return result;
-}
-
-/// Answers the port prompt with a free port, again if somebody else was quicker; the port.
-std::string give_port(menu_program& program) {
-    REQUIRE(program.expect("Enter your port number: "));
-    for (;;) {
-        const auto port = support::free_port();
-        const auto listening = "Server listening on all interfaces (port " + port + ")";
-        program.enter(port);
-        REQUIRE(program.wait_until_output([&] {
-            return program.text().find(listening) != std::string::npos ||
-                   program.text().find("Port " + port) != std::string::npos;
-        }));
-        if (program.text().find(listening) == std::string::npos) continue;
-        REQUIRE(program.expect(listening));
-        return port;
-    }
-}
-
-/// A program past its first questions.
-struct party {
-    explicit party(const std::string& team, const menu_program::words& more = {})
-        : program(flags(more)), port(begin(team)) {}
-    party(const std::string& team, const support::terminal_kind& kind)
-        : program(flags(), kind), port(begin(team)) {}
-
-    std::string begin(const std::string& team) {
-        REQUIRE(program.answer("Enter your team name: ", team));
-        return give_port(program);
-    }
-
-    void send(const std::string& to, const std::string& text) {
-        REQUIRE(program.choose("1"));
-        REQUIRE(program.answer("Enter recipient's IP address: ", "127.0.0.1"));
-        REQUIRE(program.answer("Enter recipient's port number: ", to));
-        REQUIRE(program.answer("Enter your message (type 'exit' to disconnect): ", text));
-    }
-
-    std::string name() const { return "127.0.0.1:" + port; }
-    p2pchat::endpoint address() const {
-        return {"127.0.0.1", static_cast<std::uint16_t>(std::stoi(port))};
-    }
-
-    menu_program program;
-    std::string port;
-};
-
-std::string port_of(const p2pchat::endpoint& peer) { return std::to_string(peer.port()); }
-
-/// A port where nobody listens.
-std::string dead_port() { return "1"; }
 
 const std::string the_menu =
     "**** Menu ****\n"
@@ -110,24 +56,24 @@ TEST_CASE("two programs chat, and know each other afterwards") {
 TEST_CASE("a link that stands is shown, and so is its end") {
     party a("Team_A"), b("Team_B");
     a.send(b.port, "Hi");
-    REQUIRE(b.program.expect("Team_A Hi\n"));
+    REQUIRE(b.program.expect_line(a.name() + " Team_A Hi"));
     REQUIRE(b.program.choose("3"));
     REQUIRE(b.program.expect("Active Peers:\n1. " + a.name() + " - Team_A\n"));
     REQUIRE(b.program.answer("Select peer number: ", "2"));
     CHECK(b.program.expect("Enter a number from 1 to 1.\n"));
     REQUIRE(b.program.answer("Select peer number: ", "1"));
     CHECK(b.program.expect("Connected to " + a.name() + "\n"));
-    CHECK(a.program.expect(b.name() + " Team_B CONNECT\n"));
+    CHECK(a.program.expect_line(b.name() + " Team_B CONNECT"));
     REQUIRE(b.program.choose("2"));
     CHECK(b.program.expect(a.name() + " - Team_A (linked)\n"));
 
     SUBCASE("when the other side leaves in order") {
         REQUIRE(a.program.choose("0"));
-        CHECK(b.program.expect(a.name() + " (Team_A) has ended its link.\n"));
+        CHECK(b.program.expect_line(a.name() + " (Team_A) has ended its link."));
     }
     SUBCASE("when it says exit") {
         a.send(b.port, "exit");
-        CHECK(b.program.expect(a.name() + " (Team_A) disconnected.\n"));
+        CHECK(b.program.expect_line(a.name() + " (Team_A) disconnected."));
     }
     SUBCASE("when it is killed") {
         a.program.interrupt(SIGKILL);
@@ -165,7 +111,7 @@ TEST_CASE("a message that the original cuts comes back as an error and not as si
 
 TEST_CASE("what was typed is not lost when the peer is down") {
     party ours("Team_BTC");
-    ours.send(dead_port(), "so much to say");
+    ours.send("1", "so much to say");
     CHECK(ours.program.expect("Error sending to 127.0.0.1:1: Connection refused\n"));
     CHECK(ours.program.expect("Not sent: so much to say (s sends it again)\n"));
 }
@@ -291,7 +237,7 @@ TEST_CASE("at every prompt it can be left in order") {
         }
     };
     const auto piped = [] { return std::make_unique<party>("BTC"); };
-    const auto typed = [] { return std::make_unique<party>("BTC", support::terminal_kind()); };
+    const auto typed = [] { return std::make_unique<party>("BTC", support::terminal_kind{}); };
     SUBCASE("by the end of the input") {
         everywhere(piped, [](menu_program& p) { p.end_input(); });
         menu_program program(flags());
@@ -308,7 +254,7 @@ TEST_CASE("at every prompt it can be left in order") {
         everywhere(typed, [](menu_program& p) { p.type("\x04"); });
     }
     SUBCASE("by Ctrl-C at the first questions") {
-        menu_program program(flags(), support::terminal_kind());
+        menu_program program(flags(), support::terminal_kind{});
         REQUIRE(program.answer("Enter your team name: ", "BTC"));
         REQUIRE(program.expect("Enter your port number: "));
         leave(program, [](menu_program& p) { p.type("\x03"); });
@@ -334,7 +280,7 @@ TEST_CASE("it leaves when nobody reads what it writes any more") {
 }
 
 TEST_CASE("a closed terminal ends it in order") {
-    party ours("Team_BTC", support::terminal_kind());
+    party ours("Team_BTC", support::terminal_kind{});
     ours.program.end_input();
     CHECK_EQ(ours.program.finish(), 0);
 }

@@ -1,0 +1,371 @@
+// The menu program as people see it, in a pseudo-terminal. POSIX only; where it was built without
+// libedit, there is less to see, and a test says that it is skipped.
+//
+// SPDX-License-Identifier: MIT
+
+#include "menu_program.hpp"
+
+#include <doctest/doctest.h>
+
+#include <cstdio>
+#include <fstream>
+#include <sstream>
+
+using support::flags;
+using support::menu_program;
+using support::original;
+using support::party;
+using support::port_of;
+using support::terminal_kind;
+
+namespace {
+
+const std::string message_prompt = "Enter your message (type 'exit' to disconnect): ";
+
+/// Whether lines can be edited: only then is what is half typed drawn again.
+bool has_editor() {
+    static const bool has = [] {
+        menu_program program(flags(), terminal_kind{});
+        REQUIRE(program.expect("Enter your team name: "));
+        program.type("x\x01y");  // Ctrl-A goes to the beginning of the line
+        REQUIRE(program.wait_until_output([&] {
+            const auto& text = program.screen().text();
+            return text.find("name: yx") != text.npos || text.find("^Ay") != text.npos;
+        }));
+        return program.screen().text().find("name: yx") != std::string::npos;
+    }();
+    if (!has) MESSAGE("skipped: the program was built without libedit");
+    return has;
+}
+
+/// Goes to the question for a message to `to`.
+void begin_message(party& from, const party& to) {
+    REQUIRE(from.program.shows_line("Enter choice:"));
+    from.program.enter("1");
+    REQUIRE(from.program.shows_line("Enter recipient's IP address:"));
+    from.program.enter(to.name());
+    REQUIRE(from.program.shows_line("Enter your message (type 'exit' to disconnect):"));
+}
+
+p2pchat::endpoint sender(std::uint16_t port = 4711) { return {"127.0.0.1", port}; }
+
+bool contains(const std::string& text, std::string_view part) {
+    return text.find(part) != std::string::npos;
+}
+
+/// A file of its own, gone with the test.
+struct temporary_file {
+    std::string name;
+
+    temporary_file() {
+        char pattern[] = "/tmp/p2pchat-test-XXXXXX";
+        const int file = mkstemp(pattern);
+        REQUIRE(file >= 0);
+        close(file);
+        name = pattern;
+    }
+    ~temporary_file() { std::remove(name.c_str()); }
+
+    std::string text() const {
+        std::ostringstream result;
+        result << std::ifstream(name).rdbuf();
+        return result.str();
+    }
+};
+
+}  // namespace
+
+TEST_CASE("a half-typed line is kept while ten messages arrive") {
+    if (!has_editor()) return;
+    unsigned short columns = 80;
+    std::string typed;
+    SUBCASE("in a wide window") { typed = "half a line"; }
+    SUBCASE("in a narrow window, over several rows") {
+        columns = 20;
+        typed = "a line of several words, longer than the window is wide";
+    }
+    SUBCASE("in UTF-8, with wide characters at the window's edge") {
+        columns = 21;
+        typed = "naïve 漢字漢字漢字漢字漢字漢字漢字 🙂";
+    }
+    SUBCASE("that ends just at the window's edge") { columns = 49, typed = "x"; }
+    party ours("Ours", terminal_kind{}), theirs("Theirs");
+    begin_message(ours, theirs);
+    ours.program.resize(columns, 8);
+    ours.program.type(typed);
+    REQUIRE(ours.program.shows_line(message_prompt + typed));
+    for (int i = 0; i < 10; ++i) {
+        const auto text = "message " + std::to_string(i);
+        CHECK_EQ(support::one_shot(ours.address(), support::wire(sender(), text)),
+                 support::ending::closed);
+        CHECK(ours.program.wait_until_output(
+            [&] { return contains(ours.program.text(), "127.0.0.1:4711 Raw " + text); }));
+        CHECK(ours.program.shows_line(message_prompt + typed));
+    }
+    // Each message once, on lines of its own, and no rest of the prompt between them.
+    std::string shown = ours.program.screen().text();
+    shown.erase(std::remove(shown.begin(), shown.end(), '\n'), shown.end());
+    std::size_t at = shown.find("message 0");
+    for (int i = 1; i < 10; ++i) {
+        const auto next = shown.find("message " + std::to_string(i), at);
+        REQUIRE_NE(next, std::string::npos);
+        CHECK_FALSE(contains(shown.substr(at, next - at), "Enter"));
+        at = next;
+    }
+    ours.program.enter(", whole");
+    CHECK(theirs.program.expect_line(ours.name() + " Ours " + typed + ", whole"));
+    CHECK(ours.program.shows("✓ Delivered to "));
+}
+
+TEST_CASE("a line is edited as in a shell, in characters and not in bytes") {
+    if (!has_editor()) return;
+    party ours("Ours", terminal_kind{}), theirs("Theirs");
+    begin_message(ours, theirs);
+    ours.program.type("漢字🙂\x7f\x7fé ");  // deletes two characters
+    ours.program.type("tail\x01head \x05.\n");   // to the beginning, to the end
+    CHECK(theirs.program.expect_line(ours.name() + " Ours head 漢é tail."));
+
+    REQUIRE(ours.program.shows("✓ Delivered"));
+    begin_message(ours, theirs);
+    ours.program.type("\x1b[A");  // up: what was typed here before
+    REQUIRE(ours.program.shows_line(message_prompt + "head 漢é tail."));
+    ours.program.enter(" Again.");
+    CHECK(theirs.program.expect_line(ours.name() + " Ours head 漢é tail. Again."));
+}
+
+TEST_CASE("a window that changes its size keeps the line") {
+    if (!has_editor()) return;
+    const std::string typed = "a line of several words, longer than a narrow window";
+    party ours("Ours", terminal_kind{}), theirs("Theirs");
+    begin_message(ours, theirs);
+    ours.program.type(typed);
+    REQUIRE(ours.program.shows_line(message_prompt + typed));
+    for (const auto columns : {std::uint16_t{30}, std::uint16_t{90}, std::uint16_t{17}}) {
+        ours.program.resize(columns, 24);
+        CHECK_EQ(support::one_shot(ours.address(), support::wire(sender(columns), "ping")),
+                 support::ending::closed);
+        const auto line = "127.0.0.1:" + std::to_string(columns) + " Raw ping";
+        CHECK(ours.program.wait_until_output([&] { return contains(ours.program.text(), line); }));
+        CHECK(ours.program.shows_line(message_prompt + typed));
+    }
+    ours.program.enter("");
+    CHECK(theirs.program.expect_line(ours.name() + " Ours " + typed));
+}
+
+TEST_CASE("Ctrl-C in the middle of a line leaves the line and the program") {
+    if (!has_editor()) return;
+    party ours("Ours", terminal_kind{}), theirs("Theirs");
+    begin_message(ours, theirs);
+    ours.program.type("never mind\x01");
+    REQUIRE(ours.program.expect("never mind"));
+    ours.program.type("\x03");
+    CHECK_EQ(ours.program.finish(), 0);
+    CHECK(contains(ours.program.screen().text(), message_prompt + "never mind\nExiting"));
+}
+
+TEST_CASE("Ctrl-Z where there is no shell to come back to changes nothing") {
+    if (!has_editor()) return;
+    party ours("Ours", terminal_kind{});
+    REQUIRE(ours.program.shows_line("Enter choice:"));
+    ours.program.type(
+        "\x1a"
+        "2\n");
+    CHECK(ours.program.shows("Enter choice: 2\nNo connected peers."));
+}
+
+TEST_CASE("nobody waits at a frozen prompt for a peer that does not answer") {
+    support::raw_listener silent;
+    original answers;
+    party ours("Ours", terminal_kind{});
+    const auto send = [&](const p2pchat::endpoint& to, const std::string& text) {
+        REQUIRE(ours.program.choose("1"));
+        REQUIRE(ours.program.answer("Enter recipient's IP address: ", to_string(to)));
+        REQUIRE(ours.program.answer(message_prompt, text));
+    };
+    send(silent.address(), "anybody there?");
+    auto peer = silent.accept();
+    send(answers.address(), "Hi");
+    CHECK(ours.program.shows("✓ Delivered to " + to_string(answers.address()) + ": Hi"));
+    CHECK_FALSE(contains(ours.program.screen().text(), "Error sending"));
+    peer.reset();
+    CHECK(ours.program.shows("✗ Error sending to " + to_string(silent.address()) + ": "));
+    CHECK(ours.program.shows("Not sent: anybody there? (s sends it again)"));
+
+    ours.program.enter("s");
+    auto again = silent.accept();
+    again.read_to_end();
+    CHECK_EQ(again.text(), ours.name() + " Ours anybody there?");
+    again.close();
+    CHECK(ours.program.shows("✓ Delivered to " + to_string(silent.address()) + ": anybody"));
+    ours.program.enter("s");
+    CHECK(ours.program.shows("Nothing has failed to be sent."));
+}
+
+TEST_CASE("who leaves waits for what is under way, or presses Ctrl-C") {
+    support::raw_listener silent;
+    party ours("Ours", terminal_kind{});
+    REQUIRE(ours.program.choose("1"));
+    REQUIRE(ours.program.answer("Enter recipient's IP address: ", to_string(silent.address())));
+    REQUIRE(ours.program.answer(message_prompt, "Hi"));
+    auto peer = silent.accept();
+    REQUIRE(ours.program.choose("0"));
+    REQUIRE(ours.program.shows("Waiting for what is under way; Ctrl-C leaves now."));
+    SUBCASE("it arrives") {
+        peer.read_to_end();
+        peer.close();
+        CHECK_EQ(ours.program.finish(), 0);
+        CHECK(contains(ours.program.screen().text(), "✓ Delivered to "));
+    }
+    SUBCASE("Ctrl-C") {
+        ours.program.type("\x03");
+        CHECK_EQ(ours.program.finish(), 0);
+        CHECK(contains(ours.program.screen().text(), "Not sent: Hi"));
+    }
+}
+
+TEST_CASE("what is beyond the numbers has keys and words, and ? shows them") {
+    original first, second;
+    party ours("Ours", terminal_kind{});
+    auto& program = ours.program;
+    REQUIRE(program.choose("?"));
+    for (const char* word : {"/send", "/peers", "/connect", "/mandatory", "/all", "/reply",
+                             "/again", "/quit", "IP:PORT", "Enter for the last one"})
+        CHECK(program.shows(word));
+    REQUIRE(program.choose("r"));
+    CHECK(program.expect("Nobody has written yet."));
+    REQUIRE(program.choose("b"));
+    CHECK(program.expect("No active peers to send to."));
+
+    REQUIRE_FALSE(first.send(ours.address(), "I am first"));
+    REQUIRE(program.shows("Python I am first"));
+    REQUIRE_FALSE(second.send(ours.address(), "I am second"));
+    REQUIRE(program.shows("Python I am second"));
+    program.enter("/peers");
+    CHECK(program.expect("Connected Peers:"));
+
+    REQUIRE(program.choose("r"));
+    REQUIRE(program.answer(message_prompt, "answer"));
+    CHECK(second.wait_printed(ours.name() + " Ours answer"));
+    CHECK(first.printed().empty());
+
+    REQUIRE(program.choose("b"));
+    REQUIRE(program.answer("Enter message to all peers: ", "hear, hear"));
+    CHECK(first.wait_printed(ours.name() + " Ours hear, hear"));
+    CHECK(second.wait_printed(ours.name() + " Ours hear, hear"));
+    CHECK(program.shows("✓ Sent to " + to_string(first.address())));
+
+    const bool first_is_one = first.address() < second.address();
+    REQUIRE(program.choose("1"));
+    REQUIRE(program.answer("Enter recipient's IP address: ", first_is_one ? "1" : "2"));
+    REQUIRE(program.answer(message_prompt, "by number"));
+    CHECK(first.wait_printed(ours.name() + " Ours by number"));
+    REQUIRE(program.choose("1"));
+    REQUIRE(program.answer("Enter recipient's IP address: ", ""));
+    REQUIRE(program.answer(message_prompt, "to the last one"));
+    CHECK(first.wait_printed(ours.name() + " Ours to the last one"));
+    REQUIRE(program.choose("1"));
+    REQUIRE(program.answer("Enter recipient's IP address: ", "0"));
+    REQUIRE(program.choose("/quit"));
+    CHECK_EQ(program.finish(), 0);
+}
+
+TEST_CASE("colours are for terminals, and for those who do not mind") {
+    const auto sends = [](terminal_kind kind, const menu_program::words& environment) {
+        party ours("Ours", kind, {}, environment);
+        CHECK_EQ(support::one_shot(ours.address(), support::wire(sender(), "Hi")),
+                 support::ending::closed);
+        REQUIRE(ours.program.shows("127.0.0.1:4711 Raw Hi"));
+        return ours.program.text();
+    };
+    const auto colour = [](const std::string& text) {
+        const auto end = text.find("m127.0.0.1:4711 Raw");
+        REQUIRE_NE(end, std::string::npos);
+        const auto start = text.rfind('\x1b', end);
+        return text.substr(start, end - start);
+    };
+    const auto coloured = sends(terminal_kind{}, {});
+    CHECK_EQ(colour(coloured), colour(sends(terminal_kind{}, {})));
+    CHECK_FALSE(contains(sends(terminal_kind{}, {"NO_COLOR=1"}), "m127.0.0.1:4711 Raw"));
+    terminal_kind dumb;
+    dumb.type = "dumb";
+    const auto plain = sends(dumb, {});
+    CHECK_FALSE(contains(plain, "\x1b"));
+    CHECK(contains(plain, "\r\n127.0.0.1:4711 Raw Hi\r\n"));
+}
+
+TEST_CASE("each message has its time of day before it") {
+    party ours("Ours", terminal_kind{});
+    CHECK_EQ(support::one_shot(ours.address(), support::wire(sender(), "Hi")),
+             support::ending::closed);
+    REQUIRE(ours.program.shows(" 127.0.0.1:4711 Raw Hi"));
+    const auto text = ours.program.screen().text();
+    const auto at = text.find(" 127.0.0.1:4711 Raw Hi");
+    CHECK_EQ(text[at - 9], '\n');
+    CHECK_EQ(text[at - 6], ':');
+    CHECK_EQ(text[at - 3], ':');
+}
+
+TEST_CASE("--log appends the conversation, a line a message") {
+    temporary_file log;
+    {
+        std::ofstream(log.name) << "before\n";
+        party ours("Ours", {"--log", log.name});
+        CHECK_EQ(support::one_shot(ours.address(), support::wire(sender(), "one\ntwo \x1b")),
+                 support::ending::closed);
+        ours.send("1", "Hi");
+        REQUIRE(ours.program.expect("Not sent: Hi"));
+        REQUIRE(ours.program.choose("0"));
+        CHECK_EQ(ours.program.finish(), 0);
+    }
+    std::istringstream lines(log.text());
+    std::string line;
+    REQUIRE(std::getline(lines, line));
+    CHECK_EQ(line, "before");
+    REQUIRE(std::getline(lines, line));
+    CHECK_EQ(line.substr(10, 1), " ");
+    CHECK_EQ(line.substr(19), R"( <- 127.0.0.1:4711 Raw one\x0atwo \x1b)");
+    REQUIRE(std::getline(lines, line));
+    CHECK_EQ(line.substr(19), " -> 127.0.0.1:1 Hi [not sent: Connection refused]");
+    CHECK_FALSE(std::getline(lines, line));
+}
+
+TEST_CASE("two programs write to one log, and no line is torn") {
+    constexpr int messages = 50;
+    temporary_file log;
+    party a("A", {"--log", log.name}), b("B", {"--log", log.name});
+    for (int i = 0; i < messages; ++i)
+        for (const auto* to : {&a, &b})
+            CHECK_EQ(support::one_shot(to->address(), support::wire(sender(), "a message")),
+                     support::ending::closed);
+    for (auto* program : {&a.program, &b.program}) {
+        REQUIRE(program->choose("0"));
+        CHECK_EQ(program->finish(), 0);
+    }
+    std::istringstream lines(log.text());
+    int count = 0;
+    for (std::string line; std::getline(lines, line); ++count)
+        CHECK_EQ(line.substr(19), " <- 127.0.0.1:4711 Raw a message");
+    CHECK_EQ(count, 2 * messages);
+}
+
+#ifdef __linux__
+TEST_CASE("a full disk is told once, and the chat goes on") {
+    party ours("Ours", {"--log", "/dev/full"});
+    for (const char* text : {"one", "two", "three"}) {
+        CHECK_EQ(support::one_shot(ours.address(), support::wire(sender(), text)),
+                 support::ending::closed);
+        CHECK(ours.program.expect_line("127.0.0.1:4711 Raw " + std::string(text)));
+    }
+    const std::string told = "The log cannot be written: No space left on device";
+    CHECK(ours.program.expect_line(told));
+    REQUIRE(ours.program.choose("0"));
+    CHECK_EQ(ours.program.finish(), 0);
+    CHECK_EQ(ours.program.text().find(told), ours.program.text().rfind(told));
+}
+#endif
+
+TEST_CASE("a log that cannot be opened is a wrong flag") {
+    menu_program program(flags({"--log", "/nonexistent/directory/log"}));
+    CHECK_EQ(program.finish(), 2);
+    CHECK(contains(program.text(), "--log /nonexistent/directory/log: No such file"));
+}
