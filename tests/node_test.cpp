@@ -634,6 +634,7 @@ TEST_CASE("two nodes whose handlers answer each other play on") {
     recording_node a(local("A"), answer), b(local("B"), answer);
     CHECK_FALSE(a->send(b.address(), "0"));
     CHECK(b.wait_text(std::to_string(rounds)));
+    CHECK(wait_until([&] { return a->statistics().delivered == rounds / 2 + 1; }));
 }
 
 TEST_CASE("a completion may post, and stop") {
