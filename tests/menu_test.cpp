@@ -2,9 +2,14 @@
 //
 // SPDX-License-Identifier: MIT
 
+#include "lan.hpp"
 #include "menu_program.hpp"
 
 #include <doctest/doctest.h>
+
+#include <memory>
+#include <utility>
+#include <vector>
 
 using support::flags;
 using support::give_port;
@@ -170,6 +175,33 @@ TEST_CASE("incoming text is shown and not obeyed") {
           R"(T broken \xff \xc3( \xe2\x82 \xed\xa0\x80 \xc0\xaf)");
     shows("Größe", "naïve 漢字 🙂", "Größe naïve 漢字 🙂");
 }
+
+#ifdef __linux__
+TEST_CASE("a sender that is not where it says is marked, and makes nobody a peer") {
+    support::lan lan;
+    if (!lan.usable()) return;
+    const p2pchat::endpoint ours(lan.here_address().address(), 5000);
+    std::unique_ptr<menu_program> program;
+    lan.here.run([&] {
+        program = std::make_unique<menu_program>(
+            menu_program::words{"--team", "BTC", "--port", "5000", "--address", ours.address(),
+                                "--default-peer", "127.0.0.1:1"});
+    });
+    REQUIRE(program->expect("Enter choice: "));
+    lan.there.run([&] {
+        const p2pchat::endpoint true_sender(lan.there_address().address(), 7000);
+        support::one_shot(ours, support::wire(true_sender, "It is me"));
+        support::one_shot(ours, support::wire({"10.18.1.7", 5000}, "It is not me"));
+        support::one_shot(ours, support::wire({"10.18.1.7", 5000}, "exit"));
+    });
+    CHECK(program->expect_line("10.99.0.2:7000 Raw It is me"));
+    CHECK(program->expect("\n[not verified, came from 10.99.0.2:"));
+    CHECK(program->expect("] 10.18.1.7:5000 Raw It is not me\n"));
+    CHECK(program->expect("] 10.18.1.7:5000 Raw exit\n"));
+    program->enter("2");
+    CHECK(program->expect("Connected Peers:\n10.99.0.2:7000 - Raw\n**** Menu"));
+}
+#endif
 
 TEST_CASE("mandatory messages go to each default peer, and each outcome is told") {
     original first, second;
