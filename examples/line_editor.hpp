@@ -3,7 +3,7 @@
 // SPDX-License-Identifier: MIT
 //
 // Editing, history and the redrawing are libedit's, where the build found it; else there is no
-// editor, and lines are typed as the system's terminal has it.
+// editor, and lines are typed as the system's terminal has it. (Windows: see console_editor.hpp.)
 
 #ifndef MENU_LINE_EDITOR_HPP
 #define MENU_LINE_EDITOR_HPP

@@ -14,13 +14,7 @@
 #include <system_error>
 
 #ifdef _WIN32
-#ifndef NOMINMAX
-#define NOMINMAX
-#endif
-#ifndef WIN32_LEAN_AND_MEAN
-#define WIN32_LEAN_AND_MEAN
-#endif
-#include <windows.h>
+#include "windows_text.hpp"
 #else
 #include <fcntl.h>
 #include <unistd.h>
@@ -40,10 +34,7 @@ public:
     ~appended_file() { CloseHandle(handle_); }
 
     std::error_code open(const std::string& path) {
-        const int size = MultiByteToWideChar(CP_UTF8, 0, path.c_str(), -1, nullptr, 0);
-        std::wstring wide(static_cast<std::size_t>(size), L'\0');
-        MultiByteToWideChar(CP_UTF8, 0, path.c_str(), -1, wide.data(), size);
-        handle_ = CreateFileW(wide.c_str(), FILE_APPEND_DATA,
+        handle_ = CreateFileW(to_wide(path).c_str(), FILE_APPEND_DATA,
                               FILE_SHARE_READ | FILE_SHARE_WRITE | FILE_SHARE_DELETE, nullptr,
                               OPEN_ALWAYS, FILE_ATTRIBUTE_NORMAL, nullptr);
         return is_open() ? std::error_code() : last_error();

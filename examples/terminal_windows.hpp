@@ -5,13 +5,8 @@
 #ifndef MENU_TERMINAL_WINDOWS_HPP
 #define MENU_TERMINAL_WINDOWS_HPP
 
-#ifndef NOMINMAX
-#define NOMINMAX
-#endif
-#ifndef WIN32_LEAN_AND_MEAN
-#define WIN32_LEAN_AND_MEAN
-#endif
-#include <windows.h>
+#include "console_editor.hpp"
+#include "windows_text.hpp"
 
 #include <shellapi.h>
 
@@ -27,23 +22,6 @@
 #include <vector>
 
 namespace menu {
-
-inline std::string to_utf8(std::wstring_view text) {
-    const auto size = static_cast<int>(text.size());
-    const int needed =
-        WideCharToMultiByte(CP_UTF8, 0, text.data(), size, nullptr, 0, nullptr, nullptr);
-    std::string result(static_cast<std::size_t>(needed), '\0');
-    WideCharToMultiByte(CP_UTF8, 0, text.data(), size, result.data(), needed, nullptr, nullptr);
-    return result;
-}
-
-inline std::wstring to_wide(std::string_view text) {
-    const auto size = static_cast<int>(text.size());
-    const int needed = MultiByteToWideChar(CP_UTF8, 0, text.data(), size, nullptr, 0);
-    std::wstring result(static_cast<std::size_t>(needed), L'\0');
-    MultiByteToWideChar(CP_UTF8, 0, text.data(), size, result.data(), needed);
-    return result;
-}
 
 /// The command line as it was typed; main()'s has lost what the code page lacks.
 inline std::vector<std::string> utf8_arguments(int, char**) {
@@ -61,6 +39,7 @@ public:
         DuplicateHandle(GetCurrentProcess(), GetCurrentThread(), GetCurrentProcess(), &main_, 0,
                         FALSE, DUPLICATE_SAME_ACCESS);
         SetConsoleCtrlHandler(on_control, TRUE);
+        if (live()) editor_.emplace(in_, out_, [this] { return wait_for_key(); });
         colours_ = GetConsoleMode(out_, &mode_) != 0 &&
                    SetConsoleMode(out_, mode_ | ENABLE_VIRTUAL_TERMINAL_PROCESSING) != 0;
     }
@@ -91,31 +70,22 @@ public:
     /// `lock` is let go while it waits.
     std::optional<std::string> read_line(const std::string& prompt,
                                          std::unique_lock<std::mutex>& lock) {
-        prompt_ = prompt;
-        write(prompt);
-        while (typed_.find('\n') == typed_.npos) {
-            lock.unlock();
-            reading_ = true;
-            const std::string more = leaving_ ? "" : console_in_ ? read_console() : read_pipe();
-            reading_ = false;
-            lock.lock();
-            if (more.empty()) break;
-            typed_ += more;
-        }
-        if (leaving_ || typed_.empty()) return leaving_ = true, std::nullopt;
-        return take_line();
+        lock_ = &lock;
+        auto line = editor_ ? editor_->read_line(prompt) : read_plain_line(prompt);
+        if (!line) leaving_ = true;
+        return leaving_ ? std::nullopt : line;
     }
 
-    /// Around a line that comes while a question stands: what is half typed is the console's, and
-    /// stays in view above.
-    void hide() { write("\n"); }
-    void show() { write(prompt_); }
+    /// Around a line that comes while a question stands.
+    void hide() { editor_->hide(); }
+    void show() { editor_->show(); }
 
 private:
     /// Runs in a thread that the system makes. A window that is being closed takes the process
     /// with it as soon as this returns, so it waits for main to leave in order.
     static BOOL WINAPI on_control(DWORD event) {
         leaving_ = true;
+        SetEvent(left_);
         while (reading_) {  // again, in case that the reading had not begun
             CancelSynchronousIo(main_);
             Sleep(20);
@@ -124,16 +94,28 @@ private:
         return TRUE;
     }
 
-    /// A whole line; nothing after Ctrl-C, or Ctrl-Z at its beginning.
-    std::string read_console() {
-        std::wstring line;
-        while (line.empty() || line.back() != L'\n') {
-            wchar_t buffer[1024];
-            DWORD size = 0;
-            if (ReadConsoleW(in_, buffer, 1024, &size, nullptr) == 0 || size == 0) return {};
-            line.append(buffer, size);
+    /// False when the person leaves.
+    bool wait_for_key() {
+        const HANDLE ends[] = {left_, in_};
+        lock_->unlock();
+        WaitForMultipleObjects(2, ends, FALSE, INFINITE);
+        lock_->lock();
+        return !leaving_;
+    }
+
+    std::optional<std::string> read_plain_line(const std::string& prompt) {
+        write(prompt);
+        while (typed_.find('\n') == typed_.npos) {
+            lock_->unlock();
+            reading_ = true;
+            const std::string more = leaving_ ? "" : read_pipe();
+            reading_ = false;
+            lock_->lock();
+            if (more.empty()) break;
+            typed_ += more;
         }
-        return line.front() == L'\x1a' ? std::string() : to_utf8(line);
+        if (typed_.empty()) return std::nullopt;
+        return take_line();
     }
 
     std::string read_pipe() {
@@ -157,6 +139,7 @@ private:
     }
 
     static inline HANDLE main_ = nullptr;
+    static inline const HANDLE left_ = CreateEventW(nullptr, TRUE, FALSE, nullptr);
     static inline std::atomic<bool> leaving_{false};
     static inline std::atomic<bool> reading_{false};
 
@@ -166,8 +149,9 @@ private:
     const bool console_out_ = is_console(out_);
     DWORD mode_ = 0;  // of the console, as we found it
     bool colours_ = false;
-    std::string prompt_;
-    std::string typed_;  // and not yet asked for
+    std::optional<console_editor> editor_;          // on a console
+    std::unique_lock<std::mutex>* lock_ = nullptr;  // of the screen, while a line is read
+    std::string typed_;                             // and not yet asked for
 };
 
 }  // namespace menu

@@ -86,7 +86,7 @@ TEST_CASE("a half-typed line is kept while ten messages arrive") {
     }
     SUBCASE("in UTF-8, with wide characters at the window's edge") {
         columns = 21;
-        typed = "naïve 漢字漢字漢字漢字漢字漢字漢字 🙂";
+        typed = "naïve 漢字漢字漢字漢字漢字漢字漢字漢字漢字漢字漢字漢 🙂";
     }
     SUBCASE("that ends just at the window's edge") { columns = 49, typed = "x"; }
     party ours("Ours", terminal_kind{}), theirs("Theirs");
