@@ -51,7 +51,7 @@ private:
         std::string_view bytes(buffer_, kept_ + received);
         answer_.clear();
         const auto before = taken_;
-        for (auto end = bytes.find('\n'); end != bytes.npos; end = bytes.find('\n')) {
+        for (auto end = bytes.find('\n'); end != std::string_view::npos; end = bytes.find('\n')) {
             take_line(bytes.substr(0, end));
             bytes.remove_prefix(end + 1);
         }

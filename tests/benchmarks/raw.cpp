@@ -263,7 +263,7 @@ void link_receiver::take_lines(int fd, link& from, std::string_view bytes) {
     std::uint32_t taken = 0;
     while (!bytes.empty()) {
         const auto length = bytes.find('\n');
-        if (length == bytes.npos) {
+        if (length == std::string_view::npos) {
             from.partial = std::make_unique<std::string>(bytes);
             break;
         }

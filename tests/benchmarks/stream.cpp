@@ -137,7 +137,9 @@ private:
         what.store(what.load(std::memory_order_relaxed) + 1, std::memory_order_release);
     }
     void post(const p2pchat::endpoint& to) {
-        const auto done = [this](std::error_code error) { count(error ? undelivered_ : confirmed_); };
+        const auto done = [this](std::error_code error) {
+            count(error ? undelivered_ : confirmed_);
+        };
         require_ok(sender_->post(to, text_.get(), done, p2pchat::when_full::wait), "post");
         text_.next();
     }

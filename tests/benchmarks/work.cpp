@@ -22,8 +22,7 @@ using namespace bench;
 /// A child process that runs `work` with one end of a socket pair; made before any thread.
 class other_process {
 public:
-    template <typename F>
-    explicit other_process(F&& work) {
+    explicit other_process(const std::function<void(int end)>& work) {
         int ends[2];
         require(socketpair(AF_UNIX, SOCK_STREAM, 0, ends) == 0, "cannot make a socket pair");
         child_ = fork();
