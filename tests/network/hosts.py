@@ -1,0 +1,246 @@
+"""Hosts of a network of our own, made of Linux network namespaces, and programs that run on them.
+
+A `Switch` joins hosts by veth pairs and a bridge; a `BadWire` joins two by a wire that loses,
+delays, doubles, reorders or is cut: two tun devices, with this process moving each packet from one
+to the other. (tc netem would do most of that, but many kernels come without it, and it counts
+nothing per cause.) Needs root, iproute2 and /dev/net/tun.
+
+SPDX-License-Identifier: MIT
+"""
+
+import ctypes
+import fcntl
+import heapq
+import os
+import random
+import select
+import struct
+import subprocess
+import threading
+import time
+
+PATIENCE = 60  # seconds for what has to happen
+
+
+class Unusable(Exception):
+    """This system lets us make no network."""
+
+
+class Host:
+    """A network namespace."""
+
+    made = []
+
+    def __init__(self):
+        self.name = f'p2pchat-{os.getpid()}-{len(Host.made)}'
+        self.programs = []
+        command('ip', 'netns', 'add', self.name)
+        Host.made.append(self)
+        self.ip('link', 'set', 'lo', 'up')
+
+    def ip(self, *words):
+        command('ip', '-n', self.name, *words)
+
+    def run(self, *words):
+        command('ip', 'netns', 'exec', self.name, *words)
+
+    def add_address(self, device, address):
+        self.ip('addr', 'add', address, 'dev', device)
+        self.ip('link', 'set', device, 'up')
+
+    def start(self, *words):
+        program = Program('ip', 'netns', 'exec', self.name, *words)
+        self.programs.append(program)
+        return program
+
+    def enter(self):
+        """The calling thread is on this host from now on."""
+        with open(f'/run/netns/{self.name}', 'rb') as namespace:
+            libc = ctypes.CDLL(None, use_errno=True)
+            if libc.setns(namespace.fileno(), 0x40000000) != 0:  # CLONE_NEWNET
+                raise OSError(ctypes.get_errno(), 'setns')
+
+    def remove(self):
+        for program in self.programs:
+            program.kill()
+        command('ip', 'netns', 'del', self.name)
+
+    @staticmethod
+    def remove_all():
+        while Host.made:
+            Host.made.pop().remove()
+
+
+def command(*words):
+    try:
+        subprocess.run(words, check=True, capture_output=True, text=True)
+    except FileNotFoundError as error:
+        raise Unusable(f'{words[0]} is not installed') from error
+    except subprocess.CalledProcessError as error:
+        raise Unusable(f'{" ".join(words)}: {error.stderr.strip()}') from error
+
+
+class Program:
+    """A child process; its output is gathered as it comes."""
+
+    def __init__(self, *words):
+        self.child = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                      stderr=subprocess.STDOUT)
+        self.output = ''
+        self.ended = False
+        self.changed = threading.Condition()
+        self.reader = threading.Thread(target=self._read, daemon=True)
+        self.reader.start()
+
+    def _read(self):
+        while data := os.read(self.child.stdout.fileno(), 65536):
+            with self.changed:
+                self.output += data.decode(errors='replace')
+                self.changed.notify_all()
+        with self.changed:
+            self.ended = True
+            self.changed.notify_all()
+
+    def tell(self, *lines):
+        for line in lines:
+            self.child.stdin.write((line + '\n').encode())
+        self.child.stdin.flush()
+
+    def lines(self, word=''):
+        """The whole lines so far that begin with `word`, split into words."""
+        with self.changed:
+            whole = self.output.rpartition('\n')[0].splitlines()
+        return [line.split() for line in whole if line.startswith(word)]
+
+    def wait(self, holds, bound=PATIENCE):
+        """Waits until `holds()`; false if it does not within the bound."""
+        end = time.monotonic() + bound
+        while not holds():
+            with self.changed:
+                left = end - time.monotonic()
+                if left <= 0 or self.ended and not holds():
+                    return holds()
+                self.changed.wait(min(left, 0.2))
+        return True
+
+    def expect(self, text, times=1, bound=PATIENCE):
+        """Waits until `text` has been printed so many times."""
+        if not self.wait(lambda: self.output.count(text) >= times, bound):
+            raise AssertionError(f'no {text!r} in:\n{self.output[-2000:]}')
+
+    def end(self, bound=PATIENCE):
+        """Ends its input, waits, and gives its exit status."""
+        self.child.stdin.close()
+        try:
+            status = self.child.wait(bound)
+        except subprocess.TimeoutExpired as error:
+            raise AssertionError('it does not end') from error
+        self.reader.join(bound)
+        return status
+
+    def kill(self):
+        """kill -9, if it still runs."""
+        if self.child.poll() is None:
+            self.child.kill()
+            self.child.wait()
+        self.reader.join(PATIENCE)
+
+
+class Switch:
+    """Hosts on one Ethernet: 10.99.0.1, 10.99.0.2, …"""
+
+    def __init__(self):
+        self.host = Host()
+        self.count = 0
+        self.host.ip('link', 'add', 'bridge', 'type', 'bridge')
+        self.host.ip('link', 'set', 'bridge', 'up')
+
+    def plug(self, host):
+        """Gives the host's address here."""
+        self.count += 1
+        port = f'port{self.count}'
+        self.host.ip('link', 'add', port, 'type', 'veth', 'peer', 'name', 'lan', 'netns', host.name)
+        self.host.ip('link', 'set', port, 'master', 'bridge', 'up')
+        host.add_address('lan', f'10.99.0.{self.count}/24')
+        return f'10.99.0.{self.count}'
+
+
+class BadWire:
+    """Two hosts, 10.98.0.1 and 10.98.0.2, and a wire between them that can be made bad."""
+
+    def __init__(self, left, right, seed=1):
+        self.loss = self.duplication = 0.0  # shares of the packets
+        self.delay = self.jitter = 0.0      # seconds; jitter reorders
+        self.cut = False
+        self.counts = dict.fromkeys(('passed', 'lost', 'doubled', 'overtaken', 'cut off'), 0)
+        self.ends = [open_tun(left, '10.98.0.1', '10.98.0.2'),
+                     open_tun(right, '10.98.0.2', '10.98.0.1')]
+        self.random = random.Random(seed)
+        self.under_way = []  # a heap of (when due, number, where to, packet)
+        self.number = 0
+        self.newest = {end: 0 for end in self.ends}
+        self.ending = False
+        self.mover = threading.Thread(target=self._move, daemon=True)
+        self.mover.start()
+
+    def close(self):
+        self.ending = True
+        self.mover.join()
+        for end in self.ends:
+            os.close(end)
+
+    def _move(self):
+        while not self.ending:
+            now = time.monotonic()
+            due = self.under_way[0][0] - now if self.under_way else 0.05
+            for end in select.select(self.ends, [], [], min(max(due, 0), 0.05))[0]:
+                self._accept(os.read(end, 65536), self.ends[1 - self.ends.index(end)])
+            while self.under_way and self.under_way[0][0] <= time.monotonic():
+                self._deliver(*heapq.heappop(self.under_way)[1:])
+
+    def _accept(self, packet, to):
+        if self.random.random() < self.loss:
+            self.counts['lost'] += 1
+            return
+        twice = self.random.random() < self.duplication
+        self.counts['doubled'] += twice
+        for _ in range(1 + twice):
+            due = time.monotonic() + self.delay + self.random.random() * self.jitter
+            self.number += 1
+            heapq.heappush(self.under_way, (due, self.number, to, packet))
+
+    def _deliver(self, number, to, packet):
+        if self.cut:  # what is on the wire when it is cut is lost too
+            self.counts['cut off'] += 1
+            return
+        self.counts['overtaken'] += number < self.newest[to]
+        self.newest[to] = max(number, self.newest[to])
+        self.counts['passed'] += 1
+        try:
+            os.write(to, packet)
+        except OSError:
+            self.counts['lost'] += 1  # its queue is full, as on a real wire
+
+
+def open_tun(host, address, peer):
+    """A tun device on the host with its one route; reading gives what the host sends."""
+    opened = []
+
+    def work():
+        try:
+            host.enter()
+            end = os.open('/dev/net/tun', os.O_RDWR | os.O_NONBLOCK)
+            # TUNSETIFF with IFF_TUN | IFF_NO_PI: bare IP packets.
+            fcntl.ioctl(end, 0x400454CA, struct.pack('16sH22x', b'lan', 0x1001))
+            opened.append(end)
+        except OSError as error:
+            opened.append(error)
+
+    worker = threading.Thread(target=work)
+    worker.start()
+    worker.join()
+    if isinstance(opened[0], OSError):
+        raise Unusable(f'/dev/net/tun: {opened[0]}')
+    host.ip('addr', 'add', address, 'peer', peer, 'dev', 'lan')
+    host.ip('link', 'set', 'lan', 'up')
+    return opened[0]

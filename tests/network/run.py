@@ -1,0 +1,439 @@
+#!/usr/bin/env python3
+"""Faults from the network, and the menu program on several machines, in network namespaces.
+
+    run.py NETWORK_PEER MENU [CASE…]     the two programs; without a case: all of them
+
+Whatever the network does to a message, it is shown once or its sender is told that it was not
+delivered: the sender logs each one's outcome, the receiver each one shown, and this script compares.
+Needs Linux and root, iproute2 and, for the case behind_nat, nft or iptables; skipped (exit status
+77) elsewhere.
+
+SPDX-License-Identifier: MIT
+"""
+
+import collections
+import itertools
+import os
+import pathlib
+import sys
+import time
+
+sys.dont_write_bytecode = True  # nothing is to be left in the source tree
+from hosts import BadWire, Host, Switch, Unusable
+
+HERE = pathlib.Path(__file__).resolve().parent
+DEFAULT_PEER = '10.206.5.228'  # given to a host of ours; nothing here leaves this machine
+
+
+def check(holds, words):
+    if not holds:
+        raise AssertionError(words)
+
+
+# ---------------------------------------------------------------------------- every message counts
+
+class Talk:
+    """A sender on the wire's left, receivers on its right, and the books of both."""
+
+    ONE_SHOTS, LINKS = 6, 2  # receivers
+
+    def __init__(self, programs):
+        self.peer_program = programs[0]
+        self.left, self.right = Host(), Host()
+        self.wire = BadWire(self.left, self.right)
+        self.sender = self.start(self.left, '10.98.0.1', 1)
+        self.receiver = self.start(self.right, '10.98.0.2', self.ONE_SHOTS + self.LINKS)
+        self.receivers = [self.receiver]  # those of before included
+        self.numbers = itertools.count(1)
+        self.sent = 0
+
+    def start(self, host, address, nodes):
+        program = host.start(self.peer_program, address, str(nodes))
+        program.expect('node ', nodes)
+        return program
+
+    def nodes(self):
+        return [words[1] for words in self.receiver.lines('node')]
+
+    def link(self):
+        """Links the sender to some of the receivers."""
+        for node in self.nodes()[:self.LINKS]:
+            self.sender.tell(f'connect {node}')
+        self.sender.expect('connected ', self.LINKS)
+        return [words[1] for words in self.sender.lines('connected') if words[2] == 'linked']
+
+    def say(self, verb, to, count, size, pause=0):
+        self.sender.tell(f'{verb} {to} {self.sent + 1} {count} {size} {pause}')
+        self.sent += count
+
+    def say_much(self, scale=1.0, pause=0):
+        """Small ones and large ones, over links and as one-shots, by post() and by send()."""
+        nodes = self.nodes()
+        for node in nodes[:self.LINKS]:
+            self.say('post', node, int(400 * scale), 40, pause)
+            self.say('post', node, int(40 * scale), 5000, pause * 10)
+        for node in nodes[self.LINKS:-1]:
+            self.say('post', node, int(40 * scale), 40, pause * 10)
+            self.say('post', node, int(5 * scale), 20000, pause * 80)
+        self.say('send', nodes[-1], int(5 * scale), 40, pause * 80)
+
+    def settle(self):
+        """Every message has its outcome, and what was delivered was shown."""
+        self.sender.wait(lambda: self.outcomes().total() >= self.sent)
+        self.receiver.wait(lambda: self.delivered() <= self.shown('whole').keys(), 10)
+
+    def outcomes(self):
+        return collections.Counter(words[1] for words in self.sender.lines('outcome'))
+
+    def delivered(self):
+        return {w[1] for w in self.sender.lines('outcome') if w[2] == 'delivered'}
+
+    def shown(self, how):
+        return collections.Counter(words[1] for program in self.receivers
+                                   for words in program.lines('shown') if words[2] == how)
+
+    def account(self, all_delivered=False):
+        """Ends both sides and compares their books."""
+        self.settle()
+        check(self.sender.end() == 0 and self.receiver.end() == 0, 'a side ended badly')
+        outcomes, delivered = self.outcomes(), self.delivered()
+        whole, cut = self.shown('whole'), self.shown('cut')
+        self.print_books(delivered, whole, cut)
+        everyone = {str(number) for number in range(1, self.sent + 1)}
+        check(outcomes.keys() == everyone, f'without outcome: {everyone - outcomes.keys()}')
+        check(set(outcomes.values()) == {1}, 'more than one outcome for a message')
+        check(delivered <= whole.keys(), f'not shown: {delivered - whole.keys()}')
+        check((whole + cut).keys() <= everyone, 'shown what nobody sent')
+        check(max((whole + cut).values(), default=1) == 1, 'something was shown twice')
+        check(not delivered & cut.keys(), 'delivered, but not whole')
+        check(delivered, 'nothing was delivered')
+        check(not all_delivered or delivered == everyone, 'not everything was delivered')
+        check(not self.sender.lines('failed'), self.sender.lines('failed'))
+
+    def print_books(self, delivered, whole, cut):
+        reasons = collections.Counter(' '.join(words[2:]) for words in self.sender.lines('outcome')
+                                      if words[2] != 'delivered')
+        print('  wire:    ', ', '.join(f'{n} {what}' for what, n in self.wire.counts.items() if n))
+        print(f'  messages: {self.sent} sent, {len(delivered)} delivered, '
+              f'{reasons.total()} reported not delivered '
+              f'({len(whole.keys() - delivered)} of these shown, {len(cut)} cut short)')
+        for reason, number in reasons.most_common():
+            print(f'    {number:6} {reason}')
+
+    def close(self):
+        self.wire.close()
+
+
+def loss(talk):
+    """20 % of the packets are lost."""
+    talk.link()
+    talk.wire.loss, talk.wire.delay = 0.2, 0.002
+    talk.say_much(0.6)
+    talk.settle()
+    check(talk.wire.counts['lost'] > 200, 'too little was lost')
+    talk.account()
+
+
+def delay(talk):
+    """Each packet takes 300 ms: a round trip is 0.6 s."""
+    talk.wire.delay = 0.3
+    check(len(talk.link()) == talk.LINKS, 'no link')
+    talk.say_much(0.2)
+    talk.account(all_delivered=True)
+
+
+def duplication(talk):
+    """30 % of the packets come twice."""
+    talk.wire.duplication, talk.wire.delay, talk.wire.jitter = 0.3, 0.001, 0.002
+    check(len(talk.link()) == talk.LINKS, 'no link')
+    talk.say_much()
+    talk.settle()
+    check(talk.wire.counts['doubled'] > 200, 'too little was doubled')
+    talk.account(all_delivered=True)
+
+
+def reordering(talk):
+    """Each packet takes 0 to 20 ms, so that many overtake others."""
+    talk.wire.jitter = 0.02
+    check(len(talk.link()) == talk.LINKS, 'no link')
+    talk.say_much()
+    talk.settle()
+    check(talk.wire.counts['overtaken'] > 200, 'too little was overtaken')
+    talk.account(all_delivered=True)
+
+
+def everything(talk):
+    """Loss of 5 %, 10 % doubled, 5 to 55 ms."""
+    wire = talk.wire
+    wire.loss, wire.duplication, wire.delay, wire.jitter = 0.05, 0.1, 0.005, 0.05
+    talk.link()
+    talk.say_much()
+    talk.account()
+
+
+def begin_to_talk(talk):
+    """A talk of some seconds, well under way."""
+    talk.wire.delay = 0.001
+    check(len(talk.link()) == talk.LINKS, 'no link')
+    talk.say_much(pause=20)
+    talk.sender.expect('delivered', 100)
+
+
+def cut_for_5_s(talk):
+    """The wire is cut for five seconds in the middle of a talk."""
+    begin_to_talk(talk)
+    talk.wire.cut = True
+    time.sleep(5)  # the fault itself
+    talk.wire.cut = False
+    talk.settle()
+    for node in talk.nodes():
+        talk.say('send', node, 1, 40)
+    talk.settle()
+    check(len(talk.delivered() & last(talk, len(talk.nodes()))) == len(talk.nodes()),
+          'not everything is as before')
+    talk.account()
+
+
+def last(talk, count):
+    return {str(number) for number in range(talk.sent - count + 1, talk.sent + 1)}
+
+
+def cut_for_good(talk):
+    """The wire is cut in the middle of a talk and stays so: both sides notice."""
+    begin_to_talk(talk)
+    talk.wire.cut = True
+    cut_at = time.monotonic()
+    talk.sender.expect(' lost', talk.LINKS)
+    talk.receiver.expect(' lost', talk.LINKS)
+    print(f'  both sides knew of the lost links {time.monotonic() - cut_at:.1f} s after the cut')
+    talk.account()
+
+
+def killed(talk):
+    """The wire is cut, the receiver is killed without a FIN, its successor is on the same host."""
+    begin_to_talk(talk)
+    talk.wire.cut = True
+    time.sleep(0.5)  # what was on the way has arrived or never will
+    talk.receiver.kill()
+    time.sleep(0.5)  # so that the kernel's FINs and resets meet the cut wire
+    talk.wire.cut = False
+    talk.sender.expect(' lost', talk.LINKS)
+    talk.settle()
+    talk.receiver = talk.start(talk.right, '10.98.0.2', talk.ONE_SHOTS + talk.LINKS)
+    talk.receivers.append(talk.receiver)
+    before = len(talk.delivered())
+    talk.say_much(0.2)
+    talk.settle()
+    check(len(talk.delivered()) - before >= 200, 'the successor does not get everything')
+    talk.account()
+
+
+# --------------------------------------------------------------------- people on several machines
+
+class Machines:
+    """Three machines on a switch."""
+
+    def __init__(self, programs):
+        self.peer_program, self.menu_program = programs
+        self.switch = Switch()
+        self.hosts = [Host(), Host(), Host()]
+        self.addresses = [self.switch.plug(host) for host in self.hosts]
+
+    def menu(self, host, team, port, *flags):
+        """The menu program, its first two questions answered."""
+        program = host.start(self.menu_program, *flags)
+        program.expect('Enter your team name: ')
+        program.tell(team)
+        program.expect('Enter your port number: ')
+        program.tell(str(port))
+        program.expect('Enter choice: ')
+        return program
+
+    def original(self, host, team, address, port):
+        program = host.start(sys.executable, HERE / 'original.py', team, address, str(port))
+        program.expect('listening')
+        return program
+
+    def close(self):
+        pass
+
+
+def choose(menu, *answers):
+    """Answers that lead back to the menu; gives what was printed meanwhile."""
+    start = len(menu.output)
+    prompts = menu.output.count('Enter choice: ')
+    menu.tell(*answers)
+    menu.expect('Enter choice: ', prompts + 1)
+    return menu.output[start:]
+
+
+def leave(menu):
+    menu.tell('0')
+    menu.expect('Exiting')
+    check(menu.end() == 0, 'a menu program ended badly')
+
+
+def people(machines):
+    """Two people on two machines chat with each other, and with one who runs the original."""
+    (a, b, c), (at_a, at_b, at_c) = machines.hosts, machines.addresses
+    alice, bob = machines.menu(a, 'Team_A', 5000), machines.menu(b, 'Team_B', 6000)
+    alice.expect(f'Your detected IP address: {at_a}')
+    bob.expect(f'Your detected IP address: {at_b}')
+    carol = machines.original(c, 'Team_C', at_c, 7000)
+
+    choose(alice, '1', at_b, '6000', 'Hi from A')
+    bob.expect(f'{at_a}:5000 Team_A Hi from A')
+    check(f'{at_a}:5000 - Team_A' in choose(bob, '2'), 'B does not know A')
+    check(f'Connected to {at_a}:5000' in choose(bob, '3', '1'), 'B cannot connect')
+    alice.expect(f'{at_b}:6000 Team_B CONNECT')
+    check(f'{at_b}:6000 - Team_B (linked)' in choose(alice, '2'), 'A has no link')
+    for number in range(20):
+        choose(alice, '1', f'{at_b}:6000', f'over the link {number}')
+        choose(bob, '1', f'{at_a}:5000', f'and back {number}')
+    bob.expect('over the link 19')
+    alice.expect('and back 19')
+
+    choose(alice, '1', at_c, '7000', 'Hi, original')
+    carol.expect(f'{at_a}:5000 Team_A Hi, original')
+    carol.tell(f'{at_a} 5000 Hi, menu')
+    alice.expect(f'{at_c}:7000 Team_C Hi, menu')
+    check('Connected to ' in choose(alice, '3', '2'), 'A cannot connect to the original')
+    carol.expect(f'{at_a}:5000 Team_A CONNECT')
+    told = choose(alice, '1', at_c, '7000', 'long ' * 1000)
+    check('Error sending to ' in told, 'nobody was told that the original cut a message')
+    carol.tell(f'{at_a} 5000 exit')
+    alice.expect(f'{at_c}:7000 (Team_C) disconnected.')
+
+    choose(alice, '1', at_b, '6000', 'exit')
+    bob.expect(f'{at_a}:5000 (Team_A) disconnected.')
+    leave(alice)
+    leave(bob)
+
+
+def default_peer(machines):
+    """Menu entry 4 reaches the default peer, where the original runs."""
+    (a, _, c), (at_a, _, at_c) = machines.hosts, machines.addresses
+    c.ip('addr', 'add', f'{DEFAULT_PEER}/32', 'dev', 'lo')
+    a.ip('route', 'add', DEFAULT_PEER, 'via', at_c)
+    original = machines.original(c, 'Default', DEFAULT_PEER, 6555)
+    menu = machines.menu(a, 'Team_A', 5000)
+    check(f'Sent mandatory message to {DEFAULT_PEER}:6555' in choose(menu, '4', 'present'),
+          'not sent')
+    original.expect(f'{at_a}:5000 Team_A present')
+    original.kill()
+    check(f'Error sending to {DEFAULT_PEER}:6555: ' in choose(menu, '4', 'gone?'), 'no error')
+    leave(menu)
+
+
+def liar(machines):
+    """A sender that is not who it says is shown, marked, no peer, and removes nobody."""
+    (a, b, c), (at_a, at_b, _) = machines.hosts, machines.addresses
+    alice, bob = machines.menu(a, 'Team_A', 5000), machines.menu(b, 'Team_B', 6000)
+    mallory = machines.original(c, 'Team_A', at_a, 5000)  # says that it is A
+    mallory.tell(f'{at_b} 6000 trust me')
+    bob.expect('trust me')
+    check('[not verified, came from 10.99.0.3:' in bob.output, 'not marked')
+    check('No connected peers.' in choose(bob, '2'), 'a liar became a peer')
+
+    choose(alice, '1', at_b, '6000', 'it is me')
+    mallory.tell(f'{at_b} 6000 exit')
+    bob.expect('[not verified, came from 10.99.0.3:', 2)
+    check('disconnected' not in bob.output, "somebody else's exit was believed")
+    check(f'{at_a}:5000 - Team_A' in choose(bob, '2'), "somebody else's exit removed a peer")
+    choose(bob, '1', at_a, '5000', 'to the real A')
+    alice.expect('to the real A')
+    check('to the real A' not in mallory.output, 'a message was redirected')
+    leave(alice)
+    leave(bob)
+
+
+def masquerade(router):
+    """Whatever leaves the router by its device `lan` bears the router's address."""
+    try:
+        router.run('nft', 'add table nat; add chain nat post { type nat hook postrouting priority '
+                   '100; }; add rule nat post oifname "lan" masquerade')
+    except Unusable:
+        router.run('iptables', '-t', 'nat', '-A', 'POSTROUTING', '-o', 'lan', '-j', 'MASQUERADE')
+    router.run('sysctl', '-q', '-w', 'net.ipv4.ip_forward=1')
+
+
+def behind_nat(machines):
+    """A node whose claim does not hold is marked so, and yet listed and reachable by its link."""
+    (router, b, _), (at_router, at_b, _) = machines.hosts, machines.addresses
+    inside = Host()
+    router.ip('link', 'add', 'inner', 'type', 'veth', 'peer', 'name', 'lan', 'netns', inside.name)
+    router.add_address('inner', '192.168.7.1/24')
+    inside.add_address('lan', '192.168.7.2/24')
+    inside.ip('route', 'add', 'default', 'via', '192.168.7.1')
+    masquerade(router)
+
+    bob = machines.menu(b, 'Team_B', 6000)
+    natted = inside.start(machines.peer_program, '192.168.7.2', '1')
+    natted.expect('node ')
+    natted.tell(f'send {at_b}:6000 1 1 20 0')
+    natted.expect('outcome 1 delivered')
+    bob.expect(f'[not verified, came from {at_router}:')
+    check('No connected peers.' in choose(bob, '2'), 'a one-shot from behind NAT made a peer')
+
+    natted.tell(f'connect {at_b}:6000')
+    natted.expect(f'connected {at_b}:6000 linked')
+    natted.tell(f'post {at_b}:6000 2 5 20 0')
+    natted.expect(' delivered', 6)
+    bob.expect('[not verified, ', 7)  # CONNECT is shown too
+    listed = choose(bob, '2')
+    check(f'{at_router}:' in listed and '- Net (linked)' in listed, f'not listed: {listed}')
+    check('192.168.7.2' not in listed, 'listed by its claim')
+    told = choose(bob, '1', '1', '42 answer.')  # number 1 of the list
+    check('Error' not in told, told)
+    natted.expect('shown 42 ')
+    leave(bob)
+    natted.expect(f'left {at_b}:6000 ')
+    natted.end()
+
+
+# ---------------------------------------------------------------------------------------- the cases
+
+CASES = {
+    Talk: (loss, delay, duplication, reordering, everything, cut_for_5_s, cut_for_good, killed),
+    Machines: (people, default_peer, liar, behind_nat),
+}
+
+
+def run(case, stage, programs):
+    began = time.monotonic()
+    print(f'{case.__name__}: {case.__doc__}', flush=True)
+    network = None
+    try:
+        network = stage(programs)
+        case(network)
+        print(f'  ok, {time.monotonic() - began:.1f} s', flush=True)
+        return True
+    except AssertionError as error:
+        print(f'  FAILED: {error}', flush=True)
+        return False
+    finally:
+        if network:
+            network.close()
+        Host.remove_all()
+
+
+def main(programs, wanted):
+    if sys.platform != 'linux' or os.geteuid() != 0:
+        print('skipped: this needs Linux and root')
+        return 77
+    results = []
+    try:
+        for stage, cases in CASES.items():
+            for case in cases:
+                if not wanted or case.__name__ in wanted:
+                    results.append(run(case, stage, programs))
+    except Unusable as error:
+        print(f'skipped: {error}')
+        return 77 if all(results) else 1
+    return 0 if results and all(results) else 1
+
+
+if __name__ == '__main__':
+    if len(sys.argv) < 3:
+        sys.exit(__doc__)
+    sys.exit(main(sys.argv[1:3], sys.argv[3:]))
