@@ -534,7 +534,7 @@ inline void close(handle socket) noexcept { ::closesocket(raw(socket)); }
 inline handle prepared(native socket) noexcept {
     if (socket == INVALID_SOCKET) return tcp_socket::invalid;
     unsigned long on = 1;
-    ::ioctlsocket(socket, FIONBIO, &on);
+    ::ioctlsocket(socket, static_cast<long>(FIONBIO), &on);
     ::SetHandleInformation(reinterpret_cast<HANDLE>(socket), HANDLE_FLAG_INHERIT, 0);
     return static_cast<handle>(socket);
 }
@@ -1037,14 +1037,16 @@ struct native_address {
             v4.sin_family = AF_INET;
             v4.sin_port = htons(value.port());
             std::memcpy(&v4.sin_addr, value.bytes() + 12, 4);
-            std::memcpy(&storage, &v4, size = sizeof v4);
+            size = sizeof v4;
+            std::memcpy(&storage, &v4, sizeof v4);
         } else {
             sockaddr_in6 v6{};
             v6.sin6_family = AF_INET6;
             v6.sin6_port = htons(value.port());
             v6.sin6_scope_id = value.scope();
             std::memcpy(&v6.sin6_addr, value.bytes(), 16);
-            std::memcpy(&storage, &v6, size = sizeof v6);
+            size = sizeof v6;
+            std::memcpy(&storage, &v6, sizeof v6);
         }
     }
 
