@@ -56,8 +56,8 @@ private:
         if (redraw) terminal_.hide();
         if (!redraw && on_its_own) end_line();
         terminal_.write(line + '\n');
-        dangling_ = false;
         if (redraw) terminal_.show();
+        dangling_ = redraw;
     }
 
     /// A prompt that nobody's Enter ended would have the next line stand behind it.

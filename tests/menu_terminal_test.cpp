@@ -158,6 +158,10 @@ TEST_CASE("Ctrl-C in the middle of a line leaves the line and the program") {
     begin_message(ours, theirs);
     ours.program.type("never mind\x01");
     REQUIRE(ours.program.expect("never mind"));
+    CHECK_EQ(support::one_shot(ours.address(), support::wire(sender(), "Hi")),
+             support::ending::closed);
+    REQUIRE(ours.program.shows("127.0.0.1:4711 Raw Hi"));
+    REQUIRE(ours.program.shows("Raw Hi\n" + message_prompt + "never mind"));
     ours.program.type("\x03");
     CHECK_EQ(ours.program.finish(), 0);
     CHECK(contains(ours.program.screen().text(), message_prompt + "never mind\nExiting"));
