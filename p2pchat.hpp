@@ -110,6 +110,11 @@ std::error_code make_error_code(errc value) noexcept;
 
 // ---------------------------------------------------------------------------------- >> endpoint
 
+class endpoint;
+namespace detail {
+errc scan_endpoint(const char*& p, const char* end, endpoint& result) noexcept;
+}
+
 /// An IP address and a TCP port: the name of a peer. IPv4-mapped IPv6 is the IPv4 address. A
 /// regular value type of 24 bytes; ordered by address, then port.
 class endpoint {
@@ -147,6 +152,7 @@ public:
     friend bool operator<(const endpoint& a, const endpoint& b) noexcept;
 
 private:
+    friend errc detail::scan_endpoint(const char*& p, const char* end, endpoint& result) noexcept;
     unsigned char bytes_[16] = {};
     std::uint32_t scope_ = 0;
     std::uint16_t port_ = 0;
@@ -846,7 +852,9 @@ inline constexpr unsigned char v4_prefix[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x
 
 inline bool is_digit(char c) noexcept { return c >= '0' && c <= '9'; }
 
-inline bool is_space(char c) noexcept { return c == ' ' || (c >= '\t' && c <= '\r'); }
+inline bool is_space(char c) noexcept {
+    return static_cast<unsigned char>(c) <= ' ' && (c == ' ' || (c >= '\t' && c <= '\r'));
+}
 
 inline int hex_digit(char c) noexcept {
     if (is_digit(c)) return c - '0';
@@ -857,22 +865,36 @@ inline int hex_digit(char c) noexcept {
 /// Reads a decimal number of at most `max`, without superfluous zeros, and moves `p` behind it.
 inline bool scan_number(const char*& p, const char* end, unsigned max, unsigned& value) noexcept {
     const char* const start = p;
-    value = 0;
-    for (; p != end && is_digit(*p); ++p) {
-        const unsigned digit = static_cast<unsigned>(*p - '0');
-        if (value > (max - digit) / 10) return false;
-        value = value * 10 + digit;
+    const char* at = p;  // stays in a register; `p` would go to memory for each digit
+    std::uint64_t all = 0;
+    while (at != end && is_digit(*at)) {
+        all = all * 10 + static_cast<unsigned>(*at++ - '0');
+        if (all > max) return false;
     }
-    return p != start && (*start != '0' || p - start == 1);
+    p = at;
+    value = static_cast<unsigned>(all);
+    return at != start && (*start != '0' || at - start == 1);
+}
+
+inline bool scan_octet(const char*& p, const char* end, unsigned& value) noexcept {
+    if (p == end || !is_digit(*p)) return false;
+    value = static_cast<unsigned>(*p++ - '0');
+    for (int more = 0; more < 2 && value != 0 && p != end && is_digit(*p); ++more)
+        value = value * 10 + static_cast<unsigned>(*p++ - '0');
+    return value <= 255;
 }
 
 inline bool scan_v4(const char*& p, const char* end, unsigned char* out) noexcept {
+    const char* at = p;     // stays in a register, as in scan_number()
+    std::uint32_t all = 0;  // stored at once: four bytes that are then read as a word cost 2 ns
     for (int i = 0; i < 4; ++i) {
         unsigned octet = 0;
-        if (i != 0 && (p == end || *p++ != '.')) return false;
-        if (!scan_number(p, end, 255, octet)) return false;
-        out[i] = static_cast<unsigned char>(octet);
+        if (i != 0 && (at == end || *at++ != '.')) return false;
+        if (!scan_octet(at, end, octet)) return false;
+        all = all << 8 | octet;
     }
+    p = at;
+    for (int i = 0; i < 4; ++i) out[i] = static_cast<unsigned char>(all >> (24 - 8 * i));
     return true;
 }
 
@@ -945,26 +967,27 @@ inline bool parse_address(std::string_view text, unsigned char (&out)[16],
 }
 
 /// Reads an endpoint at the beginning of [p, end) and moves `p` behind it.
-inline errc scan_endpoint(const char*& p, const char* end, endpoint& result) noexcept {
-    unsigned char address[16];
-    std::uint32_t scope = 0;
+/// Written piece by piece into `result`, for to copy what was just written in pieces stalls.
+errc scan_endpoint(const char*& p, const char* end, endpoint& result) noexcept {
     unsigned port = 0;
     if (p != end && *p == '[') {
         const auto size = static_cast<std::size_t>(end - p);
         const auto* const close = static_cast<const char*>(std::memchr(p, ']', size));
         if (!close) return errc::bad_address;
         const std::string_view inside(p + 1, static_cast<std::size_t>(close - p - 1));
-        if (inside.find(':') == std::string_view::npos || !parse_address(inside, address, scope))
-            return errc::bad_address;
+        if (inside.find(':') == std::string_view::npos) return errc::bad_address;
+        if (!parse_address(inside, result.bytes_, result.scope_)) return errc::bad_address;
+        if (result.is_v4()) result.scope_ = 0;
         p = close + 1;
     } else {
-        std::memcpy(address, v4_prefix, sizeof v4_prefix);
-        if (!scan_v4(p, end, address + 12)) return errc::bad_address;
+        std::memcpy(result.bytes_, v4_prefix, sizeof v4_prefix);
+        result.scope_ = 0;
+        if (!scan_v4(p, end, result.bytes_ + 12)) return errc::bad_address;
     }
     if (p != end && *p != ':' && !is_space(*p)) return errc::bad_address;
     if (p == end || *p++ != ':' || !scan_number(p, end, 65535, port) || port == 0)
         return errc::bad_port;
-    result = endpoint(address, static_cast<std::uint16_t>(port), scope);
+    result.port_ = static_cast<std::uint16_t>(port);
     return no_error;
 }
 
@@ -1223,16 +1246,17 @@ inline std::string_view trimmed(std::string_view text) noexcept {
 /// Eight bytes at a time: 5 ns for 40 bytes, where a loop over bytes takes 20.
 inline bool has_low_byte(std::string_view text) noexcept {
     constexpr std::uint64_t each = 0x0101010101010101u;
-    std::uint64_t found = 0;
-    std::size_t i = 0;
-    for (; i + 8 <= text.size(); i += 8) {
+    const auto low_in = [](const char* p) {
         std::uint64_t word;
-        std::memcpy(&word, text.data() + i, 8);
-        found |= (word - each * 14) & ~word;
-    }
-    bool tail = false;
-    for (; i < text.size(); ++i) tail |= static_cast<unsigned char>(text[i]) < 14;
-    return tail || (found & each * 0x80) != 0;
+        std::memcpy(&word, p, 8);
+        return (word - each * 14) & ~word & each * 0x80;
+    };
+    const auto is_low = [](char c) { return static_cast<unsigned char>(c) < 14; };
+    if (text.size() < 8) return std::any_of(text.begin(), text.end(), is_low);
+    const char* const end = text.data() + text.size();
+    std::uint64_t found = low_in(end - 8);  // overlaps the last whole word, so that none is left
+    for (const char* p = text.data(); end - p > 8; p += 8) found |= low_in(p);
+    return found != 0;
 }
 
 /// Several lines may come from a one-shot, ended by LF or CR LF.
@@ -1280,13 +1304,12 @@ inline errc scan_message(std::string_view bytes, message_view& result) noexcept 
     skip_space(p, end);
 
     const char* const team = p;
-    while (p != end && !is_space(*p)) ++p;
+    while (p != end && !is_space(*p) && *p != '\0') ++p;
     if (p == end) return errc::too_few_words;
+    if (*p == '\0') return errc::bad_team;
     result.team = {team, static_cast<std::size_t>(p - team)};
     if (in_brackets(result.team)) result.team = result.team.substr(1, result.team.size() - 2);
-    if (result.team.empty() || result.team.size() > max_team_bytes ||
-        std::memchr(team, '\0', static_cast<std::size_t>(p - team)))
-        return errc::bad_team;
+    if (result.team.empty() || result.team.size() > max_team_bytes) return errc::bad_team;
     skip_space(p, end);
 
     result.text = {p, static_cast<std::size_t>(end - p)};
