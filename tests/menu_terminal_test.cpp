@@ -141,7 +141,11 @@ TEST_CASE("a window that changes its size keeps the line") {
     ours.program.type(typed);
     REQUIRE(ours.program.shows_line(message_prompt + typed));
     for (const auto columns : {std::uint16_t{30}, std::uint16_t{90}, std::uint16_t{17}}) {
+        const auto before = ours.program.text().size();
         ours.program.resize(columns, 24);
+        CHECK(ours.program.wait_until_output([&] {  // it is drawn again
+            return ours.program.text().find("Enter your mess", before) != std::string::npos;
+        }));
         CHECK_EQ(support::one_shot(ours.address(), support::wire(sender(columns), "ping")),
                  support::ending::closed);
         const auto line = "127.0.0.1:" + std::to_string(columns) + " Raw ping";
