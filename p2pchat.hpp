@@ -675,6 +675,8 @@ inline handle accept(handle listener, sockaddr* from, length* from_size) noexcep
     return ::accept4(raw(listener), from, from_size, SOCK_CLOEXEC | SOCK_NONBLOCK);
 }
 
+inline int open_pipe(int (&ends)[2]) noexcept { return ::pipe2(ends, O_CLOEXEC | O_NONBLOCK); }
+
 #else  // macOS: two steps, between which a fork() in another thread may inherit
 
 inline handle prepared(int socket) noexcept {
@@ -687,6 +689,12 @@ inline handle open(int family, int type) noexcept { return prepared(::socket(fam
 
 inline handle accept(handle listener, sockaddr* from, length* from_size) noexcept {
     return prepared(::accept(raw(listener), from, from_size));
+}
+
+inline int open_pipe(int (&ends)[2]) noexcept {
+    const int result = ::pipe(ends);
+    if (result == 0) set_flags(ends[0]), set_flags(ends[1]);
+    return result;
 }
 
 #endif
@@ -739,9 +747,9 @@ inline int poll(poll_entry* entries, std::size_t count, int timeout) noexcept {
 /// A channel to wake a poller by: a pipe.
 inline std::error_code open_channel(handle& in, handle& out) noexcept {
     int ends[2];
-    if (::pipe(ends) != 0) return last_error();
-    in = set_flags(ends[0]);
-    out = set_flags(ends[1]);
+    if (open_pipe(ends) != 0) return last_error();
+    in = ends[0];
+    out = ends[1];
     return {};
 }
 
@@ -2093,8 +2101,10 @@ public:
     T* begin() noexcept { return items_.data() + head_; }
     T* end() noexcept { return items_.data() + items_.size(); }
 
-    void push(T item) {
+    /// Out of memory, `item` stays as it is.
+    void push(T&& item) {
         if (head_ > 64 && head_ * 2 > items_.size()) compact();
+        make_room(items_, 1);
         items_.push_back(std::move(item));
     }
     void pop() noexcept {
@@ -2233,13 +2243,14 @@ private:
 
     // Starting and stopping (any thread).
     std::error_code check_settings();
+    std::error_code set_up();
     std::error_code open_listener();
     std::error_code start_threads();
     void request_stop() noexcept;
     void join_threads() noexcept;
 
     // Posting (any thread).
-    bool reserve_lane(const endpoint& to, std::string_view text);
+    bool reserve_lane(const endpoint& to, std::string_view text, std::string& bytes);
     void leave_lane(const endpoint& to) noexcept;
     std::error_code send_one_shot(const endpoint& to, const std::string& bytes) noexcept;
     void look_after(const endpoint& to);
@@ -2415,8 +2426,10 @@ std::error_code node::impl::open_listener() {
     if (error && error != std::errc::address_in_use && error != std::errc::permission_denied)
         error = listener_.listen({"0.0.0.0", settings_.port});  // a machine without IPv6
     if (error) return error;
+    const std::uint16_t port = listener_.local().port();
+    if (port == 0) return std::make_error_code(std::errc::no_buffer_space);  // it does not say
     const std::lock_guard<std::mutex> lock(mutex_);
-    address_ = endpoint(address_.bytes(), listener_.local().port(), address_.scope());
+    address_ = endpoint(address_.bytes(), port, address_.scope());
     prefix_.clear();
     detail::append_endpoint(prefix_, address_, false);
     prefix_.append(1, ' ').append(settings_.team).append(1, ' ');
@@ -2432,16 +2445,26 @@ std::error_code node::impl::start() {
         if (running_) return make_error_code(errc::already_running);
     }
     join_threads();  // of a node that was stopped by one of its handlers
+    std::error_code error;
+    try {
+        error = set_up();
+    } catch (const std::bad_alloc&) {
+        error = std::make_error_code(std::errc::not_enough_memory);
+    }
+    if (error) {
+        listening_ = {};
+        listener_.close();
+    }
+    return error;
+}
+
+std::error_code node::impl::set_up() {
     auto error = check_settings();
     if (!error) error = open_listener();
     if (!error) error = poller_.open();
     if (!error) error = stopping_.open();
     if (!error) error = poller_.watch(listener_, listening_, true, false);
     if (!error) error = start_threads();
-    if (error) {
-        listening_ = {};
-        listener_.close();
-    }
     return error;
 }
 
@@ -2450,21 +2473,25 @@ std::error_code node::impl::start_threads() {
     inbox_.reopen();
     drain_end_ = 0;
     stopping_.drain();
-    {
-        const std::lock_guard<std::mutex> lock(mutex_);
-        running_ = true;
-        now_ = time_ = clock::now();
-    }
+    std::error_code error;
     try {
         handlers_ = std::thread([this] { run_handlers(); });
+        {
+            const std::lock_guard<std::mutex> lock(mutex_);
+            running_ = true;
+            now_ = time_ = clock::now();
+        }
         io_ = std::thread([this] { run_io(); });
         return {};
     } catch (const std::system_error& failure) {
-        request_stop();
-        inbox_.close();
-        join_threads();
-        return failure.code();
+        error = failure.code();
+    } catch (const std::bad_alloc&) {
+        error = std::make_error_code(std::errc::not_enough_memory);
     }
+    request_stop();
+    shut_down();  // what was posted meanwhile is reported
+    join_threads();
+    return error;
 }
 
 void node::impl::request_stop() noexcept {
@@ -2651,9 +2678,9 @@ inline pending direct(node::completion done) {
 }  // namespace detail
 
 std::error_code node::impl::send(const endpoint& to, std::string_view text, bool opens_link) {
-    if (!opens_link && reserve_lane(to, text)) {
-        const auto error = detail::not_taken_if_closed(
-            send_one_shot(to, prefix_ + std::string(detail::trimmed(text))));
+    std::string bytes;
+    if (!opens_link && reserve_lane(to, text, bytes)) {
+        const auto error = detail::not_taken_if_closed(send_one_shot(to, bytes));
         leave_lane(to);
         if (!detail::out_of_descriptors(error)) {
             ++(error ? undelivered_ : delivered_);
@@ -2678,14 +2705,17 @@ std::error_code node::impl::send(const endpoint& to, std::string_view text, bool
 }
 
 /// Whether a message may go one-shot from the calling thread, without troubling io: a short one to
-/// a peer to which nothing else is under way. It is then the caller's turn, until leave_lane().
-bool node::impl::reserve_lane(const endpoint& to, std::string_view text) {
+/// a peer to which nothing else is under way. It is then the caller's turn, until leave_lane();
+/// `bytes` is what to send.
+bool node::impl::reserve_lane(const endpoint& to, std::string_view text, std::string& bytes) {
     text = detail::trimmed(text);
     if (!to || !detail::is_sendable(text)) return false;
     const std::lock_guard<std::mutex> lock(mutex_);
     const std::size_t size = prefix_.size() + text.size();
     if (!running_ || size > detail::one_segment || size > settings_.max_message_bytes) return false;
     if (lanes_.count(to) != 0) return false;
+    bytes.reserve(size);
+    bytes.append(prefix_).append(text);
     lanes_[to].active = &callers_turn_;
     ++callers_;
     return true;
@@ -2710,9 +2740,13 @@ std::error_code node::impl::send_one_shot(const endpoint& to, const std::string&
     error = socket.send(bytes, sent, {});  // connected already where that is this machine
     if (error == std::errc::operation_would_block || error == std::errc::not_connected) {
         const auto end = clock::now() + settings_.connect_timeout;
-        if ((error = detail::wait_ready(handle, true, end, stopping))) return error;
-        if ((error = socket.finish_connect())) return error;
-        error = socket.send(bytes, sent, {});
+        do {
+            if ((error = detail::wait_ready(handle, true, end, stopping))) break;
+            if (sent == 0 && (error = socket.finish_connect())) return error;
+            std::size_t more = 0;
+            error = socket.send(std::string_view(bytes).substr(sent), more, {});
+            sent += more;
+        } while (error == std::errc::operation_would_block);
     }
     if (sent == 0) return error;
     if (!error) error = socket.shutdown_send();
@@ -2919,8 +2953,12 @@ void node::impl::on_room() {
 void node::impl::shut_down() noexcept {
     const auto why = make_error_code(errc::stopped);
     static_cast<void>(poller_.watch(listener_, listening_, false, false));
+    listening_ = {};
     listener_.close();
-    for (auto next = links_.begin(); next != links_.end();) flush(*next++);
+    for (auto next = links_.begin(); next != links_.end();) {
+        connection& c = *next++;
+        guarded(c, [&] { flush(c); });
+    }
     {
         const std::lock_guard<std::mutex> lock(mutex_);
         for (auto* list : {&outgoing_, &links_})
@@ -2932,6 +2970,8 @@ void node::impl::shut_down() noexcept {
         ready_lanes_.clear();
         dirty_.clear();
     }
+    lanes_now_.clear();
+    dirty_now_.clear();
     for (auto* list : {&incoming_, &outgoing_})
         for (auto& c : *list) c.socket.reset();
     for (auto* list : {&incoming_, &outgoing_, &links_, &dead_}) list->clear();
@@ -3228,12 +3268,13 @@ node::impl::connection* node::impl::next_of_lane(const endpoint& to) {
 void node::impl::queue_waiting(lane& way) {
     while (way.link && !way.waiting.empty()) {
         auto& next = way.waiting.front();
-        way.waiting_bytes -= next.outcome.size;
+        const std::size_t size = next.outcome.size;
         if (next.opens_link)
             report(next.outcome, {});
         else
             queue_on_link(*way.link, std::string_view(next.bytes).substr(prefix_.size()),
                           next.outcome);
+        way.waiting_bytes -= size;  // now that nothing fails any more
         way.waiting.pop_front();
     }
 }
@@ -3316,9 +3357,10 @@ void node::impl::postpone(connection& c) {
     {
         const std::lock_guard<std::mutex> lock(mutex_);
         lane& way = lanes_[c.remote];
-        way.waiting.push_front({std::move(c.writing), std::move(c.in_flight.front()), c.opens_link});
-        way.active = nullptr;
         crowded_out_.push_back(c.remote);
+        way.waiting.emplace_front();
+        way.waiting.front() = {std::move(c.writing), std::move(c.in_flight.front()), c.opens_link};
+        way.active = nullptr;
     }
     retire(c, true);
 }
