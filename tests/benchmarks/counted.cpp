@@ -31,10 +31,11 @@ using namespace bench;
 
 constexpr std::uint64_t messages = 20000;
 
-/// Allocations of the whole program for each of `messages` calls, once some have gone before.
+/// Allocations of the whole program for each of `messages` calls, once as many have gone before:
+/// buffers that follow the load have grown by then.
 template <typename F>
 double allocations_each(F&& send) {
-    for (std::uint64_t i = 0; i < messages / 10; ++i) send(i == messages / 10 - 1);
+    for (std::uint64_t i = 0; i < messages; ++i) send(i == messages - 1);
     const auto before = allocations.load();
     for (std::uint64_t i = 0; i < messages; ++i) send(i == messages - 1);
     return static_cast<double>(allocations - before) / static_cast<double>(messages);
