@@ -43,7 +43,7 @@ def text(x, y, words, anchor="middle", size=11, turn=""):
 def short(value):
     for limit, suffix in ((1e6, "M"), (1e3, "k")):
         if value >= limit:
-            return f"{value / limit:g}{suffix}"
+            return f"{value / limit:.3g}{suffix}"
     return f"{value:g}"
 
 
