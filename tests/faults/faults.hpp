@@ -1,0 +1,77 @@
+// Faults on order: every call that the library makes to the system can be made to fail. The linker
+// hands those calls over to the wrappers in faults.cpp (--wrap); there one plan at a time says
+// which of them fails, how, and when. Linux.
+//
+// SPDX-License-Identifier: MIT
+
+#ifndef P2PCHAT_TESTS_FAULTS_HPP
+#define P2PCHAT_TESTS_FAULTS_HPP
+
+#include <cstddef>
+#include <vector>
+
+namespace faults {
+
+/// The system's calls, memory and threads among them.
+enum class call {
+    socket,
+    bind,
+    listen,
+    accept,
+    connect,
+    send,
+    recv,
+    shutdown,
+    close,
+    getsockopt,
+    setsockopt,
+    getsockname,
+    getpeername,
+    poll,
+    epoll_create,
+    epoll_ctl,
+    epoll_wait,
+    pipe,
+    read,
+    write,
+    ioctl,
+    getaddrinfo,
+    memory,
+    thread,
+};
+
+/// One way in which a call fails: an errno, or `short_count`.
+struct way {
+    call which;
+    int error;
+    const char* name;
+};
+
+inline constexpr int short_count = -1;  // one byte is sent or received, the rest is not
+inline constexpr int short_stop = -2;   // and the next call says EAGAIN
+
+/// Each call with each error that its manual page lists and that can come about.
+const std::vector<way>& all_ways();
+
+/// From now on the calls number `first` to `first + count - 1` of this kind fail in this way.
+void arm(const way& how, int first, int count) noexcept;
+void disarm() noexcept;
+void resume() noexcept;  ///< goes on where disarm() stopped
+bool armed() noexcept;
+int struck() noexcept;  ///< how many calls have failed since arm()
+
+/// While one lives, its thread's calls are the test's own and do not fail.
+class truce {
+public:
+    truce() noexcept;
+    truce(const truce&) = delete;
+    truce& operator=(const truce&) = delete;
+    ~truce();
+};
+
+/// Memory that is allocated and not freed, in blocks.
+long blocks() noexcept;
+
+}  // namespace faults
+
+#endif  // P2PCHAT_TESTS_FAULTS_HPP

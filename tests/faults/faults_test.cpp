@@ -1,0 +1,335 @@
+// Two nodes talk while the system fails them, at every point in turn: each call of each kind, with
+// each error. Nothing crashes, hangs or leaks, no report is lost, nothing comes twice, and when the
+// system is well again so are the nodes. Linux.
+//
+// SPDX-License-Identifier: MIT
+
+#include "../support.hpp"
+#include "faults.hpp"
+
+#include <dirent.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <csignal>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+
+namespace {
+
+using namespace support;
+using p2pchat::endpoint;
+using p2pchat::node;
+
+/// What is to become of a message, and what did. None of it allocates: that could fail.
+struct entry {
+    std::atomic<bool> owed{false};  // a post that was accepted
+    std::atomic<int> outcomes{0};
+    std::atomic<bool> delivered{false};
+    std::atomic<int> arrived{0};
+};
+
+class ledger {
+public:
+    static constexpr std::size_t capacity = 100;
+
+    entry& next() { return entries_[count_++]; }
+    std::size_t number_of(const entry& e) const { return static_cast<std::size_t>(&e - entries_); }
+
+    /// A text says its number, and then nothing of interest.
+    void arrived(std::string_view text) {
+        const bool ours = text.size() > 2 && text[0] == 'm';
+        if (ours) ++entries_[(text[1] - '0') * 10 + (text[2] - '0')].arrived;
+    }
+
+    /// What is wrong; nullptr if nothing is (yet).
+    const char* problem() const {
+        for (std::size_t i = 0; i < count_; ++i)
+            if (const char* text = problem_of(entries_[i])) return text;
+        return nullptr;
+    }
+
+    bool all_delivered() const {
+        return std::all_of(entries_, entries_ + count_,
+                           [](const entry& e) { return e.delivered.load(); });
+    }
+
+private:
+    static const char* problem_of(const entry& e) {
+        if (e.outcomes > (e.owed ? 1 : 0)) return "a post has more than one outcome";
+        if (e.arrived > 1) return "a message came twice";
+        if (e.owed && e.outcomes == 0) return "a post has no outcome";
+        if (e.delivered && e.arrived == 0)
+            return "a message was reported delivered, and never came";
+        return nullptr;
+    }
+
+    entry entries_[capacity];
+    std::size_t count_ = 0;
+};
+
+/// The text of message `number`; a long one goes by the io thread and in several segments.
+std::string_view text_of(std::size_t number, bool is_long) {
+    static const auto texts = [] {
+        std::vector<std::string> result;
+        for (std::size_t i = 0; i < ledger::capacity; ++i) {
+            result.push_back("m" + std::to_string(i / 10) + std::to_string(i % 10));
+            result.back().append(3000, '.');
+        }
+        return result;
+    }();
+    return std::string_view(texts[number]).substr(0, is_long ? 3003 : 3);
+}
+
+p2pchat::config settings() { return local("Fault"); }
+
+/// Two nodes and what they say to each other.
+class conversation {
+public:
+    conversation() : a_(made()), b_(made()) {}
+
+    /// False if a node cannot be brought to start.
+    bool start() { return start(*a_) && start(*b_); }
+
+    void talk() {
+        send(*a_, *b_, false);
+        send(*a_, *b_, true);
+        look_around();
+        for (const bool is_long : {false, true, false}) {
+            post(*a_, *b_, is_long);
+            post(*b_, *a_, is_long);
+        }
+        connect();
+        for (const bool is_long : {true, false, true}) {
+            post(*a_, *b_, is_long);
+            post(*b_, *a_, is_long);
+        }
+        send(*a_, *b_, false);
+        send(*b_, *a_, true);
+        leave();
+        send(*b_, *a_, false);
+    }
+
+    /// Stops with some messages under way.
+    void stop() {
+        connect();
+        for (const bool is_long : {true, false}) {
+            post(*a_, *b_, is_long);
+            post(*b_, *a_, is_long);
+        }
+        a_->stop();
+        b_->stop();
+    }
+
+    /// Whether all goes well, at least after what the faults left behind is cleared away.
+    bool works_again() {
+        return gets_through(*a_, *b_, "one") &&
+               gets_through(*b_, *a_, text_of(0, true).substr(3)) &&
+               wait_until([&] { return !a_->connect(b_->address()).error; }) &&
+               gets_through(*a_, *b_, "two") && gets_through(*b_, *a_, "three");
+    }
+
+    /// What is wrong; nullptr if nothing is.
+    const char* problem() {
+        wait_until([this] { return !ledger_.problem(); }, 10s);
+        return ledger_.problem();
+    }
+
+    bool all_delivered() const { return ledger_.all_delivered(); }
+
+private:
+    std::unique_ptr<node> made() {
+        for (;;) {
+            try {
+                auto result = std::make_unique<node>(settings());
+                result->on_message([this](const p2pchat::message& m) {
+                    const faults::truce ours;
+                    ledger_.arrived(m.text);
+                });
+                result->on_peer_joined([](const p2pchat::peer&) {});
+                result->on_peer_left([](const p2pchat::peer&, p2pchat::departure) {});
+                result->on_rejected([](const endpoint&, std::error_code) {});
+                return result;
+            } catch (const std::bad_alloc&) {
+            }
+        }
+    }
+
+    static bool start(node& which) {
+        for (int tries = 0; tries < 20; ++tries) {
+            std::error_code error = std::make_error_code(std::errc::not_enough_memory);
+            attempt([&] { error = which.start(); });
+            if (!error) return true;
+        }
+        return false;
+    }
+
+    /// Nothing but std::bad_alloc is thrown.
+    template <class Work>
+    static void attempt(Work work) {
+        try {
+            work();
+        } catch (const std::bad_alloc&) {
+        }
+    }
+
+    void send(node& from, node& to, bool is_long) {
+        entry& e = ledger_.next();
+        const auto text = text_of(ledger_.number_of(e), is_long);
+        attempt([&] { e.delivered = !from.send(to.address(), text); });
+    }
+
+    void post(node& from, node& to, bool is_long) {
+        entry& e = ledger_.next();
+        const auto text = text_of(ledger_.number_of(e), is_long);
+        e.owed = true;
+        std::error_code refused = std::make_error_code(std::errc::not_enough_memory);
+        attempt([&] {
+            refused = from.post(to.address(), text, [&e](std::error_code error) {
+                e.delivered = !error;
+                ++e.outcomes;
+            });
+        });
+        if (refused) e.owed = false;
+    }
+
+    void connect() {
+        attempt([this] { static_cast<void>(a_->connect(b_->address())); });
+    }
+    void leave() {
+        attempt([this] { static_cast<void>(a_->leave(b_->address())); });
+    }
+
+    void look_around() {
+        attempt([] { static_cast<void>(p2pchat::detect_address()); });
+        attempt([] {
+            endpoint found;
+            static_cast<void>(resolve("localhost", 1, found));
+        });
+        attempt([this] { static_cast<void>(a_->peers()); });
+    }
+
+    static bool gets_through(node& from, node& to, std::string_view text) {
+        return wait_until([&] { return !from.send(to.address(), text); });
+    }
+
+    ledger ledger_;  // outlives the nodes
+    std::unique_ptr<node> a_, b_;
+};
+
+/// Failures that are none: a call that is to be made again, or that does a part of its work.
+bool is_harmless(const faults::way& how) {
+    if (how.which == faults::call::close) return true;
+    if (how.which == faults::call::accept && how.error == ECONNABORTED) return true;
+    if (how.which == faults::call::connect) return how.error == EINTR || how.error == EINPROGRESS;
+    if (how.which == faults::call::thread) return false;
+    return how.error == EINTR || how.error == EAGAIN || how.error < 0;
+}
+
+/// The talk, under faults from its first call to its last; what is wrong, or nullptr.
+const char* talk_through(bool harmless) {
+    conversation two;
+    if (!two.start()) return "a node does not start";
+    two.talk();
+    faults::disarm();
+    if (const char* text = two.problem()) return text;
+    if (harmless && !two.all_delivered()) return "a message is lost though nothing broke";
+    if (!two.works_again()) return "the next conversation does not work";
+    faults::resume();
+    two.stop();
+    faults::disarm();
+    if (const char* text = two.problem()) return text;
+    if (!two.start()) return "a node does not start again";
+    return two.works_again() ? nullptr : "the conversation after that does not work";
+}
+
+int open_descriptors() {
+    int count = 0;
+    DIR* const directory = opendir("/proc/self/fd");
+    while (directory && readdir(directory)) ++count;
+    if (directory) closedir(directory);
+    return count;
+}
+
+char under_way[100];  // the point, for when it hangs
+
+void on_alarm(int) {
+    static_cast<void>(!::write(2, "hangs: ", 7));
+    static_cast<void>(!::write(2, under_way, std::strlen(under_way)));
+    static_cast<void>(!::write(2, "\n", 1));
+    std::abort();
+}
+
+/// What is wrong with one point, and whether anything failed there at all.
+struct finding {
+    const char* problem;
+    bool hit;
+};
+
+finding try_point(const faults::way& how, int first, int count) {
+    std::snprintf(under_way, sizeof under_way, "%s, call %d, %d times", how.name, first, count);
+    const long blocks = faults::blocks();
+    const int descriptors = open_descriptors();
+    alarm(120);
+    faults::arm(how, first, count);
+    const char* problem = talk_through(is_harmless(how));
+    faults::disarm();
+    alarm(0);
+    if (!problem && faults::blocks() != blocks) problem = "memory leaks";
+    if (!problem && open_descriptors() != descriptors) problem = "a descriptor leaks";
+    return {problem, faults::struck() > 0};
+}
+
+/// All points of one way; returns how many there were.
+int try_way(const faults::way& how, int count) {
+    for (int first = 1;; ++first) {
+        const auto found = try_point(how, first, count);
+        CHECK_MESSAGE(!found.problem, under_way, ": ", found.problem);
+        if (!found.hit) return first - 1;
+    }
+}
+
+/// Whether this test program is to try it: P2PCHAT_FAULTS names one way, or none for all.
+bool is_wanted(const faults::way& how) {
+    const char* const only = std::getenv("P2PCHAT_FAULTS");
+    return !only || std::strncmp(how.name, only, std::strlen(only)) == 0;
+}
+
+int try_all(int count) {
+    std::signal(SIGALRM, on_alarm);
+    talk_through(true);  // what is made once in a process is made
+    int points = 0;
+    for (const auto& how : faults::all_ways()) {
+        if (!is_wanted(how)) continue;
+        // Accepting pauses for 100 ms after each of them: one stands for all.
+        if (count > 1 && how.which == faults::call::accept && how.error != EMFILE) continue;
+        const int here = try_way(how, count);
+        if (std::getenv("P2PCHAT_FAULTS_LIST")) std::printf("%-28s %4d\n", how.name, here);
+        points += here;
+    }
+    return points;
+}
+
+}  // namespace
+
+TEST_CASE("whatever call fails, once, nothing is lost and the nodes go on") {
+    const int points = try_all(1);
+    MESSAGE(points << " points");
+    CHECK(points > 0);
+}
+
+TEST_CASE("whatever call fails, and the two after it, nothing is lost and the nodes go on") {
+    const int points = try_all(3);
+    MESSAGE(points << " points");
+    CHECK(points > 0);
+}
+
+TEST_CASE("a machine without a route has the address of an interface") {
+    faults::arm({faults::call::connect, ENETUNREACH, "connect"}, 1, 2);
+    const auto found = p2pchat::detect_address();
+    CHECK(faults::struck() == 2);
+    faults::disarm();
+    CHECK(endpoint(found.bytes(), 1, 0));  // of the loopback interface, if there is no other
+    CHECK(found.port() == 0);
+}
