@@ -40,7 +40,9 @@ const endpoint claimed("127.0.0.1", 5000);
 /// The node still takes a message, and knows nobody but who sent it.
 void check_serves(recording_node& a) {
     const auto before = a.seen().count_text("still there?");
-    CHECK(one_shot(a.address(), wire({"127.0.0.1", 4999}, "still there?")) == ending::closed);
+    const std::string text = wire({"127.0.0.1", 4999}, "still there?");
+    // A machine under load may be slower than an impatient node lets it: then once more.
+    CHECK(wait_until([&] { return one_shot(a.address(), text) == ending::closed; }));
     CHECK(a.wait([&](const record& r) { return r.count_text("still there?") > before; }));
     const auto peers = a->peers();
     REQUIRE(peers.size() == 1);
@@ -63,7 +65,7 @@ void check_refused(std::string_view bytes, std::error_code why) {
 
 config impatient() {
     config settings = local();
-    settings.first_message_timeout = 200ms;
+    settings.first_message_timeout = 300ms;
     settings.quiet_period = 50ms;
     return settings;
 }
@@ -247,7 +249,9 @@ TEST_CASE("a message without an end of stream is taken after the quiet period") 
 }
 
 TEST_CASE("by default the quiet period is two seconds") {
-    recording_node a;
+    config settings = local();
+    settings.quiet_period = config().quiet_period;
+    recording_node a(settings);
     raw_peer open(a.address());
     const auto before = std::chrono::steady_clock::now();
     open.send(wire(claimed, "no end"));

@@ -192,11 +192,11 @@ TEST_CASE("lines keep their bytes, and lose white space at their ends") {
 
 TEST_CASE("an idle link stays, whatever the time-outs of one-shots") {
     config settings = local();
-    settings.first_message_timeout = settings.quiet_period = settings.handshake_timeout = 20ms;
-    settings.delivery_timeout = 20ms;
+    settings.first_message_timeout = settings.quiet_period = 300ms;
+    settings.handshake_timeout = settings.delivery_timeout = 20ms;
     recording_node a(settings);
     typed_link link(a);
-    std::this_thread::sleep_for(200ms);  // the time to do wrong
+    std::this_thread::sleep_for(500ms);  // the time to do wrong
     CHECK(is_linked(a, link.address()));
     CHECK(link.send("still here"));
     CHECK(a.wait_text("still here"));
@@ -468,7 +468,6 @@ TEST_CASE("a peer that resets the CONNECT did not take it") {
 TEST_CASE("a peer that says nothing to the CONNECT times out after handshake_timeout") {
     config settings = local();
     settings.handshake_timeout = 100ms;
-    settings.delivery_timeout = patience;
     recording_node a(settings);
     raw_listener listener;
     auto connecting =
@@ -635,7 +634,6 @@ TEST_CASE("a slow handler slows a link's sender, and nothing is lost or dead-loc
     support::gate gate;
     config settings = local();
     settings.max_received_bytes = 32 * 1024;
-    settings.delivery_timeout = patience;
     recording_node b(settings, [&](recording_node&, const message& m) {
         if (m.text != "CONNECT") gate.wait();
     });
@@ -660,7 +658,6 @@ TEST_CASE("over max_queued_bytes a post on a link is refused, or waits") {
     outcomes results;
     config settings = local();
     settings.max_queued_bytes = 10000;
-    settings.delivery_timeout = patience;
     recording_node a(settings);
     typed_link link(a);
     const std::string text(1000, 'x');

@@ -133,6 +133,17 @@ TEST_CASE("a node listens on the port it was given") {
     CHECK(second.address().port() == settings.port);
 }
 
+TEST_CASE("the bounds are by default what is promised") {
+    const config settings;
+    CHECK(settings.max_message_bytes == 64 * 1024);
+    CHECK(settings.max_connections == 1024);
+    CHECK(settings.max_peers == 4096);
+    CHECK(settings.connect_timeout == 5s);
+    CHECK(settings.delivery_timeout == 5s);
+    CHECK(settings.first_message_timeout == 10s);
+    CHECK(settings.quiet_period == 2s);
+}
+
 TEST_CASE("a message arrives as it was sent") {
     recording_node a(local("Team_BTC")), b(local("ETH"));
     CHECK_FALSE(a->send(b.address(), "Hi  there"));
@@ -550,7 +561,6 @@ TEST_CASE("over max_queued_bytes a post is refused at once") {
 TEST_CASE("over max_queued_bytes a post waits for room if asked to") {
     config settings = local();
     settings.max_queued_bytes = 3000;
-    settings.delivery_timeout = patience;
     recording_node a(settings);
     raw_listener slow;
     const std::string text(1000, 'x');
@@ -569,7 +579,6 @@ TEST_CASE("over max_queued_bytes a post waits for room if asked to") {
 TEST_CASE("a post that waits for room does so for delivery_timeout at most") {
     config settings = local();
     settings.max_queued_bytes = 1500;
-    settings.connect_timeout = patience;
     settings.delivery_timeout = 200ms;
     recording_node a(settings);
     raw_listener listener;
@@ -590,9 +599,7 @@ TEST_CASE("a handler that is slow slows its senders, and nothing is lost") {
     config settings = local();
     settings.max_received_bytes = 32 * 1024;
     recording_node b(settings, [&](recording_node&, const message&) { gate.wait(); });
-    config sending = local();
-    sending.delivery_timeout = patience;
-    recording_node a(sending);
+    recording_node a;
     constexpr std::size_t count = 20;
     for (std::size_t i = 0; i < count; ++i)
         REQUIRE_FALSE(results.post(*a, b.address(), std::to_string(i) + std::string(10000, 'x')));
@@ -790,7 +797,6 @@ TEST_CASE("stopping ends a post that waits for room") {
 TEST_CASE("stopping hands over what was confirmed") {
     support::gate gate;
     config settings = local();
-    settings.drain_timeout = patience;
     recording_node b(settings, [&](recording_node&, const message&) { gate.wait(); });
     recording_node a;
     for (int i = 0; i < 5; ++i) CHECK_FALSE(a->send(b.address(), std::to_string(i)));

@@ -122,7 +122,7 @@ public:
 private:
     static p2pchat::config settings() {
         auto result = support::local();
-        result.drain_timeout = support::patience;  // nothing confirmed is dropped
+        result.connect_timeout = result.handshake_timeout = result.delivery_timeout = 10s;
         return result;
     }
 

@@ -62,11 +62,14 @@ private:
     bool open_ = false;
 };
 
-/// A node's settings for a test: a free port, known by the loopback address.
+/// A node's settings for a test: a free port, known by the loopback address, and no time-out that a
+/// slow machine could meet. A test of a time-out sets it.
 inline p2pchat::config local(std::string team = "BTC") {
     p2pchat::config settings;
     settings.team = std::move(team);
     settings.address = "127.0.0.1";
+    settings.connect_timeout = settings.handshake_timeout = settings.delivery_timeout = patience;
+    settings.first_message_timeout = settings.quiet_period = settings.drain_timeout = patience;
     return settings;
 }
 
