@@ -38,12 +38,13 @@ public:
     int run() {
         if (const auto ended = begin()) return *ended;
         while (!screen_.leaving()) {
-            screen_.print(style_.quiet("**** Menu ****\n"
-                                       "1. Send message\n"
-                                       "2. Query active peers\n"
-                                       "3. Connect to active peers\n"
-                                       "4. Send mandatory message to default peers\n"
-                                       "0. Quit"));
+            screen_.print(
+                style_.quiet("**** Menu ****\n"
+                             "1. Send message\n"
+                             "2. Query active peers\n"
+                             "3. Connect to active peers\n"
+                             "4. Send mandatory message to default peers\n"
+                             "0. Quit"));
             const auto choice = screen_.ask("Enter choice: ");
             if (!choice || !choose(menu::trimmed(*choice))) break;
         }
@@ -303,8 +304,9 @@ private:
             line.resize(16, ' ');
             screen_.print(line + std::string(help));
         }
-        screen_.print("A recipient is an IP, IP:PORT, a host's name, a number from the list of peers\n"
-                      "or Enter for the last one. 0 goes back to the menu.");
+        screen_.print(
+            "A recipient is an IP, IP:PORT, a host's name, a number from the list of peers\n"
+            "or Enter for the last one. 0 goes back to the menu.");
     }
 
     void list(const std::vector<p2pchat::peer>& peers) {

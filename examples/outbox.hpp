@@ -124,9 +124,9 @@ private:
 
     void report_success(const letter& what, const std::string& to, const std::string& text) {
         if (screen_.live())
-            screen_.print(style_.good("✓ ") +
-                          style_.quiet(what.sent.empty() ? "Delivered to " + to + ": " + text
-                                                         : what.sent + to));
+            screen_.print(style_.good("✓ ") + style_.quiet(what.sent.empty()
+                                                               ? "Delivered to " + to + ": " + text
+                                                               : what.sent + to));
         else if (!what.sent.empty())
             screen_.print(what.sent + to);
     }
@@ -140,8 +140,8 @@ private:
 
     void report_connection(const std::string& to, const p2pchat::connect_result& result) {
         if (result.error)
-            return screen_.print(style_.bad(
-                failure("Could not connect to " + to + ": " + result.error.message())));
+            return screen_.print(
+                style_.bad(failure("Could not connect to " + to + ": " + result.error.message())));
         const char* means = result.linked ? " by a link: you are told when it ends"
                                           : " without a link: the program there knows none";
         screen_.print(screen_.live()

@@ -174,7 +174,7 @@ private:
     const bool is_terminal_ = isatty(STDIN_FILENO) != 0 && isatty(STDOUT_FILENO) != 0;
     const bool live_ = is_terminal_ && !is_dumb();
     signals signals_;
-    std::unique_ptr<line_editor> editor_;             // where lines can be edited
+    std::unique_ptr<line_editor> editor_;           // where lines can be edited
     std::unique_lock<std::mutex>* lock_ = nullptr;  // of the screen, while a line is read
     std::string prompt_;
     std::string typed_;  // and not yet asked for

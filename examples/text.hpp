@@ -39,8 +39,10 @@ inline std::optional<std::size_t> number(std::string_view text, std::size_t low,
 /// Decodes the UTF-8 character that `bytes` begins with; returns its length, 0 if there is none
 /// (cut short, too long a form, a surrogate, beyond Unicode).
 inline std::size_t decode(std::string_view bytes, char32_t& character) {
-    static constexpr struct { unsigned char mask, lead; char32_t least; } forms[] = {
-        {0x80, 0x00, 0}, {0xe0, 0xc0, 0x80}, {0xf0, 0xe0, 0x800}, {0xf8, 0xf0, 0x10000}};
+    static constexpr struct {
+        unsigned char mask, lead;
+        char32_t least;
+    } forms[] = {{0x80, 0x00, 0}, {0xe0, 0xc0, 0x80}, {0xf0, 0xe0, 0x800}, {0xf8, 0xf0, 0x10000}};
     if (bytes.empty()) return 0;
     const auto lead = static_cast<unsigned char>(bytes[0]);
     const auto form = std::find_if(std::begin(forms), std::end(forms),

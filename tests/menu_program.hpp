@@ -81,12 +81,15 @@ public:
         const int side = open(ptsname(input_), O_RDWR | O_NOCTTY);
         REQUIRE(side >= 0);
         resize(kind.columns, kind.rows);
-        start(arguments, kind.type, [&] {
-            setsid();
-            ioctl(side, TIOCSCTTY, 0);
-            for (const int stream : {0, 1, 2}) dup2(side, stream);
-            if (side > 2) close(side);
-        }, environment);
+        start(
+            arguments, kind.type,
+            [&] {
+                setsid();
+                ioctl(side, TIOCSCTTY, 0);
+                for (const int stream : {0, 1, 2}) dup2(side, stream);
+                if (side > 2) close(side);
+            },
+            environment);
         close(side);
     }
 
