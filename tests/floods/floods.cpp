@@ -72,7 +72,7 @@ int be_the_node(milliseconds handler_time) {
     });
     node.on_rejected([](const endpoint&, std::error_code) {});
     if (auto error = node.start()) fail("the node: " + error.message());
-    std::cout << node.address() << std::endl;
+    std::cout << node.address() << '\n' << std::flush;
     std::cin.get();
     return 0;
 }
