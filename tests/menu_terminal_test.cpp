@@ -8,6 +8,7 @@
 #include <doctest/doctest.h>
 
 #include <cstdio>
+#include <filesystem>
 #include <fstream>
 #include <sstream>
 
@@ -53,17 +54,15 @@ bool contains(const std::string& text, std::string_view part) {
     return text.find(part) != std::string::npos;
 }
 
-/// A file of its own, gone with the test.
+/// The name of a file of its own, gone with the test.
 struct temporary_file {
-    std::string name;
+    std::string name = (std::filesystem::temp_directory_path() /
+                        ("p2pchat-log-" + std::to_string(getpid()) + "-" + support::free_port()))
+                           .string();
 
-    temporary_file() {
-        char pattern[] = "/tmp/p2pchat-test-XXXXXX";
-        const int file = mkstemp(pattern);
-        REQUIRE(file >= 0);
-        close(file);
-        name = pattern;
-    }
+    temporary_file() = default;
+    temporary_file(const temporary_file&) = delete;
+    temporary_file& operator=(const temporary_file&) = delete;
     ~temporary_file() { std::remove(name.c_str()); }
 
     std::string text() const {
