@@ -487,8 +487,6 @@ using handle = tcp_socket::native_handle_type;
 using native = SOCKET;
 using poll_entry = WSAPOLLFD;
 using length = int;
-using size = int;
-inline constexpr int send_flags = 0;
 
 inline native raw(handle socket) noexcept { return static_cast<native>(socket); }
 
@@ -552,6 +550,33 @@ inline handle open(int family, int type) noexcept {
 
 inline handle accept(handle listener, sockaddr* from, length* from_size) noexcept {
     return prepared(::accept(raw(listener), from, from_size));
+}
+
+/// Where a connection did not come about, send() may call it reset (under Wine): the socket knows.
+inline int send(handle socket, const char* data, std::size_t size) noexcept {
+    const int count = ::send(raw(socket), data, static_cast<int>(size), 0);
+    if (count >= 0 || WSAGetLastError() != WSAECONNRESET) return count;
+    int why = 0;
+    length size_of_why = sizeof why;
+    ::getsockopt(raw(socket), SOL_SOCKET, SO_ERROR, reinterpret_cast<char*>(&why), &size_of_why);
+    WSASetLastError(why != 0 ? why : WSAECONNRESET);
+    return count;
+}
+
+/// A reset may look like the end of the stream (under Wine), but to WSAPoll.
+inline int receive(handle socket, char* buffer, std::size_t size) noexcept {
+    const int count = ::recv(raw(socket), buffer, static_cast<int>(size), 0);
+    if (count != 0) return count;
+    WSAPOLLFD end{raw(socket), POLLIN, 0};
+    if (::WSAPoll(&end, 1, 0) != 1 || (end.revents & POLLERR) == 0) return 0;
+    WSASetLastError(WSAECONNRESET);
+    return -1;
+}
+
+/// Why bind() or listen() failed: a port that another has for itself is in use.
+inline std::error_code listen_error() noexcept {
+    const int code = WSAGetLastError();
+    return error_of(code == WSAEACCES ? WSAEADDRINUSE : code);
 }
 
 /// SO_REUSEADDR would let two programs share a port here; this forbids it, to others too.
@@ -637,7 +662,6 @@ using handle = tcp_socket::native_handle_type;
 using native = int;
 using poll_entry = pollfd;
 using length = socklen_t;
-using size = std::size_t;
 #if defined(MSG_NOSIGNAL)
 inline constexpr int send_flags = MSG_NOSIGNAL;
 #else
@@ -698,6 +722,16 @@ inline int open_pipe(int (&ends)[2]) noexcept {
 }
 
 #endif
+
+inline ssize_t send(handle socket, const char* data, std::size_t size) noexcept {
+    return ::send(raw(socket), data, size, send_flags);
+}
+
+inline ssize_t receive(handle socket, char* buffer, std::size_t size) noexcept {
+    return ::recv(raw(socket), buffer, size, 0);
+}
+
+inline std::error_code listen_error() noexcept { return last_error(); }
 
 /// Lets a port be taken again at once after its last user ended.
 inline void own_port(handle socket) noexcept {
@@ -1418,7 +1452,7 @@ std::error_code tcp_socket::listen(const endpoint& local) {
     if (::bind(os::raw(handle_), address.get(), address.size) == 0 &&
         ::listen(os::raw(handle_), SOMAXCONN) == 0)
         return {};
-    const auto error = os::last_error();
+    const auto error = os::listen_error();
     close();
     return error;
 }
@@ -1480,8 +1514,7 @@ std::error_code tcp_socket::send(std::string_view data, std::size_t& sent,
     return until_ready(handle_, true, timeout, [&]() -> std::error_code {
         while (sent < data.size()) {
             const auto left = (std::min<std::size_t>)(data.size() - sent, 1u << 30);
-            const auto count = ::send(os::raw(handle_), data.data() + sent,
-                                      static_cast<os::size>(left), os::send_flags);
+            const auto count = os::send(handle_, data.data() + sent, left);
             if (count < 0) return os::last_error();
             sent += static_cast<std::size_t>(count);
         }
@@ -1494,7 +1527,7 @@ std::error_code tcp_socket::receive(char* buffer, std::size_t size, std::size_t&
     using namespace detail;
     received = 0;
     return until_ready(handle_, false, timeout, [&]() -> std::error_code {
-        const auto count = ::recv(os::raw(handle_), buffer, static_cast<os::size>(size), 0);
+        const auto count = os::receive(handle_, buffer, size);
         if (count < 0) return os::last_error();
         received = static_cast<std::size_t>(count);
         return {};
