@@ -1,0 +1,50 @@
+// What the other suites did not notice when it was broken on purpose: bounds to the byte, and what
+// only shows when a node is started again.
+//
+// SPDX-License-Identifier: MIT
+
+#include "support.hpp"
+
+namespace {
+
+using namespace support;
+using p2pchat::errc;
+
+/// A message of `size` bytes, sender and team included.
+std::string message_of(std::size_t size, const p2pchat::endpoint& sender) {
+    const std::size_t around = wire(sender, "", "BTC").size();
+    return wire(sender, std::string(size - around, 'x'), "BTC");
+}
+
+}  // namespace
+
+TEST_CASE("a one-shot may have max_message_bytes, a line's end behind it, and not one byte more") {
+    auto settings = local();
+    settings.max_message_bytes = 1000;
+    recording_node node(settings);
+    const p2pchat::endpoint sender("127.0.0.1", 5000);
+
+    CHECK(one_shot(node.address(), message_of(1000, sender)) == ending::closed);
+    CHECK(one_shot(node.address(), message_of(1000, sender) + "\r\n") == ending::closed);
+    CHECK(node.wait_messages(2));
+    CHECK(node.seen().rejected.empty());
+
+    CHECK(one_shot(node.address(), message_of(1001, sender)) == ending::reset);
+    CHECK(node.wait_rejected(errc::message_too_long));
+    CHECK(node.seen().messages.size() == 2);
+}
+
+TEST_CASE("a node that stopped with messages under way on a link starts again and forgets them") {
+    recording_node a, b;
+    for (int round = 0; round < 20; ++round) {
+        CHECK_FALSE(a->connect(b.address()).error);
+        outcomes sent;
+        for (int i = 0; i < 50; ++i) CHECK_FALSE(sent.post(*a, b.address(), "under way"));
+        a->stop();
+        CHECK(sent.wait());
+        CHECK(sent.each_once());
+        REQUIRE_FALSE(a->start());
+        CHECK_FALSE(a->send(b.address(), "again " + std::to_string(round)));
+        CHECK(b.wait_text("again " + std::to_string(round)));
+    }
+}
