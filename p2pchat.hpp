@@ -86,19 +86,19 @@ inline constexpr std::string_view version = "1.0.0";
 
 /// What the library itself finds wrong. Each compares equal to the std::errc named with it.
 enum class errc {
-    bad_address = 1,      ///< no numeric IPv4 or IPv6 address (invalid_argument)
-    bad_port,             ///< no port in 1..65535 (invalid_argument)
-    bad_team,             ///< not 1..64 bytes without white space (invalid_argument)
-    bad_text,             ///< empty, or CR, LF or NUL in it (invalid_argument)
-    too_few_words,        ///< not "sender team text" (invalid_argument)
-    no_message,           ///< the connection ended before its first byte (no_message)
-    message_too_long,     ///< over config::max_message_bytes (message_size)
-    not_taken,            ///< the peer closed without taking the message (connection_reset)
-    link_lost,            ///< the link broke before the confirmation (connection_aborted)
-    queue_full,           ///< over config::max_queued_bytes (no_buffer_space)
-    stopped,              ///< the node does not run, or stopped meanwhile (operation_canceled)
-    already_running,      ///< start() of a node that runs (already_connected)
-    connection_limit,     ///< gave way to a newer one at config::max_connections (connection_aborted)
+    bad_address = 1,   ///< no numeric IPv4 or IPv6 address (invalid_argument)
+    bad_port,          ///< no port in 1..65535 (invalid_argument)
+    bad_team,          ///< not 1..64 bytes without white space (invalid_argument)
+    bad_text,          ///< empty, or CR, LF or NUL in it (invalid_argument)
+    too_few_words,     ///< not "sender team text" (invalid_argument)
+    no_message,        ///< the connection ended before its first byte (no_message)
+    message_too_long,  ///< over config::max_message_bytes (message_size)
+    not_taken,         ///< the peer closed without taking the message (connection_reset)
+    link_lost,         ///< the link broke before the confirmation (connection_aborted)
+    queue_full,        ///< over config::max_queued_bytes (no_buffer_space)
+    stopped,           ///< the node does not run, or stopped meanwhile (operation_canceled)
+    already_running,   ///< start() of a node that runs (already_connected)
+    connection_limit,  ///< gave way to a newer one at config::max_connections (connection_aborted)
     sender_not_verified,  ///< the sender does not come from the address it claims
     own_address,          ///< our own address is never a peer (invalid_argument)
     protocol_error,       ///< a line of a link that is neither message nor control (protocol_error)
@@ -311,22 +311,24 @@ struct config {
     std::uint16_t port = 0;  ///< to listen on, on every address; 0: a free one, see node::address()
     std::string address;     ///< numeric IP to be known by; empty: detect_address()
 
-    std::size_t max_message_bytes = 64 * 1024;   ///< of one message, sender and team included
-    std::size_t max_connections = 1024;          ///< open at once, links not counted
-    std::size_t max_links = 1024;                ///< open at once; over it peers get one-shots
-    std::size_t max_peers = 4096;                ///< remembered
-    std::size_t max_queued_bytes = 256 * 1024;   ///< to one peer, not yet confirmed; 256 KiB at most
+    std::size_t max_message_bytes = 64 * 1024;  ///< of one message, sender and team included
+    std::size_t max_connections = 1024;         ///< open at once, links not counted
+    std::size_t max_links = 1024;               ///< open at once; over it peers get one-shots
+    std::size_t max_peers = 4096;               ///< remembered
+    std::size_t max_queued_bytes = 256 * 1024;  ///< to one peer, not yet confirmed; 256 KiB at most
     std::size_t max_received_bytes = 1024 * 1024;  ///< received, waiting for the handlers
 
     std::chrono::milliseconds connect_timeout{5000};
     std::chrono::milliseconds handshake_timeout{5000};  ///< CONNECT until its answer
     std::chrono::milliseconds delivery_timeout{5000};   ///< connected, until confirmed
-    std::chrono::milliseconds first_message_timeout{10000};  ///< accepted, until the message is whole
-    std::chrono::milliseconds quiet_period{2000};  ///< nothing more came: the message is whole
+    std::chrono::milliseconds first_message_timeout{
+        10000};                                     ///< accepted, until the message is whole
+    std::chrono::milliseconds quiet_period{2000};   ///< nothing more came: the message is whole
     std::chrono::milliseconds drain_timeout{1000};  ///< stop() hands over what it has confirmed
     std::chrono::seconds keep_alive{15};  ///< a link silent for this long is probed by the system
 
-    bool leave_on_stop = false;  ///< stop() first says `exit` to all peers, for drain_timeout at most
+    bool leave_on_stop =
+        false;  ///< stop() first says `exit` to all peers, for drain_timeout at most
 };
 
 // -------------------------------------------------------------------------------------- >> node
@@ -354,8 +356,8 @@ struct connect_result {
 struct counters {
     std::uint64_t connections = 0;  ///< accepted
     std::uint64_t received = 0;     ///< messages taken
-    std::uint64_t rejected = 0;     ///< connections, messages and claims: each a call of on_rejected
-    std::uint64_t delivered = 0;    ///< messages
+    std::uint64_t rejected = 0;   ///< connections, messages and claims: each a call of on_rejected
+    std::uint64_t delivered = 0;  ///< messages
     std::uint64_t undelivered = 0;  ///< messages
     std::uint64_t dropped = 0;      ///< taken, but stop() did not wait for their handler
 };
@@ -495,30 +497,54 @@ inline std::error_code generic(std::errc value) noexcept { return std::make_erro
 /// Winsock's codes, which <system_error> does not map everywhere, as those of <cerrno>.
 inline std::error_code error_of(int code) noexcept {
     switch (code) {
-        case 0: return {};
-        case WSAEWOULDBLOCK: return generic(std::errc::operation_would_block);
-        case WSAEINPROGRESS: return generic(std::errc::operation_in_progress);
-        case WSAEINTR: return generic(std::errc::interrupted);
-        case WSAEACCES: return generic(std::errc::permission_denied);
-        case WSAEINVAL: return generic(std::errc::invalid_argument);
-        case WSAEMFILE: return generic(std::errc::too_many_files_open);
-        case WSAENOTSOCK: return generic(std::errc::not_a_socket);
-        case WSAEADDRINUSE: return generic(std::errc::address_in_use);
-        case WSAEADDRNOTAVAIL: return generic(std::errc::address_not_available);
-        case WSAEAFNOSUPPORT: return generic(std::errc::address_family_not_supported);
-        case WSAENETDOWN: return generic(std::errc::network_down);
-        case WSAENETUNREACH: return generic(std::errc::network_unreachable);
-        case WSAENETRESET: return generic(std::errc::network_reset);
-        case WSAECONNABORTED: return generic(std::errc::connection_aborted);
-        case WSAECONNRESET: return generic(std::errc::connection_reset);
-        case WSAENOBUFS: return generic(std::errc::no_buffer_space);
-        case WSAEISCONN: return generic(std::errc::already_connected);
-        case WSAENOTCONN: return generic(std::errc::not_connected);
-        case WSAESHUTDOWN: return generic(std::errc::broken_pipe);
-        case WSAETIMEDOUT: return generic(std::errc::timed_out);
-        case WSAECONNREFUSED: return generic(std::errc::connection_refused);
-        case WSAEHOSTUNREACH: return generic(std::errc::host_unreachable);
-        default: return {code, std::system_category()};
+        case 0:
+            return {};
+        case WSAEWOULDBLOCK:
+            return generic(std::errc::operation_would_block);
+        case WSAEINPROGRESS:
+            return generic(std::errc::operation_in_progress);
+        case WSAEINTR:
+            return generic(std::errc::interrupted);
+        case WSAEACCES:
+            return generic(std::errc::permission_denied);
+        case WSAEINVAL:
+            return generic(std::errc::invalid_argument);
+        case WSAEMFILE:
+            return generic(std::errc::too_many_files_open);
+        case WSAENOTSOCK:
+            return generic(std::errc::not_a_socket);
+        case WSAEADDRINUSE:
+            return generic(std::errc::address_in_use);
+        case WSAEADDRNOTAVAIL:
+            return generic(std::errc::address_not_available);
+        case WSAEAFNOSUPPORT:
+            return generic(std::errc::address_family_not_supported);
+        case WSAENETDOWN:
+            return generic(std::errc::network_down);
+        case WSAENETUNREACH:
+            return generic(std::errc::network_unreachable);
+        case WSAENETRESET:
+            return generic(std::errc::network_reset);
+        case WSAECONNABORTED:
+            return generic(std::errc::connection_aborted);
+        case WSAECONNRESET:
+            return generic(std::errc::connection_reset);
+        case WSAENOBUFS:
+            return generic(std::errc::no_buffer_space);
+        case WSAEISCONN:
+            return generic(std::errc::already_connected);
+        case WSAENOTCONN:
+            return generic(std::errc::not_connected);
+        case WSAESHUTDOWN:
+            return generic(std::errc::broken_pipe);
+        case WSAETIMEDOUT:
+            return generic(std::errc::timed_out);
+        case WSAECONNREFUSED:
+            return generic(std::errc::connection_refused);
+        case WSAEHOSTUNREACH:
+            return generic(std::errc::host_unreachable);
+        default:
+            return {code, std::system_category()};
     }
 }
 
@@ -544,8 +570,8 @@ inline handle prepared(native socket) noexcept {
 }
 
 inline handle open(int family, int type) noexcept {
-    return prepared(
-        ::WSASocketW(family, type, 0, nullptr, 0, WSA_FLAG_OVERLAPPED | WSA_FLAG_NO_HANDLE_INHERIT));
+    return prepared(::WSASocketW(family, type, 0, nullptr, 0,
+                                 WSA_FLAG_OVERLAPPED | WSA_FLAG_NO_HANDLE_INHERIT));
 }
 
 inline handle accept(handle listener, sockaddr* from, length* from_size) noexcept {
@@ -627,7 +653,8 @@ inline void signal_channel(handle out) noexcept { ::send(raw(out), "", 1, 0); }
 
 inline void drain_channel(handle in) noexcept {
     char bytes[64];
-    while (::recv(raw(in), bytes, sizeof bytes, 0) > 0) {}
+    while (::recv(raw(in), bytes, sizeof bytes, 0) > 0) {
+    }
 }
 
 /// Calls `visit` with the addresses of this machine's interfaces until it returns true.
@@ -637,7 +664,8 @@ void visit_interfaces(const Visitor& visit) {
     hints.ai_socktype = SOCK_STREAM;
     addrinfo* list = nullptr;
     if (::getaddrinfo("", "0", &hints, &list) != 0) return;
-    for (auto* entry = list; entry && !visit(entry->ai_addr); entry = entry->ai_next) {}
+    for (auto* entry = list; entry && !visit(entry->ai_addr); entry = entry->ai_next) {
+    }
     ::freeaddrinfo(list);
 }
 
@@ -739,6 +767,20 @@ inline void own_port(handle socket) noexcept {
     ::setsockopt(raw(socket), SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
 }
 
+/// The other half of keep_alive(): no probe is sent while bytes wait to be acknowledged.
+#if defined(TCP_USER_TIMEOUT)
+inline void give_up(handle socket, int seconds) noexcept {
+    const unsigned milliseconds = static_cast<unsigned>(seconds) * 1000;
+    ::setsockopt(raw(socket), IPPROTO_TCP, TCP_USER_TIMEOUT, &milliseconds, sizeof milliseconds);
+}
+#elif defined(TCP_RXT_CONNDROPTIME)
+inline void give_up(handle socket, int seconds) noexcept {  // macOS
+    ::setsockopt(raw(socket), IPPROTO_TCP, TCP_RXT_CONNDROPTIME, &seconds, sizeof seconds);
+}
+#else
+inline void give_up(handle, int) noexcept {}  // the system's own limit on retransmission stays
+#endif
+
 #if defined(TCP_KEEPIDLE)
 inline constexpr int keep_idle = TCP_KEEPIDLE;
 #else
@@ -751,6 +793,7 @@ inline void keep_alive(handle socket, int seconds) noexcept {
     ::setsockopt(raw(socket), IPPROTO_TCP, keep_idle, &seconds, sizeof seconds);
     ::setsockopt(raw(socket), IPPROTO_TCP, TCP_KEEPINTVL, &interval, sizeof interval);
     ::setsockopt(raw(socket), IPPROTO_TCP, TCP_KEEPCNT, &probes, sizeof probes);
+    give_up(socket, seconds + interval * probes);
 }
 
 /// Bytes sent that the other side's system has not acknowledged, our end of stream included.
@@ -794,12 +837,14 @@ inline void close_channel(handle in, handle out) noexcept {
 
 inline void signal_channel(handle out) noexcept {
     // A full pipe is as good as one byte more: the poller wakes.
-    while (::write(raw(out), "", 1) < 0 && errno == EINTR) {}
+    while (::write(raw(out), "", 1) < 0 && errno == EINTR) {
+    }
 }
 
 inline void drain_channel(handle in) noexcept {
     char bytes[64];
-    while (::read(raw(in), bytes, sizeof bytes) > 0) {}
+    while (::read(raw(in), bytes, sizeof bytes) > 0) {
+    }
 }
 
 /// Calls `visit` with the addresses of this machine's interfaces until it returns true.
@@ -831,29 +876,37 @@ struct errc_text {
 
 inline errc_text describe(errc value) noexcept {
     switch (value) {
-        case errc::bad_address: return {"not an IP address", std::errc::invalid_argument};
-        case errc::bad_port: return {"not a port (1 to 65535)", std::errc::invalid_argument};
+        case errc::bad_address:
+            return {"not an IP address", std::errc::invalid_argument};
+        case errc::bad_port:
+            return {"not a port (1 to 65535)", std::errc::invalid_argument};
         case errc::bad_team:
             return {"not a team name (1 to 64 bytes, no white space)", std::errc::invalid_argument};
         case errc::bad_text:
             return {"not a text (empty, or with a line break or NUL)", std::errc::invalid_argument};
         case errc::too_few_words:
             return {"not a message (sender, team, text)", std::errc::invalid_argument};
-        case errc::no_message: return {"closed without a message", std::errc::no_message};
-        case errc::message_too_long: return {"message too long", std::errc::message_size};
+        case errc::no_message:
+            return {"closed without a message", std::errc::no_message};
+        case errc::message_too_long:
+            return {"message too long", std::errc::message_size};
         case errc::not_taken:
             return {"the peer closed without taking the message", std::errc::connection_reset};
         case errc::link_lost:
-            return {"the link broke before the message was confirmed", std::errc::connection_aborted};
+            return {"the link broke before the message was confirmed",
+                    std::errc::connection_aborted};
         case errc::queue_full:
             return {"too much is waiting for this peer already", std::errc::no_buffer_space};
-        case errc::stopped: return {"the node does not run", std::errc::operation_canceled};
-        case errc::already_running: return {"the node runs already", std::errc::already_connected};
+        case errc::stopped:
+            return {"the node does not run", std::errc::operation_canceled};
+        case errc::already_running:
+            return {"the node runs already", std::errc::already_connected};
         case errc::connection_limit:
             return {"gave way to a newer connection", std::errc::connection_aborted};
         case errc::sender_not_verified:
             return {"the sender is not where it says it is", std::errc::permission_denied};
-        case errc::own_address: return {"that is our own address", std::errc::invalid_argument};
+        case errc::own_address:
+            return {"that is our own address", std::errc::invalid_argument};
         case errc::protocol_error:
             return {"neither a message nor a control line", std::errc::protocol_error};
     }
@@ -863,7 +916,9 @@ inline errc_text describe(errc value) noexcept {
 class errc_category final : public std::error_category {
 public:
     const char* name() const noexcept override { return "p2pchat"; }
-    std::string message(int value) const override { return describe(static_cast<errc>(value)).text; }
+    std::string message(int value) const override {
+        return describe(static_cast<errc>(value)).text;
+    }
     std::error_condition default_error_condition(int value) const noexcept override {
         return std::make_error_condition(describe(static_cast<errc>(value)).like);
     }
@@ -1152,8 +1207,8 @@ endpoint::endpoint(const unsigned char (&address)[16], std::uint16_t port,
 
 endpoint::operator bool() const noexcept {
     static constexpr unsigned char none[16] = {};
-    const bool unspecified = std::memcmp(bytes_ + 12, none, 4) == 0 &&
-                             (is_v4() || std::memcmp(bytes_, none, 12) == 0);
+    const bool unspecified =
+        std::memcmp(bytes_ + 12, none, 4) == 0 && (is_v4() || std::memcmp(bytes_, none, 12) == 0);
     return port_ != 0 && !unspecified;
 }
 
@@ -1172,7 +1227,8 @@ bool endpoint::is_v4() const noexcept {
 }
 
 bool endpoint::is_loopback() const noexcept {
-    static constexpr unsigned char v6_loopback[16] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1};
+    static constexpr unsigned char v6_loopback[16] = {0, 0, 0, 0, 0, 0, 0, 0,
+                                                      0, 0, 0, 0, 0, 0, 0, 1};
     return is_v4() ? bytes_[12] == 127 : std::memcmp(bytes_, v6_loopback, sizeof bytes_) == 0;
 }
 
@@ -1257,7 +1313,8 @@ endpoint detect_address() {
     if (detail::os::start_sockets()) return loopback;
     // Documentation addresses (RFC 5737, RFC 3849), which only a default route leads to.
     for (const char* target : {"192.0.2.1", "2001:db8::1"})
-        if (const auto found = detail::route_source({target, 9}); detail::is_named(found)) return found;
+        if (const auto found = detail::route_source({target, 9}); detail::is_named(found))
+            return found;
     // A LAN without a default route: the first interface that is not loopback, IPv4 preferred.
     endpoint best = loopback;
     detail::os::visit_interfaces([&](const sockaddr* entry) {
@@ -1401,8 +1458,7 @@ inline std::error_code wait_ready(os::handle socket, bool to_write, clock::time_
         entries[1].events = POLLIN;
         const int left = remaining(end, clock::now());
         const int count = os::poll(entries, interrupt == tcp_socket::invalid ? 1 : 2, left);
-        if (count > 0 && entries[1].revents != 0)
-            return make_error_code(errc::stopped);
+        if (count > 0 && entries[1].revents != 0) return make_error_code(errc::stopped);
         if (count > 0) return {};
         if (count == 0 && left == 0) return std::make_error_code(std::errc::timed_out);
         if (count < 0 && os::last_error() != std::errc::interrupted) return os::last_error();
@@ -1498,7 +1554,8 @@ std::error_code tcp_socket::finish_connect() noexcept {
     using namespace detail;
     int code = 0;
     os::length size = sizeof code;
-    if (::getsockopt(os::raw(handle_), SOL_SOCKET, SO_ERROR, reinterpret_cast<char*>(&code), &size) != 0)
+    if (::getsockopt(os::raw(handle_), SOL_SOCKET, SO_ERROR, reinterpret_cast<char*>(&code),
+                     &size) != 0)
         return os::last_error();
     if (code != 0) return os::error_of(code);
     // A port of this machine on which nobody listens can be connected to itself, where it happens
@@ -1682,7 +1739,8 @@ namespace detail {
 template <typename Container>
 void make_room(Container& container, std::size_t extra) {
     const std::size_t needed = container.size() + extra;
-    if (needed > container.capacity()) container.reserve((std::max)(needed, 2 * container.capacity()));
+    if (needed > container.capacity())
+        container.reserve((std::max)(needed, 2 * container.capacity()));
 }
 
 /// Does what must not be left undone; where the memory for it is lacking, again until it is there.
@@ -1787,15 +1845,17 @@ inline std::error_code poller::open_system() {
     if (epoll_ < 0) return os::last_error();
     epoll_event event{};
     event.events = EPOLLIN;
-    return ::epoll_ctl(epoll_, EPOLL_CTL_ADD, os::raw(channel_.in()), &event) == 0 ? std::error_code()
-                                                                                : os::last_error();
+    return ::epoll_ctl(epoll_, EPOLL_CTL_ADD, os::raw(channel_.in()), &event) == 0
+               ? std::error_code()
+               : os::last_error();
 }
 
 inline void poller::close_system() noexcept {
     if (epoll_ >= 0) os::close(std::exchange(epoll_, -1));
 }
 
-inline std::error_code poller::watch(const tcp_socket& socket, watched& what, bool read, bool write) {
+inline std::error_code poller::watch(const tcp_socket& socket, watched& what, bool read,
+                                     bool write) {
     if (read == what.read && write == what.write) return {};
     const bool known = what.read || what.write;
     const int operation = !read && !write ? EPOLL_CTL_DEL : known ? EPOLL_CTL_MOD : EPOLL_CTL_ADD;
@@ -1816,7 +1876,8 @@ inline int poller::wait(int timeout, readiness (&ready)[batch]) noexcept {
         const auto events = events_[i].events;
         const bool over = (events & (EPOLLERR | EPOLLHUP)) != 0;
         if (auto* const what = static_cast<watched*>(events_[i].data.ptr))
-            ready[found++] = {what, over || (events & EPOLLIN) != 0, over || (events & EPOLLOUT) != 0};
+            ready[found++] = {what, over || (events & EPOLLIN) != 0,
+                              over || (events & EPOLLOUT) != 0};
         else
             channel_.drain();
     }
@@ -1832,7 +1893,7 @@ inline std::error_code poller::open_system() {
     struct kevent event;
     EV_SET(&event, static_cast<uintptr_t>(channel_.in()), EVFILT_READ, EV_ADD, 0, 0, nullptr);
     return ::kevent(queue_, &event, 1, nullptr, 0, nullptr) == 0 ? std::error_code()
-                                                                : os::last_error();
+                                                                 : os::last_error();
 }
 
 inline void poller::close_system() noexcept {
@@ -1845,10 +1906,11 @@ inline std::error_code poller::change(const tcp_socket& socket, watched& what, s
     EV_SET(&event, static_cast<uintptr_t>(socket.native_handle()), filter,
            static_cast<unsigned short>(on ? EV_ADD : EV_DELETE), 0, 0, &what);
     return ::kevent(queue_, &event, 1, nullptr, 0, nullptr) == 0 ? std::error_code()
-                                                                : os::last_error();
+                                                                 : os::last_error();
 }
 
-inline std::error_code poller::watch(const tcp_socket& socket, watched& what, bool read, bool write) {
+inline std::error_code poller::watch(const tcp_socket& socket, watched& what, bool read,
+                                     bool write) {
     if (read != what.read) {
         if (auto error = change(socket, what, EVFILT_READ, read)) return error;
         what.read = read;
@@ -1890,7 +1952,8 @@ inline void poller::close_system() noexcept {
     owners_.clear();
 }
 
-inline std::error_code poller::watch(const tcp_socket& socket, watched& what, bool read, bool write) {
+inline std::error_code poller::watch(const tcp_socket& socket, watched& what, bool read,
+                                     bool write) {
     const bool known = what.read || what.write;
     if (!known && (read || write)) {
         make_room(entries_, 1);
@@ -1909,7 +1972,8 @@ inline std::error_code poller::watch(const tcp_socket& socket, watched& what, bo
     what.read = read;
     what.write = write;
     if (read || write)
-        entries_[what.slot].events = static_cast<short>((read ? POLLIN : 0) | (write ? POLLOUT : 0));
+        entries_[what.slot].events =
+            static_cast<short>((read ? POLLIN : 0) | (write ? POLLOUT : 0));
     return {};
 }
 
@@ -1945,10 +2009,10 @@ struct event {
     bool verified = false;
     std::uint32_t team_size = 0;  // bytes in batch::bytes, the text's after the team's
     std::uint32_t text_size = 0;
-    std::uint32_t outcomes = 0;   // completions in batch::completions, all with this error
-    endpoint sender;              // message; else whom it is about
-    endpoint origin;              // message
-    std::error_code error;        // rejected, outcome
+    std::uint32_t outcomes = 0;  // completions in batch::completions, all with this error
+    endpoint sender;             // message; else whom it is about
+    endpoint origin;             // message
+    std::error_code error;       // rejected, outcome
 
     std::size_t cost() const noexcept {
         return sizeof(event) + team_size + text_size + outcomes * sizeof(node::completion);
@@ -2007,10 +2071,10 @@ private:
 
     const std::size_t max_;
     poller& filler_;
-    std::atomic<std::size_t> bytes_{0};    // handed over and not released
-    std::atomic<bool> wanted_{false};  // the filling thread waits for room
-    batch staged_;                         // the filling thread's
-    std::size_t staged_bytes_ = 0;         // likewise
+    std::atomic<std::size_t> bytes_{0};  // handed over and not released
+    std::atomic<bool> wanted_{false};    // the filling thread waits for room
+    batch staged_;                       // the filling thread's
+    std::size_t staged_bytes_ = 0;       // likewise
 
     std::mutex mutex_;  // guards the three below
     std::condition_variable filled_;
@@ -2032,7 +2096,8 @@ inline void inbox::add(const event& what, std::string_view team, std::string_vie
 inline void inbox::add_outcome(node::completion done, std::error_code error) noexcept {
     insist([&] { make_room(staged_.completions, 1); });
     auto& events = staged_.events;
-    if (events.empty() || events.back().kind != event_kind::outcome || events.back().error != error) {
+    if (events.empty() || events.back().kind != event_kind::outcome ||
+        events.back().error != error) {
         event what;
         what.kind = event_kind::outcome;
         what.error = error;
@@ -2103,8 +2168,7 @@ inline bool is_echo(std::string_view answer, std::string_view sent) noexcept {
 /// The reset, or what else a close without reading comes to, by the name that callers know.
 inline std::error_code not_taken_if_closed(std::error_code error) noexcept {
     const bool closed = error == std::errc::connection_reset || error == std::errc::broken_pipe ||
-                        error == std::errc::connection_aborted ||
-                        error == std::errc::not_connected;
+                        error == std::errc::connection_aborted || error == std::errc::not_connected;
     return closed ? make_error_code(errc::not_taken) : error;
 }
 
@@ -2189,21 +2253,21 @@ enum class stage : unsigned char {
 struct connection : watched {
     tcp_socket socket;
     stage at = stage::receiving;
-    bool opens_link = false;    // ours: its message is CONNECT
-    bool line_seen = false;     // receiving: its first line was no CONNECT
-    bool by_claim = false;      // linked: known by `claim`, else by `remote`
-    bool claim_holds = false;   // linked
-    bool in_lane = false;       // linked (m)
-    bool closing = false;       // linked (m): one side said exit, what is under way is finished
-    bool half_closed = false;   // linked
-    bool heard_exit = false;    // linked
-    bool dirty = false;         // linked (m): in the list of those with something to write
-    bool io_writes = false;     // linked (m): there is something in `writing`
-    bool starved = false;       // in the list of those that wait for room in the inbox
-    bool ended = false;         // delivering: the other side has closed
-    bool retired = false;       // among the dead
-    endpoint remote;            // the other end; ours: as we called it
-    endpoint claim;             // linked: who it says it is
+    bool opens_link = false;           // ours: its message is CONNECT
+    bool line_seen = false;            // receiving: its first line was no CONNECT
+    bool by_claim = false;             // linked: known by `claim`, else by `remote`
+    bool claim_holds = false;          // linked
+    bool in_lane = false;              // linked (m)
+    std::atomic<bool> closing{false};  // linked: one side said exit, what is under way is finished
+    bool half_closed = false;          // linked
+    bool heard_exit = false;           // linked
+    bool dirty = false;                // linked (m): in the list of those with something to write
+    bool io_writes = false;            // linked (m): there is something in `writing`
+    bool starved = false;              // in the list of those that wait for room in the inbox
+    bool ended = false;                // delivering: the other side has closed
+    bool retired = false;              // among the dead
+    endpoint remote;                   // the other end; ours: as we called it
+    endpoint claim;                    // linked: who it says it is
     clock::time_point deadline{};
     clock::time_point armed{};  // its entry among the timers, if any
     clock::time_point limit{};  // receiving, delivering: the latest that `deadline` may become
@@ -2211,12 +2275,12 @@ struct connection : watched {
     std::size_t parked = 0;     // this many bytes, then the beginning of a line
     std::string writing;
     std::size_t written = 0;
-    std::string queued;         // linked (m): goes into `writing` when that is written
-    fifo<pending> in_flight;    // (m) in the order sent
-    std::size_t in_flight_bytes = 0;  // linked (m)
-    std::uint64_t confirmed = 0;      // linked (m): messages of ours
-    std::uint64_t taken = 0;          // linked: messages of theirs
-    std::uint64_t told = 0;           // linked: of which we have told them
+    std::string queued;                 // linked (m): goes into `writing` when that is written
+    fifo<pending> in_flight;            // (m) in the order sent
+    std::size_t in_flight_bytes = 0;    // linked (m)
+    std::uint64_t confirmed = 0;        // linked (m): messages of ours
+    std::uint64_t taken = 0;            // linked: messages of theirs
+    std::uint64_t told = 0;             // linked: of which we have told them
     clock::time_point last_progress{};  // linked: when they confirmed something
     connection* twin = nullptr;         // linked (m): another link to the same peer
     std::list<connection>::iterator self;
@@ -2375,7 +2439,7 @@ private:
     void tell_left(const endpoint& address, std::string_view team, departure how);
     void tell_rejected(const endpoint& from, std::error_code why);
     void report(pending& outcome, std::error_code error);
-    bool tell_outcome(pending& outcome, std::error_code error);
+    void tell_outcome(pending& outcome, std::error_code error);
 
     // The handlers' thread.
     void run_handlers();
@@ -2397,28 +2461,28 @@ private:
 
     mutable std::mutex mutex_;  // guards what follows, to the blank line, and what says (m) above
     bool running_ = false;
-    bool sleeping_ = false;     // io waits, or is about to: wake it
+    bool sleeping_ = false;  // io waits, or is about to: wake it
     endpoint address_;
-    clock::time_point now_{};   // of io's turn
+    clock::time_point now_{};  // of io's turn
     std::unordered_map<endpoint, lane> lanes_;
-    std::vector<endpoint> ready_lanes_;  // with something to begin
-    std::vector<connection*> dirty_;     // links with something to write
+    std::vector<endpoint> ready_lanes_;         // with something to begin
+    std::vector<connection*> dirty_;            // links with something to write
     std::atomic<std::size_t> room_waiters_{0};  // read without it
-    std::size_t callers_ = 0;   // threads that are in send_one_shot()
-    connection callers_turn_;   // stands for them in lane::active
-    std::condition_variable room_;  // there is some, or a caller is gone
+    std::size_t callers_ = 0;                   // threads that are in send_one_shot()
+    connection callers_turn_;                   // stands for them in lane::active
+    std::condition_variable room_;              // there is some, or a caller is gone
 
     // io's own.
-    clock::time_point time_{};  // of this turn
+    clock::time_point time_{};           // of this turn
     clock::time_point patient_until_{};  // goes on looking before it sleeps
-    bool heard_ = false;        // from the link whose bytes are looked at
+    bool heard_ = false;                 // from the link whose bytes are looked at
     tcp_socket listener_;
     detail::watched listening_;
     clock::time_point accept_again_{};  // paused until then, if set
-    connections incoming_;  // oldest first
+    connections incoming_;              // oldest first
     connections outgoing_;
     connections links_;
-    connections dead_;      // until the end of the turn: events may still point to them
+    connections dead_;  // until the end of the turn: events may still point to them
     std::set<std::pair<clock::time_point, connection*>> timers_;
     std::vector<endpoint> crowded_out_;  // lanes that wait for a connection to end
     std::vector<connection*> starved_;   // for room in the inbox
@@ -2729,7 +2793,8 @@ std::error_code node::impl::send(const endpoint& to, std::string_view text, bool
         result.done.tell();
     });
     outcome.at_once = true;
-    if (auto error = post(to, text, std::move(outcome), when_full::refuse, opens_link)) return error;
+    if (auto error = post(to, text, std::move(outcome), when_full::refuse, opens_link))
+        return error;
     if (!result.done.wait_for(settings_.delivery_timeout)) {
         look_after(to);
         result.done.wait();
@@ -3041,9 +3106,12 @@ void node::impl::starve(connection& c) {
 node::impl::connections& node::impl::home_of(const connection& c) noexcept {
     switch (c.at) {
         case stage::receiving:
-        case stage::held: return incoming_;
-        case stage::linked: return links_;
-        default: return outgoing_;
+        case stage::held:
+            return incoming_;
+        case stage::linked:
+            return links_;
+        default:
+            return outgoing_;
     }
 }
 
@@ -3099,10 +3167,14 @@ void node::impl::on_writable(connection& c) {
 
 void node::impl::on_bytes(connection& c, std::string_view bytes) {
     switch (c.at) {
-        case stage::receiving: return on_first_bytes(c, bytes);
-        case stage::greeting: return on_greeting(c, bytes);
-        case stage::linked: return on_link_bytes(c, bytes);
-        default: break;  // an answer to a one-shot, which has none
+        case stage::receiving:
+            return on_first_bytes(c, bytes);
+        case stage::greeting:
+            return on_greeting(c, bytes);
+        case stage::linked:
+            return on_link_bytes(c, bytes);
+        default:
+            break;  // an answer to a one-shot, which has none
     }
     if (detail::is_echo(bytes, c.writing))
         finish(c, std::make_error_code(std::errc::connection_refused));
@@ -3110,11 +3182,16 @@ void node::impl::on_bytes(connection& c, std::string_view bytes) {
 
 void node::impl::on_end(connection& c) {
     switch (c.at) {
-        case stage::receiving: return complete(c);
-        case stage::delivering: return on_confirming_end(c);
-        case stage::greeting: return finish(c, {});  // it knows one-shots only
-        case stage::linked: break;
-        default: return;
+        case stage::receiving:
+            return complete(c);
+        case stage::delivering:
+            return on_confirming_end(c);
+        case stage::greeting:
+            return finish(c, {});  // it knows one-shots only
+        case stage::linked:
+            break;
+        default:
+            return;
     }
     if (c.closing) return lose(c, make_error_code(errc::link_lost), departure::left);
     flush(c);  // the last confirmations, should the other side still read
@@ -3124,9 +3201,12 @@ void node::impl::on_end(connection& c) {
 void node::impl::on_broken(connection& c, std::error_code error) {
     switch (c.at) {
         case stage::receiving:
-        case stage::held: return reject(c, error);
-        case stage::linked: return lose(c, make_error_code(errc::link_lost), departure::lost);
-        default: return finish(c, error);
+        case stage::held:
+            return reject(c, error);
+        case stage::linked:
+            return lose(c, make_error_code(errc::link_lost), departure::lost);
+        default:
+            return finish(c, error);
     }
 }
 
@@ -3136,14 +3216,16 @@ void node::impl::on_deadline(connection& c) {
         case stage::receiving:
             if (c.in.empty() || time_ >= c.limit) return reject(c, late);
             return complete(c);  // quiet for long enough
-        case stage::held: return;
+        case stage::held:
+            return;
         case stage::delivering:
             if (c.ended && time_ < c.limit) return on_readable(c);
             return finish(c, late);
         case stage::linked:
             if (c.half_closed) return lose(c, late, departure::left);
             return expire(c);
-        default: return finish(c, late);
+        default:
+            return finish(c, late);
     }
 }
 
@@ -3314,7 +3396,8 @@ void node::impl::queue_waiting(lane& way) {
 
 void node::impl::begin(connection& c) {
     auto error = c.socket.connect(c.remote, {});
-    while (detail::out_of_descriptors(error) && evict_oldest()) error = c.socket.connect(c.remote, {});
+    while (detail::out_of_descriptors(error) && evict_oldest())
+        error = c.socket.connect(c.remote, {});
     if (detail::out_of_descriptors(error) && outgoing_.size() > 1) return postpone(c);
     if (error && error != std::errc::operation_in_progress) return finish(c, error);
     arm(c, time_ + settings_.connect_timeout);
@@ -3358,7 +3441,8 @@ void node::impl::on_confirming_end(connection& c) {
     constexpr int our_end = 1;  // the half-close counts as a byte
     if (c.writing.size() <= detail::one_segment) return finish(c, {});
     if (detail::os::unacknowledged(c.socket.native_handle()) <= our_end)
-        return c.socket.finish_connect() ? finish(c, make_error_code(errc::not_taken)) : finish(c, {});
+        return c.socket.finish_connect() ? finish(c, make_error_code(errc::not_taken))
+                                         : finish(c, {});
     c.ended = true;
     static_cast<void>(poller_.watch(c.socket, c, false, false));
     arm(c, (std::min)(c.limit, time_ + std::chrono::milliseconds(5)));
@@ -3465,8 +3549,9 @@ void node::impl::become_link(connection& c, const message_view& greeting, bool o
     if (!ours) {
         ++received_;
         if (!c.claim_holds)
-            tell_rejected(c.remote, make_error_code(is_own(c.claim, c) ? errc::own_address
-                                                                      : errc::sender_not_verified));
+            tell_rejected(c.remote,
+                          make_error_code(is_own(c.claim, c) ? errc::own_address
+                                                             : errc::sender_not_verified));
         tell_message(greeting, c.remote, c.claim_holds);
         c.writing.append(prefix_).append(detail::connect_word).append(1, '\n');
     }
@@ -3616,15 +3701,21 @@ void node::impl::on_control(connection& c, std::string_view line) {
 void node::impl::on_ack(connection& c, std::uint64_t count) {
     {
         const std::lock_guard<std::mutex> lock(mutex_);
-        std::uint64_t fresh = 0;
-        for (; c.confirmed < count && !c.in_flight.empty(); ++c.confirmed) {
-            pending& first = c.in_flight.front();
-            c.in_flight_bytes -= first.size;
-            fresh += tell_outcome(first, {});
+        const auto fresh = (std::min<std::uint64_t>)(count > c.confirmed ? count - c.confirmed : 0,
+                                                     c.in_flight.size());
+        auto* const first = c.in_flight.begin();
+        const auto untold =
+            std::count_if(first, first + fresh, [](const pending& p) { return !p.reported; });
+        delivered_ +=
+            static_cast<std::uint64_t>(untold);  // once: an atomic costs as much as the rest
+        c.confirmed += fresh;
+        for (std::uint64_t i = 0; i < fresh; ++i) {
+            pending& next = c.in_flight.front();
+            c.in_flight_bytes -= next.size;
+            tell_outcome(next, {});
             c.in_flight.pop();
         }
-        delivered_ += fresh;  // once, not for each: an atomic costs as much as the rest
-        c.last_progress = time_;
+        if (fresh != 0) c.last_progress = time_;
         if (room_waiters_ != 0) room_.notify_all();
     }
     if (c.confirmed < count) {  // it confirms what we never sent
@@ -3768,18 +3859,18 @@ void node::impl::tell_rejected(const endpoint& from, std::error_code why) {
     inbox_.add(event);
 }
 
+/// Counted first: whoever hears of it finds it in statistics().
 void node::impl::report(pending& outcome, std::error_code error) {
-    if (tell_outcome(outcome, error)) ++(error ? undelivered_ : delivered_);
+    if (!outcome.reported) ++(error ? undelivered_ : delivered_);
+    tell_outcome(outcome, error);
 }
 
-/// False if it was told before.
-bool node::impl::tell_outcome(pending& outcome, std::error_code error) {
-    if (std::exchange(outcome.reported, true)) return false;
+void node::impl::tell_outcome(pending& outcome, std::error_code error) {
+    if (std::exchange(outcome.reported, true)) return;
     if (outcome.direct)
         outcome.done(error);
     else if (outcome.done)
         inbox_.add_outcome(std::move(outcome.done), error);
-    return true;
 }
 
 // The handlers' thread.
@@ -3842,7 +3933,8 @@ void node::impl::dispatch(const detail::event& what, const char* bytes, message&
         case detail::event_kind::rejected:
             if (on_rejected && !drop) on_rejected(what.sender, what.error);
             return;
-        case detail::event_kind::outcome: return;
+        case detail::event_kind::outcome:
+            return;
     }
 }
 
@@ -3872,14 +3964,17 @@ std::error_code node::post(const endpoint& to, std::string_view text, completion
     return impl_->post(to, text, std::move(outcome), mode, false);
 }
 
-std::vector<delivery> node::broadcast(std::string_view text) { return impl_->broadcast(text, false); }
+std::vector<delivery> node::broadcast(std::string_view text) {
+    return impl_->broadcast(text, false);
+}
 connect_result node::connect(const endpoint& to) { return impl_->connect(to); }
 std::vector<peer> node::peers() const { return impl_->peers(); }
 counters node::statistics() const noexcept { return impl_->statistics(); }
 
 }  // namespace p2pchat
 
-std::size_t std::hash<p2pchat::endpoint>::operator()(const p2pchat::endpoint& value) const noexcept {
+std::size_t std::hash<p2pchat::endpoint>::operator()(
+    const p2pchat::endpoint& value) const noexcept {
     std::uint64_t half[2];
     std::memcpy(half, value.bytes(), sizeof half);
     std::uint64_t mixed = half[0] ^ (std::uint64_t{value.port()} << 32 | value.scope());
