@@ -48,3 +48,34 @@ TEST_CASE("a node that stopped with messages under way on a link starts again an
         CHECK(b.wait_text("again " + std::to_string(round)));
     }
 }
+
+TEST_CASE("who has a link says exit over it: a one-shot that says so for it removes nobody") {
+    recording_node node;
+    const p2pchat::endpoint claim("127.0.0.1", 9);
+    raw_peer linked(node.address());
+    linked.send(wire(claim, "CONNECT\n"));
+    CHECK(linked.line() == wire(node.address(), "CONNECT", "BTC"));
+
+    one_shot(node.address(), wire(claim, "exit"));
+    CHECK(node.wait_rejected(errc::sender_not_verified));
+    REQUIRE(node->peers().size() == 1);
+    CHECK(node->peers()[0].linked);
+    CHECK(node.seen().left.empty());
+
+    linked.send(wire(claim, "exit\n"));
+    CHECK(node.wait_left(1));
+    CHECK(node->peers().empty());
+}
+
+TEST_CASE("a one-shot of several lines may come line by line") {
+    recording_node node;
+    raw_peer peer(node.address());
+    const p2pchat::endpoint sender("127.0.0.1", 9);
+    peer.send(wire(sender, "one\n"));
+    CHECK(wait_until([&] { return node->statistics().connections == 1; }));
+    peer.send("two\n");
+    peer.send("three");
+    peer.half_close();
+    CHECK(peer.read_to_end() == ending::closed);
+    CHECK(node.wait_text("one\ntwo\nthree"));
+}

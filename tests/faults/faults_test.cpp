@@ -333,3 +333,25 @@ TEST_CASE("a machine without a route has the address of an interface") {
     CHECK(endpoint(found.bytes(), 1, 0));  // of the loopback interface, if there is no other
     CHECK(found.port() == 0);
 }
+
+TEST_CASE("out of descriptors, a message waits until another connection gives one back") {
+    outcomes sent;
+    recording_node a;
+    support::raw_listener first, second;
+    CHECK_FALSE(sent.post(*a, first.address(), "has one"));
+    auto peer = first.accept();
+
+    faults::arm({faults::call::socket, EMFILE, "socket"}, 1, 1);
+    CHECK_FALSE(sent.post(*a, second.address(), "has none"));
+    CHECK(wait_until([] { return faults::struck() == 1; }));
+    faults::disarm();
+
+    peer.read_to_end();
+    peer.close();
+    auto next = second.accept();
+    CHECK(next.read_to_end() == ending::closed);
+    CHECK(next.text() == support::wire(a.address(), "has none", "BTC"));
+    next.close();
+    CHECK(sent.wait());
+    CHECK(sent.count({}) == 2);
+}
