@@ -79,3 +79,25 @@ TEST_CASE("a one-shot of several lines may come line by line") {
     CHECK(peer.read_to_end() == ending::closed);
     CHECK(node.wait_text("one\ntwo\nthree"));
 }
+
+TEST_CASE("of a link whose messages nobody handles no more is read than its window") {
+    gate handling;
+    auto settings = local();
+    settings.max_received_bytes = 1024;
+    recording_node node(settings, [&](recording_node&, const p2pchat::message& m) {
+        if (m.text != "CONNECT") handling.wait();
+    });
+    const p2pchat::endpoint claim("127.0.0.1", 9);
+    raw_peer linked(node.address());
+    linked.send(wire(claim, "CONNECT\n"));
+    CHECK(linked.line() == wire(node.address(), "CONNECT", "BTC"));
+
+    std::string lines;
+    while (lines.size() < 64 * 1024) lines += wire(claim, std::string(1000, 'x')) + '\n';
+    std::error_code error;
+    std::size_t total = 0, sent = 0;
+    for (; !error && total < 64 * 1024 * 1024; total += sent)
+        error = linked.socket().send(lines, sent, 1000ms);
+    CHECK(error == std::errc::timed_out);  // what the systems' buffers hold was taken, not more
+    handling.open();
+}

@@ -285,7 +285,8 @@ finding try_point(const faults::way& how, int first, int count) {
 int try_way(const faults::way& how, int count) {
     for (int first = 1;; ++first) {
         const auto found = try_point(how, first, count);
-        CHECK_MESSAGE(!found.problem, under_way, ": ", found.problem);
+        CHECK_MESSAGE(!found.problem, under_way, ": ",
+                      std::string(found.problem ? found.problem : ""));
         if (!found.hit) return first - 1;
     }
 }
