@@ -234,7 +234,7 @@ public:
     std::error_code accept(tcp_socket& peer, milliseconds timeout,
                            endpoint* from = nullptr) noexcept;
 
-    /// Connects. With a time-out of zero it starts to, and returns std::errc::operation_in_progress;
+    /// Connects. With a time-out of zero it starts to and returns std::errc::operation_in_progress;
     /// once the socket can be written to, finish_connect() tells how that ended.
     std::error_code connect(const endpoint& to, milliseconds timeout) noexcept;
     std::error_code finish_connect() noexcept;
@@ -1712,8 +1712,9 @@ std::vector<peer> peer_set::snapshot() const {
 
 // ------------------------------------------------------------------------------------ >> poller
 //
-// A channel to wake a thread by that waits for sockets, and the readiness of many sockets: epoll on Linux, kqueue on macOS and the BSDs, poll and WSAPoll
-// elsewhere (and wherever P2PCHAT_USE_POLL asks for it). One interface, level-triggered.
+// A channel to wake a thread by that waits for sockets, and the readiness of many sockets: epoll
+// on Linux, kqueue on macOS and the BSDs, poll and WSAPoll elsewhere (and wherever P2PCHAT_USE_POLL
+// asks for it). One interface, level-triggered.
 
 #if defined(P2PCHAT_USE_POLL)
 #elif defined(__linux__)
