@@ -1,5 +1,5 @@
-// Floods a node, in a process of its own, and measures what an honest sender gets meanwhile, and how
-// much memory and how many threads and descriptors the node takes: beside the same for a node that
+// Floods a node, in a process of its own, and measures what an honest sender gets meanwhile and how
+// much memory and how many threads and descriptors the node takes, beside the same for a node that
 // is left in quiet. Linux; loopback only; bounded in count and time.
 //
 //     floods            thirty seconds of each flood
@@ -327,8 +327,8 @@ const scene scenes[] = {
 };
 
 void print(const char* how, const experience& e) {
-    std::printf("  %-9s %6zu delivered  p50 %8.2f  p99 %8.2f  max %8.2f ms  %zu not delivered\n", how,
-                e.milliseconds.size(), e.share(0.5), e.share(0.99), e.share(1), e.undelivered);
+    std::printf("  %-9s %6zu delivered  p50 %8.2f  p99 %8.2f  max %8.2f ms  %zu not delivered\n",
+                how, e.milliseconds.size(), e.share(0.5), e.share(0.99), e.share(1), e.undelivered);
 }
 
 /// Plays a scene and prints what it was like. False: the honest sender was not served.

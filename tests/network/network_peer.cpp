@@ -112,7 +112,8 @@ void connect(node& from, const endpoint& to) {
 
 void list(const node& of) {
     const auto peers = of.peers();
-    for (const auto& p : peers) say("peer ", p.address, ' ', p.team, p.linked ? " linked" : " heard");
+    for (const auto& p : peers)
+        say("peer ", p.address, ' ', p.team, p.linked ? " linked" : " heard");
     say("peers ", peers.size());
 }
 

@@ -4,7 +4,7 @@
     run.py NETWORK_PEER MENU [CASE…]     the two programs; without a case: all of them
 
 Whatever the network does to a message, it is shown once or its sender is told that it was not
-delivered: the sender logs each one's outcome, the receiver each one shown, and this script compares.
+delivered: the sender logs each one's outcome, the receiver each one shown; this script compares.
 Needs Linux and root, iproute2 and, for the case behind_nat, nft or iptables; skipped (exit status
 77) elsewhere.
 
