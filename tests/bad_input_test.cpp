@@ -145,14 +145,17 @@ TEST_CASE("nothing sent: a connection that ends before its first byte is told an
 }
 
 TEST_CASE("a silent connection ends after first_message_timeout") {
+    const support::stopwatch watch;
     recording_node a(impatient());
     raw_peer silent(a.address());
     CHECK(silent.read_to_end() != ending::open);
     CHECK(a.wait_rejected(std::make_error_code(std::errc::timed_out)));
     check_serves(a);
+    CHECK(watch.is_short());
 }
 
 TEST_CASE("one byte and silence: it is taken for a message after the quiet period, and is none") {
+    const support::stopwatch watch;
     recording_node a(impatient());
     raw_peer silent(a.address());
     silent.send("1");
@@ -160,9 +163,11 @@ TEST_CASE("one byte and silence: it is taken for a message after the quiet perio
     CHECK(a.wait([](const record& r) { return r.rejected.size() == 1; }));
     CHECK(a.seen().messages.empty());
     check_serves(a);
+    CHECK(watch.is_short());
 }
 
 TEST_CASE("one byte and silence: first_message_timeout ends it where the quiet period is longer") {
+    const support::stopwatch watch;
     config settings = impatient();
     settings.quiet_period = patience;
     recording_node a(settings);
@@ -171,9 +176,11 @@ TEST_CASE("one byte and silence: first_message_timeout ends it where the quiet p
     CHECK(silent.read_to_end() == ending::reset);
     CHECK(a.wait_rejected(std::make_error_code(std::errc::timed_out)));
     check_serves(a);
+    CHECK(watch.is_short());
 }
 
 TEST_CASE("a dripping connection is never quiet, and ends after first_message_timeout") {
+    const support::stopwatch watch;
     config settings = impatient();
     settings.quiet_period = patience;
     recording_node a(settings);
@@ -183,6 +190,7 @@ TEST_CASE("a dripping connection is never quiet, and ends after first_message_ti
     CHECK(a.wait_rejected(std::make_error_code(std::errc::timed_out)));
     CHECK(a.seen().messages.empty());
     check_serves(a);
+    CHECK(watch.is_short());
 }
 
 TEST_CASE("thousands of silent connections do not keep a real message out") {
@@ -238,6 +246,7 @@ TEST_CASE("at max_connections the oldest without a message gives way") {
 }
 
 TEST_CASE("a message without an end of stream is taken after the quiet period") {
+    const support::stopwatch watch;
     config settings = local();
     settings.quiet_period = 50ms;
     recording_node a(settings);
@@ -246,6 +255,7 @@ TEST_CASE("a message without an end of stream is taken after the quiet period") 
     CHECK(a.wait_text("no end"));
     CHECK(open.read_to_end() == ending::closed);
     CHECK(a.seen().rejected.empty());
+    CHECK(watch.is_short());
 }
 
 TEST_CASE("by default the quiet period is two seconds") {

@@ -475,8 +475,10 @@ TEST_CASE("a peer that says nothing to the CONNECT times out after handshake_tim
     raw_peer peer = listener.accept();
     SUBCASE("nothing at all") {}
     SUBCASE("half a line") { peer.send(wire(listener.address(), "CONN")); }
+    const support::stopwatch watch;
     const auto result = connecting.get();
     CHECK(result.error == std::errc::timed_out);
+    CHECK(watch.is_short());
     CHECK_FALSE(result.linked);
     CHECK(peer.read_to_end() != ending::open);
 }
@@ -827,15 +829,18 @@ TEST_CASE("a link whose other side confirms nothing is given up after delivery_t
     settings.delivery_timeout = 200ms;
     recording_node a(settings);
     typed_link link(a);
+    const support::stopwatch watch;
     const auto error = a->send(link.address(), "hi");
     CHECK((error == std::errc::timed_out || error == errc::link_lost));
     REQUIRE(a.wait_left(1));
     CHECK(a.seen().left[0].second == departure::lost);
     CHECK_FALSE(is_linked(a, link.address()));
     CHECK(is_left_alone(link.listener));
+    CHECK(watch.is_short());
 }
 
 TEST_CASE("a link whose other side reads nothing is given up after delivery_timeout") {
+    const support::stopwatch watch;
     outcomes results;
     config settings = local();
     settings.delivery_timeout = 200ms;
@@ -850,6 +855,7 @@ TEST_CASE("a link whose other side reads nothing is given up after delivery_time
     CHECK(results.count({}) == 0);
     REQUIRE(a.wait_left(1));
     CHECK(a.seen().left[0].second == departure::lost);
+    CHECK(watch.is_short());
 }
 
 TEST_CASE("links are made and lost many times, and nothing stays behind") {
@@ -1017,6 +1023,7 @@ TEST_CASE("a line that claims another sender than its link's is shown unverified
 }
 
 TEST_CASE("a peer that vanishes in the middle is noticed by what is not confirmed") {
+    const support::stopwatch watch;
     support::lan lan;
     if (!lan.usable()) return;
     outcomes results;
@@ -1034,9 +1041,11 @@ TEST_CASE("a peer that vanishes in the middle is noticed by what is not confirme
     REQUIRE(a->wait_left(1));
     CHECK(a->seen().left[0].second == departure::lost);
     CHECK_FALSE(is_linked(*a, there));
+    CHECK(watch.is_short());
 }
 
 TEST_CASE("a peer that vanishes while nothing is said is noticed by keep-alive") {
+    const support::stopwatch watch;
     support::lan lan;
     if (!lan.usable()) return;
     config settings = local();
@@ -1050,6 +1059,7 @@ TEST_CASE("a peer that vanishes while nothing is said is noticed by keep-alive")
     CHECK(a->seen().left[0].first.address == there);
     CHECK(a->seen().left[0].second == departure::lost);
     CHECK_FALSE(is_linked(*a, there));
+    CHECK(watch.is_short());
 }
 
 #endif

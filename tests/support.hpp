@@ -42,6 +42,15 @@ bool wait_until(Predicate predicate, milliseconds bound = patience) {
     return true;
 }
 
+/// Tells a short time-out from `patience`, which stands for none.
+class stopwatch {
+public:
+    bool is_short() const { return std::chrono::steady_clock::now() - begin_ < patience / 2; }
+
+private:
+    std::chrono::steady_clock::time_point begin_ = std::chrono::steady_clock::now();
+};
+
 /// A gate that one thread opens for others, so that a test decides who goes first.
 class gate {
 public:
