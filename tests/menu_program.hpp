@@ -23,6 +23,8 @@
 #include <utility>
 #include <vector>
 
+extern "C" char** environ;  // which not every system's <unistd.h> declares
+
 namespace support {
 
 /// Where the program under test is: the environment's P2PCHAT_MENU, or what the build says.
