@@ -558,26 +558,28 @@ TEST_CASE("a handler that blocks for long keeps nothing else from going on") {
 }
 
 TEST_CASE("a handler that sends, posts and stops does not dead-lock, whoever floods it") {
-    std::atomic<int> handled{0};
-    recording_node b;
-    recording_node a(local(), [&](recording_node& self, const p2pchat::message&) {
-        static_cast<void>(self->send(b.address(), "sent"));
-        static_cast<void>(self->post(b.address(), "posted"));
-        if (++handled == 10) self->stop();
-    });
-    std::vector<std::thread> threads;
-    std::atomic<bool> ending{false};
-    for (int t = 0; t < 3; ++t) {
-        threads.emplace_back([&] {
-            while (!ending) static_cast<void>(b->post(a.address(), "flood"));
+    support::alone([] {
+        std::atomic<int> handled{0};
+        recording_node b;
+        recording_node a(local(), [&](recording_node& self, const p2pchat::message&) {
+            static_cast<void>(self->send(b.address(), "sent"));
+            static_cast<void>(self->post(b.address(), "posted"));
+            if (++handled == 10) self->stop();
         });
-    }
-    CHECK(wait_until([&] { return handled >= 10; }));
-    a->stop();
-    ending = true;
-    for (auto& thread : threads) thread.join();
-    CHECK(a->send(b.address(), "x") == errc::stopped);
-    CHECK(b.seen().count_text("sent") >= 9);
+        std::vector<std::thread> threads;
+        std::atomic<bool> ending{false};
+        for (int t = 0; t < 3; ++t) {
+            threads.emplace_back([&] {
+                while (!ending) static_cast<void>(b->post(a.address(), "flood"));
+            });
+        }
+        CHECK(wait_until([&] { return handled >= 10; }));
+        a->stop();
+        ending = true;
+        for (auto& thread : threads) thread.join();
+        CHECK(a->send(b.address(), "x") == errc::stopped);
+        CHECK(b.seen().count_text("sent") >= 9);
+    });
 }
 
 TEST_CASE("stopping with connections in every state returns") {

@@ -742,15 +742,17 @@ TEST_CASE("a node may send to itself, and is not its own peer") {
 }
 
 TEST_CASE("a stopped node takes and sends nothing, and stopping again is nothing") {
-    recording_node a, b;
-    const endpoint address = a.address();
-    CHECK_FALSE(b->send(address, "hi"));
-    a->stop();
-    a->stop();
-    CHECK(b->send(address, "hi"));
-    CHECK(a->send(b.address(), "hi") == errc::stopped);
-    CHECK(a->post(b.address(), "hi") == errc::stopped);
-    CHECK(a.seen().messages.size() == 1);
+    support::alone([] {
+        recording_node a, b;
+        const endpoint address = a.address();
+        CHECK_FALSE(b->send(address, "hi"));
+        a->stop();
+        a->stop();
+        CHECK(b->send(address, "hi"));
+        CHECK(a->send(b.address(), "hi") == errc::stopped);
+        CHECK(a->post(b.address(), "hi") == errc::stopped);
+        CHECK(a.seen().messages.size() == 1);
+    });
 }
 
 TEST_CASE("a node that was never started can be stopped") {
@@ -853,36 +855,38 @@ TEST_CASE("many threads may stop a node at once") {
 }
 
 TEST_CASE("stop in the middle of everything leaves every send with one outcome") {
-    for (int round = 0; round < 5; ++round) {
-        outcomes results;
-        recording_node b;
-        raw_peer half_open(b.address()), silent(b.address());
-        half_open.send("127.0.0.1:50");
-        {
-            recording_node a;
-            std::atomic<bool> ending{false};
-            std::vector<std::thread> threads;
-            for (int t = 0; t < 3; ++t) {
+    support::alone([] {
+        for (int round = 0; round < 5; ++round) {
+            outcomes results;
+            recording_node b;
+            raw_peer half_open(b.address()), silent(b.address());
+            half_open.send("127.0.0.1:50");
+            {
+                recording_node a;
+                std::atomic<bool> ending{false};
+                std::vector<std::thread> threads;
+                for (int t = 0; t < 3; ++t) {
+                    threads.emplace_back([&] {
+                        while (!ending) static_cast<void>(results.post(*a, b.address(), "hi"));
+                    });
+                }
                 threads.emplace_back([&] {
-                    while (!ending) static_cast<void>(results.post(*a, b.address(), "hi"));
+                    while (!ending) static_cast<void>(a->broadcast("all"));
                 });
+                threads.emplace_back([&] {
+                    while (!ending) static_cast<void>(a->connect(b.address()));
+                });
+                CHECK(b.wait_messages(20));
+                if (round % 2)
+                    a->stop();
+                else
+                    b->stop();
+                ending = true;
+                for (auto& thread : threads) thread.join();
             }
-            threads.emplace_back([&] {
-                while (!ending) static_cast<void>(a->broadcast("all"));
-            });
-            threads.emplace_back([&] {
-                while (!ending) static_cast<void>(a->connect(b.address()));
-            });
-            CHECK(b.wait_messages(20));
-            if (round % 2)
-                a->stop();
-            else
-                b->stop();
-            ending = true;
-            for (auto& thread : threads) thread.join();
+            CHECK(results.each_once());
         }
-        CHECK(results.each_once());
-    }
+    });
 }
 
 TEST_CASE("no message is shown twice, and none is shown that was reported undelivered by refusal") {
