@@ -20,7 +20,6 @@ using support::ending;
 using support::local;
 using support::one_shot;
 using support::outcomes;
-using support::patience;
 using support::raw_listener;
 using support::raw_peer;
 using support::record;

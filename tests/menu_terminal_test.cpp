@@ -16,7 +16,6 @@ using support::flags;
 using support::menu_program;
 using support::original;
 using support::party;
-using support::port_of;
 using support::terminal_kind;
 
 namespace {
