@@ -1733,8 +1733,8 @@ struct indexed {
     indexed* collides = nullptr;  // the next item with the same hash
 };
 
-/// Items by their endpoint. Takes the memory for one place an item; where it cannot get that, it
-/// goes on with fewer and is slower.
+/// Items by their endpoint, in a hash table with a place for every two. Where the memory for more
+/// places is lacking, it goes on with fewer and is slower.
 class index_base {
 public:
     index_base() = default;
@@ -1773,7 +1773,7 @@ inline indexed* index_base::look_up(const endpoint& key) const noexcept {
 }
 
 inline void index_base::insert(indexed& item) noexcept {
-    if (size_ == places_) grow();
+    if (size_ >= 2 * places_) grow();
     indexed*& place = table_[place_of(item.key)];
     item.collides = place;
     place = &item;
@@ -2016,7 +2016,9 @@ private:
 struct watched {
     bool read = false;
     bool write = false;
+#if !defined(P2PCHAT_USE_EPOLL) && !defined(P2PCHAT_USE_KQUEUE)
     std::uint32_t slot = 0;  // of poll's table
+#endif
 };
 
 struct readiness {
@@ -2281,6 +2283,75 @@ struct pending {
     clock::time_point deadline{};
 };
 
+/// First in, first out, in a circular buffer; keeps its memory until it is told to shrink.
+class fifo {
+public:
+    fifo() = default;
+    fifo(const fifo&) = delete;
+    fifo& operator=(const fifo&) = delete;
+    ~fifo() { delete[] items_; }
+
+    bool empty() const noexcept { return size_ == 0; }
+    std::size_t size() const noexcept { return size_; }
+    std::size_t bytes() const noexcept { return bytes_; }  ///< of the messages
+    pending& front() noexcept { return items_[first_]; }
+    pending& operator[](std::size_t i) noexcept { return items_[(first_ + i) & (capacity_ - 1)]; }
+
+    /// Out of memory, both fail without consequence.
+    void make_room(std::size_t extra);
+    void push(pending& item);
+    void pop() noexcept;
+    void shrink() noexcept;
+    void swap(fifo& other) noexcept;
+
+private:
+    pending* items_ = nullptr;
+    std::uint32_t capacity_ = 0;  // a power of two
+    std::uint32_t first_ = 0;
+    std::uint32_t size_ = 0;
+    std::uint32_t bytes_ = 0;
+};
+
+inline void fifo::make_room(std::size_t extra) {
+    std::uint32_t wanted = capacity_ == 0 ? 2 : capacity_;
+    while (wanted < size_ + extra) wanted *= 2;
+    if (wanted == capacity_) return;
+    auto* const wider = new pending[wanted];
+    for (std::uint32_t i = 0; i < size_; ++i) wider[i] = std::move((*this)[i]);
+    delete[] items_;
+    items_ = wider;
+    capacity_ = wanted;
+    first_ = 0;
+}
+
+inline void fifo::push(pending& item) {
+    if (size_ == capacity_) make_room(1);
+    bytes_ += item.size;
+    (*this)[size_++] = std::move(item);
+}
+
+inline void fifo::pop() noexcept {
+    bytes_ -= front().size;
+    front().done = nullptr;
+    first_ = (first_ + 1) & (capacity_ - 1);
+    --size_;
+}
+
+inline void fifo::shrink() noexcept {
+    if (!empty()) return;
+    delete[] items_;
+    items_ = nullptr;
+    capacity_ = first_ = 0;
+}
+
+inline void fifo::swap(fifo& other) noexcept {
+    std::swap(items_, other.items_);
+    std::swap(capacity_, other.capacity_);
+    std::swap(first_, other.first_);
+    std::swap(size_, other.size_);
+    std::swap(bytes_, other.bytes_);
+}
+
 // ------------------------------------------------------------------------------------- >> inbox
 //
 // What the input-and-output thread has for the handlers, in order.
@@ -2305,7 +2376,7 @@ struct event {
 /// already.
 struct batch {
     std::string events;
-    std::vector<pending> completions;
+    fifo completions;
 
     bool empty() const noexcept { return events.empty(); }
     std::size_t cost() const noexcept {
@@ -2313,23 +2384,20 @@ struct batch {
     }
     void append(batch& other);
     void swap(batch& other) noexcept;
-    void clear() noexcept;
 };
 
+/// Out of memory, nothing has happened.
 inline void batch::append(batch& other) {
-    make_room(completions, other.completions.size());
+    completions.make_room(other.completions.size());
     events.append(other.events);
-    for (auto& done : other.completions) completions.push_back(std::move(done));
+    other.events.clear();
+    for (; !other.completions.empty(); other.completions.pop())
+        completions.push(other.completions.front());
 }
 
 inline void batch::swap(batch& other) noexcept {
     events.swap(other.events);
     completions.swap(other.completions);
-}
-
-inline void batch::clear() noexcept {
-    events.clear();
-    completions.clear();
 }
 
 /// One thread fills, one empties. Its size is bounded by whoever fills it, who asks full() before.
@@ -2385,7 +2453,7 @@ inline void inbox::add(event& what, std::string_view team, std::string_view text
 
 /// Outcomes that follow one another and are the same take one event.
 inline void inbox::add_outcome(pending& outcome, std::error_code error) noexcept {
-    insist([&] { make_room(staged_.completions, 1); });
+    insist([&] { staged_.completions.push(outcome); });
     if (staged_.empty() || last_.kind != event_kind::outcome || last_.error != error) {
         event what;
         what.kind = event_kind::outcome;
@@ -2394,7 +2462,6 @@ inline void inbox::add_outcome(pending& outcome, std::error_code error) noexcept
     }
     ++last_.outcomes;
     std::memcpy(&staged_.events[last_at_], static_cast<const void*>(&last_), sizeof last_);
-    staged_.completions.push_back(std::move(outcome));
 }
 
 inline void inbox::hand_over() noexcept {
@@ -2407,7 +2474,6 @@ inline void inbox::hand_over() noexcept {
         else
             ready_.append(staged_);
     });
-    staged_.clear();
     filled_.notify_one();
 }
 
@@ -2424,7 +2490,7 @@ inline void inbox::close() noexcept {
 }
 
 inline bool inbox::take(batch& work) {
-    work.clear();
+    work.events.clear();
     std::unique_lock<std::mutex> lock(mutex_);
     while (!closed_ && ready_.empty()) filled_.wait(lock);
     work.swap(ready_);
@@ -2479,45 +2545,45 @@ inline bool is_exit(std::string_view text) noexcept {
     return true;
 }
 
-/// First in, first out; keeps its memory until it is told to shrink.
-class fifo {
-public:
-    bool empty() const noexcept { return head_ == items_.size(); }
-    std::size_t size() const noexcept { return items_.size() - head_; }
-    pending& front() noexcept { return items_[head_]; }
-    pending& operator[](std::size_t i) noexcept { return items_[head_ + i]; }
-
-    /// Out of memory, `item` stays as it is.
-    void push(pending& item) {
-        if (head_ > 64 && head_ * 2 > items_.size()) compact();
-        make_room(items_, 1);
-        items_.push_back(std::move(item));
-    }
-    void pop() noexcept {
-        items_[head_++] = pending();
-        if (empty()) items_.clear(), head_ = 0;
-    }
-    void shrink() noexcept {
-        if (empty()) std::vector<pending>().swap(items_);
-    }
-
-private:
-    void compact() noexcept {
-        const std::size_t left = size();
-        for (std::size_t i = 0; i < left; ++i) items_[i] = std::move(items_[head_ + i]);
-        while (items_.size() > left) items_.pop_back();
-        head_ = 0;
-    }
-
-    std::vector<pending> items_;
-    std::size_t head_ = 0;
-};
-
 /// A message that waits for its turn to go one-shot.
-struct outgoing : ring {
+struct outgoing {
     std::string bytes;
     pending outcome;
     bool opens_link = false;
+    outgoing* next = nullptr;
+};
+
+/// A queue of them, which it owns: the last one points to the first.
+class queue {
+public:
+    queue() = default;
+    queue(const queue&) = delete;
+    queue& operator=(const queue&) = delete;
+    ~queue() {
+        while (!empty()) pop_front();
+    }
+
+    bool empty() const noexcept { return !last_; }
+    outgoing& front() noexcept { return *last_->next; }
+
+    void push_front(outgoing& item) noexcept {
+        if (!last_) last_ = &item;
+        item.next = last_->next ? last_->next : &item;
+        last_->next = &item;
+    }
+    void push_back(outgoing& item) noexcept {
+        push_front(item);
+        last_ = &item;
+    }
+    void pop_front() noexcept {
+        outgoing* const first = last_->next;
+        last_->next = first->next;
+        if (first == last_) last_ = nullptr;
+        delete first;
+    }
+
+private:
+    outgoing* last_ = nullptr;
 };
 
 enum class stage : unsigned char {
@@ -2535,7 +2601,7 @@ struct starved_place : ring {};  // in the list of those that wait for room in t
 
 /// A connection of any kind. The input-and-output thread's alone, but for what is marked (m): that
 /// is guarded by the node's mutex.
-struct connection : watched, home_place, dirty_place, starved_place {
+struct connection : home_place, dirty_place, starved_place, watched {
     stage at = stage::receiving;
     bool opens_link = false;           // ours: its message is CONNECT
     bool line_seen = false;            // receiving: its first line was no CONNECT
@@ -2548,26 +2614,24 @@ struct connection : watched, home_place, dirty_place, starved_place {
     bool io_writes = false;            // linked (m): there is something in `writing`
     bool ended = false;                // delivering: the other side has closed
     bool retired = false;              // among the dead
-    std::uint32_t timer = 0;           // its place among the timers, counted from 1; 0: none
     tcp_socket socket;
     endpoint remote;  // the other end; ours: as we called it
     endpoint claim;   // linked: who it says it is
     clock::time_point deadline{};
-    clock::time_point armed{};  // the time of its timer, not later than `deadline`
     clock::time_point limit{};  // receiving, delivering: the latest that `deadline` may become;
                                 // linked: when the other side last confirmed something
     std::string in;             // receiving, greeting: what came; linked: lines to take later
                                 // (`parked` bytes), then the beginning of a line
     std::string writing;
-    std::string queued;                 // linked (m): goes into `writing` when that is written
-    fifo in_flight;                     // (m) in the order sent
-    std::uint32_t in_flight_bytes = 0;  // linked (m)
-    std::uint32_t parked = 0;           // linked
-    std::uint32_t written = 0;          // of `writing`
-    std::uint32_t untold = 0;           // linked: messages of theirs not confirmed yet
-    std::uint64_t taken = 0;            // linked: messages of theirs
-    std::uint64_t confirmed = 0;        // linked (m): messages of ours
-    connection* twin = nullptr;         // linked (m): another link to the same peer
+    std::string queued;           // linked (m): goes into `writing` when that is written
+    fifo in_flight;               // (m) in the order sent
+    std::uint32_t timer = 0;      // its place among the timers, counted from 1; 0: none
+    std::uint32_t parked = 0;     // linked
+    std::uint32_t written = 0;    // of `writing`
+    std::uint32_t untold = 0;     // linked: messages of theirs not confirmed yet
+    std::uint64_t taken = 0;      // linked: messages of theirs
+    std::uint64_t confirmed = 0;  // linked (m): messages of ours
+    connection* twin = nullptr;   // linked (m): another link to the same peer
 
     const endpoint& key() const noexcept { return by_claim ? claim : remote; }
 
@@ -2581,59 +2645,68 @@ using connections = list<connection, home_place>;
 /// list of those with something to begin.
 struct lane : indexed, ring {
     using indexed::indexed;
-    ~lane() { waiting.destroy(); }
 
-    bool idle() const noexcept { return !link && !active && waiting.empty(); }
+    bool idle() const noexcept { return !link && !busy && waiting.empty(); }
 
-    connection* link = nullptr;    // the one in use; others to the same peer behind it
-    connection* active = nullptr;  // the one-shot under way, or the link being opened
-    list<outgoing> waiting;
-    std::size_t waiting_bytes = 0;
+    connection* link = nullptr;  // the one in use; others to the same peer behind it
+    queue waiting;
+    std::uint32_t waiting_bytes = 0;  // and of what is under way one-shot
+    bool busy = false;                // a one-shot is under way, or a link being opened
 };
 
-/// Connections by the time when something is due: a binary heap, each item of which knows its
-/// place.
+/// Connections by the time when something is due: a binary heap, and each knows its place in it.
 class timer_heap {
 public:
-    connection* first() const noexcept { return heap_.empty() ? nullptr : heap_.front(); }
+    bool empty() const noexcept { return heap_.empty(); }
+    clock::time_point next() const noexcept { return heap_.front().when; }
+    clock::time_point of(const connection& c) const noexcept { return heap_[c.timer - 1].when; }
 
     void arm(connection& c, clock::time_point when) {
         disarm(c);
-        heap_.push_back(&c);
-        c.armed = when;
-        rise(heap_.size() - 1, c);
+        heap_.push_back({when, &c});
+        rise(heap_.size() - 1, {when, &c});
     }
     void disarm(connection& c) noexcept {
         if (c.timer == 0) return;
         const std::size_t place = std::exchange(c.timer, 0u) - 1;
-        connection& last = *heap_.back();
+        const entry last = heap_.back();
         heap_.pop_back();
-        if (&last == &c) return;
+        if (last.what == &c) return;
         rise(place, last);
-        sink(last.timer - 1, last);
+        sink(last.what->timer - 1, last);
+    }
+    connection& disarm_next() noexcept {
+        connection& c = *heap_.front().what;
+        disarm(c);
+        return c;
     }
     void clear() noexcept { heap_.clear(); }
 
 private:
-    void put(std::size_t place, connection& c) noexcept {
-        heap_[place] = &c;
-        c.timer = static_cast<std::uint32_t>(place + 1);
+    struct entry {
+        clock::time_point when;
+        connection* what;
+    };
+
+    void put(std::size_t place, const entry& item) noexcept {
+        heap_[place] = item;
+        item.what->timer = static_cast<std::uint32_t>(place + 1);
     }
-    void rise(std::size_t place, connection& c) noexcept {
-        for (; place != 0 && c.armed < heap_[(place - 1) / 2]->armed; place = (place - 1) / 2)
-            put(place, *heap_[(place - 1) / 2]);
-        put(place, c);
+    void rise(std::size_t place, const entry& item) noexcept {
+        for (; place != 0 && item.when < heap_[(place - 1) / 2].when; place = (place - 1) / 2)
+            put(place, heap_[(place - 1) / 2]);
+        put(place, item);
     }
-    void sink(std::size_t place, connection& c) noexcept {
+    void sink(std::size_t place, const entry& item) noexcept {
         for (std::size_t child; (child = place * 2 + 1) < heap_.size(); place = child) {
-            if (child + 1 < heap_.size() && heap_[child + 1]->armed < heap_[child]->armed) ++child;
-            if (c.armed <= heap_[child]->armed) break;
-            put(place, *heap_[child]);
+            if (child + 1 < heap_.size() && heap_[child + 1].when < heap_[child].when) ++child;
+            if (item.when <= heap_[child].when) break;
+            put(place, heap_[child]);
         }
-        put(place, c);
+        put(place, item);
     }
 
-    std::vector<connection*> heap_;
+    std::vector<entry> heap_;
 };
 
 }  // namespace detail
@@ -2815,7 +2888,6 @@ private:
     detail::list<connection, detail::dirty_place> dirty_now_;  // those of this turn of io
     std::atomic<std::size_t> room_waiters_{0};                 // read without it
     std::size_t callers_ = 0;       // threads that are in send_one_shot()
-    connection callers_turn_;       // stands for them in lane::active
     std::condition_variable room_;  // there is some, or a caller is gone
 
     // io's own.
@@ -2991,7 +3063,7 @@ node::impl::lane* node::impl::roomy_lane(const endpoint& to, const pending& outc
         const bool room = lanes_.size() < settings_.max_peers + settings_.max_links;
         return room ? &lanes_.add(to) : nullptr;
     }
-    const std::size_t bytes = way->waiting_bytes + (way->link ? way->link->in_flight_bytes : 0);
+    const std::size_t bytes = way->waiting_bytes + (way->link ? way->link->in_flight.bytes() : 0);
     const bool room = bytes == 0 || bytes + outcome.size <= settings_.max_queued_bytes;
     return room ? way : nullptr;
 }
@@ -3022,7 +3094,7 @@ std::error_code node::impl::post(const endpoint& to, std::string_view text, pend
     lane* way = roomy_lane(to, outcome);
     if (!way && mode == when_full::wait) way = wait_for_room(lock, to, outcome);
     if (!way) return make_error_code(running_ ? errc::queue_full : errc::stopped);
-    if (way->link && !way->active && way->waiting.empty() && !opens_link)
+    if (way->link && !way->busy && way->waiting.empty() && !opens_link)
         queue_on_link(*way->link, text, outcome);
     else
         queue_in_lane(*way, text, outcome, opens_link);
@@ -3043,7 +3115,7 @@ void node::impl::queue_in_lane(lane& way, std::string_view text, pending& outcom
     way.waiting_bytes += outcome.size;
     item->outcome = std::move(outcome);
     way.waiting.push_back(*item);
-    if (!way.active && way.alone()) ready_lanes_.push_back(way);
+    if (!way.busy && way.alone()) ready_lanes_.push_back(way);
 }
 
 void node::impl::queue_on_link(connection& link, std::string_view text, pending& outcome) {
@@ -3052,7 +3124,6 @@ void node::impl::queue_on_link(connection& link, std::string_view text, pending&
     detail::make_room(link.queued, size);
     outcome.deadline = (sleeping_ ? clock::now() : now_) + settings_.delivery_timeout;
     link.in_flight.push(outcome);
-    link.in_flight_bytes += size;
     link.queued.append(prefix_).append(text).push_back('\n');
     if (detail::is_exit(text)) say_goodbye(*lanes_.find(link.key()));
     if ((!at_once || !write_at_once(link)) && link.dirty_place::alone()) dirty_.push_back(link);
@@ -3117,7 +3188,7 @@ bool node::impl::reserve_lane(const endpoint& to, std::string_view text, std::st
     if (lanes_.find(to)) return false;
     bytes.reserve(size);
     bytes.append(prefix_).append(text);
-    lanes_.add(to).active = &callers_turn_;
+    lanes_.add(to).busy = true;
     ++callers_;
     return true;
 }
@@ -3294,7 +3365,7 @@ bool node::impl::collect_work(int& timeout) {
 
 int node::impl::time_left() const noexcept {
     auto next = clock::time_point::max();
-    if (const auto* const first = timers_.first()) next = first->armed;
+    if (!timers_.empty()) next = timers_.next();
     if (accept_again_ != clock::time_point()) next = (std::min)(next, accept_again_);
     return next == clock::time_point::max() ? -1 : detail::remaining(next, time_);
 }
@@ -3328,10 +3399,8 @@ void node::impl::on_timers() {
         accept_again_ = {};
         if (poller_.watch(listener_, listening_, true, false)) pause_accepting();
     }
-    for (connection* c; (c = timers_.first()) != nullptr && c->armed <= time_;) {
-        timers_.disarm(*c);
-        guarded(*c, &impl::on_timer);
-    }
+    while (!timers_.empty() && timers_.next() <= time_)
+        guarded(timers_.disarm_next(), &impl::on_timer);
 }
 
 void node::impl::on_timer(connection& c) {
@@ -3384,7 +3453,7 @@ void node::impl::shut_down() noexcept {
 /// is set anew when it fires, so that moving a deadline on costs nothing.
 void node::impl::arm(connection& c, clock::time_point deadline) {
     c.deadline = deadline;
-    if (c.timer == 0 || c.armed > deadline) timers_.arm(c, deadline);
+    if (c.timer == 0 || timers_.of(c) > deadline) timers_.arm(c, deadline);
 }
 
 void node::impl::watch(connection& c, bool read, bool write) {
@@ -3625,7 +3694,7 @@ node::impl::beginning node::impl::next_of_lane() {
     if (lanes_now_.empty()) return {};
     lane& way = lanes_now_.front();
     if (way.link) queue_waiting(way);
-    if (way.active || way.waiting.empty()) {
+    if (way.busy || way.waiting.empty()) {
         way.leave();
         if (way.idle()) lanes_.erase(way);
         return {true, false, nullptr};
@@ -3646,9 +3715,9 @@ node::impl::beginning node::impl::next_of_lane() {
         c.opens_link = false;
         c.writing.pop_back();  // the LF: a one-shot, then
     }
-    delete &next;
+    way.waiting.pop_front();
     way.leave();
-    way.active = &c;
+    way.busy = true;
     outgoing_.push_back(c);
     ++one_shots_;
     return {true, false, &c};
@@ -3656,16 +3725,16 @@ node::impl::beginning node::impl::next_of_lane() {
 
 /// What waited for its turn goes over the link that has come meanwhile.
 void node::impl::queue_waiting(lane& way) {
-    while (way.link && !way.active && !way.waiting.empty()) {
+    while (way.link && !way.busy && !way.waiting.empty()) {
         auto& next = way.waiting.front();
-        const std::size_t size = next.outcome.size;
+        const std::uint32_t size = next.outcome.size;
         if (next.opens_link)
             report(next.outcome, {});
         else
             queue_on_link(*way.link, std::string_view(next.bytes).substr(prefix_.size()),
                           next.outcome);
         way.waiting_bytes -= size;  // now that nothing fails any more
-        delete &next;
+        way.waiting.pop_front();
     }
 }
 
@@ -3755,17 +3824,15 @@ void node::impl::postpone(connection& c) {
         item->outcome = std::move(c.in_flight.front());
         item->opens_link = c.opens_link;
         way.waiting.push_front(*item);
-        way.active = nullptr;
+        way.busy = false;
         crowded_lanes_.push_back(way);
     }
     retire(c, true);
 }
 
 void node::impl::fail_waiting(lane& way, std::error_code error) noexcept {
-    while (!way.waiting.empty()) {
+    for (; !way.waiting.empty(); way.waiting.pop_front())
         report(way.waiting.front().outcome, error);
-        delete &way.waiting.front();
-    }
     way.waiting_bytes = 0;
 }
 
@@ -3787,7 +3854,7 @@ void node::impl::finish(connection& c, std::error_code error) {
 void node::impl::end_turn(const endpoint& to) noexcept {
     lane* const way = lanes_.find(to);
     if (!way) return;  // shut down meanwhile
-    way->active = nullptr;
+    way->busy = false;
     if (!way->waiting.empty())
         ready_lanes_.push_back(*way);
     else if (!way->link)
@@ -3826,12 +3893,12 @@ void node::impl::become_link(connection& c, const message_view& greeting, bool o
         *last = &c;
         c.in_lane = true;
         if (ours) {
-            way.active = nullptr;
+            way.busy = false;
             way.waiting_bytes -= c.in_flight.front().size;
             report(c.in_flight.front(), {});
             c.in_flight.pop();
         }
-        if (!way.active && !way.waiting.empty()) ready_lanes_.push_back(way);
+        if (!way.busy && !way.waiting.empty()) ready_lanes_.push_back(way);
     }
     if (!ours) {
         ++received_;
@@ -4007,7 +4074,6 @@ void node::impl::on_ack(connection& c, std::uint64_t count) {
         c.confirmed += fresh;
         for (std::uint64_t i = 0; i < fresh; ++i) {
             pending& next = c.in_flight.front();
-            c.in_flight_bytes -= next.size;
             tell_outcome(next, {});
             c.in_flight.pop();
         }
@@ -4180,13 +4246,13 @@ void node::impl::run_handlers() {
     while (inbox_.take(work)) {
         const char* at = work.events.data();
         const char* const end = at + work.events.size();
-        auto* done = work.completions.data();
         std::size_t owed = 0;
         for (detail::event what; at != end; at += what.size()) {
             std::memcpy(&what, at, sizeof what);
-            for (std::uint32_t i = 0; i < what.outcomes; ++i) (done++)->done(what.error);
+            for (std::uint32_t i = 0; i < what.outcomes; ++i, work.completions.pop())
+                work.completions.front().done(what.error);
             dispatch(what, at + sizeof what, incoming);
-            owed += what.size() + what.outcomes * sizeof *done;
+            owed += what.size() + what.outcomes * sizeof(pending);
             if (inbox_.crowded()) give_back(std::exchange(owed, 0));
         }
         give_back(owed);
