@@ -2359,17 +2359,17 @@ inline void fifo::swap(fifo& other) noexcept {
 enum class event_kind : unsigned char { message, joined, left, rejected, outcome };
 
 struct event {
+    std::uint32_t outcomes = 0;   // completions in batch::completions, all with one error
+    std::uint32_t bytes = 0;      // that follow: the team, and what `kind` asks for
+    std::uint32_t team_size = 0;  // the first of them
+    std::uint32_t text_at = 0;    // message: there the text begins, to the end
     event_kind kind = event_kind::message;
-    departure how = departure::left;
-    bool verified = false;
-    std::uint32_t team_size = 0;  // bytes that follow, the text's after the team's
-    std::uint32_t text_size = 0;
-    std::uint32_t outcomes = 0;  // completions in batch::completions, all with this error
-    endpoint sender;             // message; else whom it is about
-    endpoint origin;             // message
-    std::error_code error;       // rejected, outcome
+    bool verified = false;            // message
+    departure how = departure::left;  // left
+    endpoint sender;                  // message; else whom it is about
+    endpoint origin;                  // message
 
-    std::size_t size() const noexcept { return sizeof(event) + team_size + text_size; }
+    std::size_t size() const noexcept { return sizeof(event) + bytes; }
 };
 
 /// Events, each followed by its bytes: in a string, for that is what the library has compiled
@@ -2407,7 +2407,8 @@ public:
     inbox(std::size_t max_bytes, poller& filler) : max_(max_bytes), filler_(filler) {}
 
     // For the filling thread. Events are staged, and all handed over at once.
-    void add(event& what, std::string_view team = {}, std::string_view text = {}) noexcept;
+    void add(event& what, std::string_view bytes) noexcept;
+    void add_error(event& what, std::error_code error) noexcept;
     void add_outcome(pending& outcome, std::error_code error) noexcept;
     void hand_over() noexcept;
     bool full() const noexcept { return waiting() + staged_.cost() >= max_; }
@@ -2425,6 +2426,7 @@ public:
     void reopen() noexcept;
 
 private:
+    void end_run() noexcept;
     std::size_t waiting() const noexcept { return bytes_.load(std::memory_order_relaxed); }
 
     const std::size_t max_;
@@ -2432,8 +2434,10 @@ private:
     std::atomic<std::size_t> bytes_{0};  // handed over and not released
     std::atomic<bool> wanted_{false};    // the filling thread waits for room
     batch staged_;                       // the filling thread's
-    event last_;                         // likewise: what was staged last, if it is an outcome,
-    std::size_t last_at_ = 0;            // and where it stands in staged_.events
+
+    std::uint32_t run_ = 0;  // likewise: outcomes staged last, all the same, which take one event
+    std::size_t run_at_ = 0;
+    std::error_code run_error_;
 
     std::mutex mutex_;  // guards the three below
     std::condition_variable filled_;
@@ -2441,31 +2445,40 @@ private:
     bool closed_ = false;
 };
 
-inline void inbox::add(event& what, std::string_view team, std::string_view text) noexcept {
-    what.team_size = static_cast<std::uint32_t>(team.size());
-    what.text_size = static_cast<std::uint32_t>(text.size());
-    last_at_ = staged_.events.size();
-    last_ = what;
+inline void inbox::add(event& what, std::string_view bytes) noexcept {
+    end_run();
+    what.bytes = static_cast<std::uint32_t>(bytes.size());
     insist([&] { make_room(staged_.events, what.size()); });
-    staged_.events.append(reinterpret_cast<const char*>(&what), sizeof what);
-    staged_.events.append(team).append(text);
+    staged_.events.append(reinterpret_cast<const char*>(&what), sizeof what).append(bytes);
 }
 
-/// Outcomes that follow one another and are the same take one event.
+inline void inbox::add_error(event& what, std::error_code error) noexcept {
+    add(what, {reinterpret_cast<const char*>(&error), sizeof error});
+}
+
 inline void inbox::add_outcome(pending& outcome, std::error_code error) noexcept {
     insist([&] { staged_.completions.push(outcome); });
-    if (staged_.empty() || last_.kind != event_kind::outcome || last_.error != error) {
+    if (run_ == 0 || run_error_ != error) {
         event what;
         what.kind = event_kind::outcome;
-        what.error = error;
-        add(what);
+        add_error(what, error);
+        run_at_ = staged_.events.size() - what.size();
+        run_error_ = error;
     }
-    ++last_.outcomes;
-    std::memcpy(&staged_.events[last_at_], static_cast<const void*>(&last_), sizeof last_);
+    ++run_;
+}
+
+inline void inbox::end_run() noexcept {
+    event what;
+    if (run_ == 0) return;
+    std::memcpy(&what, &staged_.events[run_at_], sizeof what);
+    what.outcomes = std::exchange(run_, 0u);
+    std::memcpy(&staged_.events[run_at_], static_cast<const void*>(&what), sizeof what);
 }
 
 inline void inbox::hand_over() noexcept {
     if (staged_.empty()) return;
+    end_run();
     bytes_ += staged_.cost();
     insist([this] {
         const std::lock_guard<std::mutex> lock(mutex_);
@@ -2725,7 +2738,7 @@ public:
     // From any thread.
     std::error_code start();
     void stop() noexcept;
-    std::error_code post(const endpoint& to, std::string_view text, detail::pending outcome,
+    std::error_code post(const endpoint& to, std::string_view text, detail::pending& outcome,
                          when_full mode, bool opens_link);
     std::error_code send(const endpoint& to, std::string_view text, bool opens_link);
     std::vector<delivery> broadcast(std::string_view text, bool then_stop);
@@ -2838,6 +2851,7 @@ private:
     void park(connection& c, std::string_view line, bool from_tail);
     void unpark(connection& c);
     void take_line(connection& c, std::string_view line);
+    bool repeats_head(std::string_view line) noexcept;
     void on_control(connection& c, std::string_view line);
     void on_ack(connection& c, std::uint64_t count);
     void on_exit(connection& c, std::string_view team);
@@ -2860,7 +2874,8 @@ private:
     // The handlers' thread.
     void run_handlers();
     void give_back(std::size_t bytes) noexcept;
-    void dispatch(const detail::event& what, const char* bytes, message& incoming);
+    void dispatch(const detail::event& what, const char* bytes, detail::fifo& completions,
+                  message& incoming);
 
     config settings_;
     std::string prefix_;  // "sender team ", before each of our messages
@@ -2893,7 +2908,8 @@ private:
     // io's own.
     clock::time_point time_{};           // of this turn
     clock::time_point patient_until_{};  // goes on looking before it sleeps
-    bool heard_ = false;                 // from the link whose bytes are looked at
+    message_view last_;                  // on the link whose bytes are looked at, and how that
+    std::string_view head_;              // line begins, up to the text, while it still stands
     tcp_socket listener_;
     detail::watched listening_;
     clock::time_point accept_again_{};  // paused until then, if set
@@ -3080,7 +3096,7 @@ node::impl::lane* node::impl::wait_for_room(std::unique_lock<std::mutex>& lock, 
     return way;
 }
 
-std::error_code node::impl::post(const endpoint& to, std::string_view text, pending outcome,
+std::error_code node::impl::post(const endpoint& to, std::string_view text, pending& outcome,
                                  when_full mode, bool opens_link) {
     text = detail::trimmed(text);
     if (!to) return make_error_code(to.port() == 0 ? errc::bad_port : errc::bad_address);
@@ -3167,8 +3183,7 @@ std::error_code node::impl::send(const endpoint& to, std::string_view text, bool
     outcome.waiting = &done;
     outcome.answer = &answer;
     outcome.at_once = true;
-    if (auto error = post(to, text, std::move(outcome), when_full::refuse, opens_link))
-        return error;
+    if (auto error = post(to, text, outcome, when_full::refuse, opens_link)) return error;
     if (!done.wait_for(settings_.delivery_timeout)) {
         look_after(to);
         done.wait();
@@ -3256,7 +3271,7 @@ std::vector<delivery> node::impl::broadcast(std::string_view text, bool then_sto
         outcome.answer = &result.error;
         std::error_code refused;
         try {
-            refused = post(result.to, text, std::move(outcome), when_full::refuse, false);
+            refused = post(result.to, text, outcome, when_full::refuse, false);
         } catch (const std::bad_alloc&) {  // what was posted before points to this stack
             refused = std::make_error_code(std::errc::not_enough_memory);
         }
@@ -3978,7 +3993,7 @@ void node::impl::settle(connection& c) {
 }
 
 void node::impl::on_link_bytes(connection& c, std::string_view bytes) {
-    heard_ = false;
+    head_ = {};
     while (!bytes.empty() && c.socket.is_open()) {
         const std::size_t end = bytes.find('\n');
         const bool whole = end != std::string_view::npos;
@@ -4004,13 +4019,16 @@ void node::impl::on_long_line(connection& c) {
 void node::impl::on_line(connection& c, std::string_view line, bool from_tail) {
     const std::string_view words = detail::trimmed(line);
     if (words.size() > settings_.max_message_bytes) return on_long_line(c);
-    const bool is_message = !words.empty() && words.find_first_of("0123456789[<") == 0;
+    const char first = words.empty() ? '\0' : words.front();
+    const bool is_message = detail::is_digit(first) || first == '[' || first == '<';
     if (is_message && (c.parked != 0 || inbox_.full())) return park(c, line, from_tail);
     if (is_message)
         take_line(c, words);
     else if (!words.empty())
         on_control(c, words);
-    if (from_tail) c.in.resize(c.parked);
+    if (!from_tail) return;
+    c.in.resize(c.parked);
+    head_ = {};
 }
 
 /// The inbox has no room: the line waits here, unconfirmed, while control lines behind it are
@@ -4024,7 +4042,7 @@ void node::impl::park(connection& c, std::string_view line, bool from_tail) {
 }
 
 void node::impl::unpark(connection& c) {
-    heard_ = false;
+    head_ = {};
     std::size_t start = 0;
     while (start < c.parked && !inbox_.full() && c.socket.is_open()) {
         const std::size_t end = c.in.find('\n', start);
@@ -4039,16 +4057,35 @@ void node::impl::unpark(connection& c) {
 }
 
 void node::impl::take_line(connection& c, std::string_view line) {
-    message_view what;
-    if (const errc error = detail::scan_message(line, what); error != detail::no_error)
-        return tell_rejected(c.remote, make_error_code(error));
+    const bool same = repeats_head(line);
+    if (!same) {
+        head_ = {};
+        if (const errc error = detail::scan_message(line, last_); error != detail::no_error)
+            return tell_rejected(c.remote, make_error_code(error));
+    }
     ++c.taken;
     ++c.untold;
-    if (what.sender != c.claim) return take(what, c);
+    if (last_.sender != c.claim) return take(last_, c);
     ++received_;
-    if (detail::is_exit(what.text)) return on_exit(c, what.team);
-    if (!std::exchange(heard_, true)) tell_heard(c.key(), what.team);
-    tell_message(what, c.remote, c.claim_holds);
+    if (detail::is_exit(last_.text)) return on_exit(c, last_.team);
+    if (!same) {
+        tell_heard(c.key(), last_.team);
+        head_ = line.substr(0, static_cast<std::size_t>(last_.text.data() - line.data()));
+    }
+    tell_message(last_, c.remote, c.claim_holds);
+}
+
+/// Lines that come together mostly begin alike: then only the text is new. Saves a fifth of the
+/// time of a message in a stream.
+bool node::impl::repeats_head(std::string_view line) noexcept {
+    const std::size_t size = head_.size();
+    if (size == 0 || line.size() <= size || detail::is_space(line[size])) return false;
+    if (line.compare(0, size, head_) != 0 || !detail::is_text(line.substr(size))) return false;
+    last_.team =
+        line.substr(static_cast<std::size_t>(last_.team.data() - head_.data()), last_.team.size());
+    last_.text = line.substr(size);
+    head_ = line.substr(0, size);
+    return true;
 }
 
 void node::impl::on_control(connection& c, std::string_view line) {
@@ -4190,7 +4227,10 @@ void node::impl::tell_message(const message_view& what, const endpoint& origin, 
     event.sender = what.sender;
     event.origin = origin;
     event.verified = verified;
-    inbox_.add(event, what.team, what.text);
+    // The team, what stands between (a space), and the text are copied as one.
+    event.team_size = static_cast<std::uint32_t>(what.team.size());
+    event.text_at = static_cast<std::uint32_t>(what.text.data() - what.team.data());
+    inbox_.add(event, {what.team.data(), event.text_at + what.text.size()});
 }
 
 void node::impl::tell_heard(const endpoint& address, std::string_view team) {
@@ -4198,6 +4238,7 @@ void node::impl::tell_heard(const endpoint& address, std::string_view team) {
     detail::event event;
     event.kind = detail::event_kind::joined;
     event.sender = address;
+    event.team_size = static_cast<std::uint32_t>(team.size());
     inbox_.add(event, team);
 }
 
@@ -4208,7 +4249,9 @@ void node::impl::tell_left(const endpoint& address, std::string_view team, depar
     event.kind = detail::event_kind::left;
     event.sender = address;
     event.how = how;
-    inbox_.add(event, known.team.empty() ? team : std::string_view(known.team));
+    if (!known.team.empty()) team = known.team;
+    event.team_size = static_cast<std::uint32_t>(team.size());
+    inbox_.add(event, team);
 }
 
 void node::impl::tell_rejected(const endpoint& from, std::error_code why) {
@@ -4217,8 +4260,7 @@ void node::impl::tell_rejected(const endpoint& from, std::error_code why) {
     detail::event event;
     event.kind = detail::event_kind::rejected;
     event.sender = from;
-    event.error = why;
-    inbox_.add(event);
+    inbox_.add_error(event, why);
 }
 
 /// Counted first: whoever hears of it finds it in statistics().
@@ -4249,9 +4291,7 @@ void node::impl::run_handlers() {
         std::size_t owed = 0;
         for (detail::event what; at != end; at += what.size()) {
             std::memcpy(&what, at, sizeof what);
-            for (std::uint32_t i = 0; i < what.outcomes; ++i, work.completions.pop())
-                work.completions.front().done(what.error);
-            dispatch(what, at + sizeof what, incoming);
+            dispatch(what, at + sizeof what, work.completions, incoming);
             owed += what.size() + what.outcomes * sizeof(pending);
             if (inbox_.crowded()) give_back(std::exchange(owed, 0));
         }
@@ -4267,9 +4307,10 @@ void node::impl::give_back(std::size_t bytes) noexcept {
     room_.notify_all();
 }
 
-void node::impl::dispatch(const detail::event& what, const char* bytes, message& incoming) {
+void node::impl::dispatch(const detail::event& what, const char* bytes, detail::fifo& completions,
+                          message& incoming) {
     const std::string_view team(bytes, what.team_size);
-    const std::string_view text(bytes + what.team_size, what.text_size);
+    const std::string_view text(bytes + what.text_at, what.bytes - what.text_at);
     const clock::rep drain_end = drain_end_.load(std::memory_order_relaxed);
     const bool drop = drain_end != 0 && clock::now().time_since_epoch().count() >= drain_end;
     switch (what.kind) {
@@ -4296,10 +4337,15 @@ void node::impl::dispatch(const detail::event& what, const char* bytes, message&
             return;
         }
         case detail::event_kind::rejected:
-            if (on_rejected && !drop) on_rejected(what.sender, what.error);
+        case detail::event_kind::outcome: {
+            std::error_code error;
+            std::memcpy(static_cast<void*>(&error), text.data(), sizeof error);
+            for (std::uint32_t i = 0; i < what.outcomes; ++i, completions.pop())
+                completions.front().done(error);
+            const bool rejected = what.kind == detail::event_kind::rejected;
+            if (rejected && on_rejected && !drop) on_rejected(what.sender, error);
             return;
-        case detail::event_kind::outcome:
-            return;
+        }
     }
 }
 
@@ -4326,7 +4372,7 @@ std::error_code node::post(const endpoint& to, std::string_view text, completion
                            when_full mode) {
     detail::pending outcome;
     outcome.done = std::move(done);
-    return impl_->post(to, text, std::move(outcome), mode, false);
+    return impl_->post(to, text, outcome, mode, false);
 }
 
 std::vector<delivery> node::broadcast(std::string_view text) {
