@@ -181,6 +181,39 @@ TEST_CASE("many lines may come in one segment, CONNECT among them") {
     }
 }
 
+TEST_CASE("lines in one segment that begin alike, or nearly, keep their senders, teams and texts") {
+    recording_node a;
+    raw_listener other;
+    typed_link link(a);
+    const std::string from = to_string(link.address());
+    const std::string stranger = to_string(other.address());
+    using namespace std::string_literals;
+    link.peer.send(from + " Raw one\n" + from + " Raw two\n" + from + " Raw  three\n" + from +
+                   " Raw\tfour\n" + from + " Raw2 five\n" + from + " Raw2 six\n" + from +
+                   " Raw2 \0bad\n"s + from + " Raw2\n" + from + " <Raw2> seven\n" + stranger +
+                   " Raw2 eight\n" + stranger + " Raw2 nine\n" + from + " Raw2 ten \n" + from +
+                   " Raw2 ten Raw2\n");
+    REQUIRE(a.wait_messages(12));
+    CHECK(link.wait_ack(11));
+    const record seen = a.seen();
+    const std::vector<std::pair<std::string, std::string>> sent{
+        {"Raw", "one"},   {"Raw", "two"},  {"Raw", "three"},    {"Raw", "four"},
+        {"Raw2", "five"}, {"Raw2", "six"}, {"Raw2", "seven"},   {"Raw2", "eight"},
+        {"Raw2", "nine"}, {"Raw2", "ten"}, {"Raw2", "ten Raw2"}};
+    for (std::size_t i = 0; i < sent.size(); ++i) {
+        const auto& message = seen.messages[i + 1];
+        CAPTURE(i);
+        CHECK(message.team == sent[i].first);
+        CHECK(message.text == sent[i].second);
+        CHECK(message.sender == (i == 7 || i == 8 ? other.address() : link.address()));
+    }
+    REQUIRE(seen.rejected.size() == 2);
+    CHECK(seen.rejected[0].second == errc::bad_text);
+    CHECK(seen.rejected[1].second == errc::too_few_words);
+    for (const auto& known : a->peers())
+        if (known.address == link.address()) CHECK(known.team == "Raw2");
+}
+
 TEST_CASE("lines keep their bytes, and lose white space at their ends") {
     recording_node a;
     typed_link link(a);
