@@ -2572,6 +2572,11 @@ inline bool out_of_descriptors(std::error_code error) noexcept {
            error == std::errc::too_many_files_open_in_system;
 }
 
+inline bool out_of_resources(std::error_code error) noexcept {
+    return out_of_descriptors(error) || error == std::errc::no_buffer_space ||
+           error == std::errc::not_enough_memory;
+}
+
 inline constexpr std::string_view connect_word = "CONNECT";
 
 inline bool is_exit(std::string_view text) noexcept {
@@ -3634,7 +3639,9 @@ void node::impl::accept_some() {
             admit(std::move(socket), from);
         else if (error == std::errc::operation_would_block)
             return;
-        else if (error != std::errc::connection_aborted && !evict_oldest())  // out of resources
+        else if (error == std::errc::connection_aborted)
+            continue;
+        else if (!detail::out_of_resources(error) || !evict_oldest())
             return pause_accepting();
     }
 }
@@ -4139,11 +4146,8 @@ void node::impl::on_ack(connection& c, std::uint64_t count) {
         for (std::uint64_t i = 0; i < fresh; ++i) untold += c.in_flight[i].reported ? 0u : 1u;
         delivered_ += untold;  // once: an atomic costs as much as the rest
         c.confirmed += fresh;
-        for (std::uint64_t i = 0; i < fresh; ++i) {
-            pending& next = c.in_flight.front();
-            tell_outcome(next, {});
-            c.in_flight.pop();
-        }
+        for (std::uint64_t i = 0; i < fresh; ++i, c.in_flight.pop())
+            tell_outcome(c.in_flight.front(), {});
         if (fresh != 0) c.limit = time_;
         if (room_waiters_ != 0) room_.notify_all();
     }

@@ -5,6 +5,9 @@
 
 #include "support.hpp"
 
+#include <deque>
+#include <random>
+
 namespace {
 
 using namespace support;
@@ -47,6 +50,63 @@ TEST_CASE("a node that stopped with messages under way on a link starts again an
         CHECK_FALSE(a->send(b.address(), "again " + std::to_string(round)));
         CHECK(b.wait_text("again " + std::to_string(round)));
     }
+}
+
+TEST_CASE("whatever ends in between, time-outs come in their order") {
+    auto settings = local();
+    settings.first_message_timeout = std::chrono::seconds(2);
+    settings.quiet_period = std::chrono::milliseconds(200);
+    recording_node node(settings);
+    std::deque<raw_peer> peers;
+    std::vector<std::size_t> ending;
+    std::vector<p2pchat::endpoint> silent, begun;
+    std::mt19937 random(7);
+    for (std::size_t i = 0; i < 300; ++i) {
+        raw_peer& peer = peers.emplace_back(node.address());
+        const auto from = peer.socket().local();
+        const auto kind = random() % 3;
+        if (kind == 0) ending.push_back(i);
+        if (kind == 1) silent.push_back(from);
+        if (kind == 2) begun.push_back(from);
+        if (kind == 2) CHECK(peer.send("no"));
+        // One at a time: so no two of them have the same time.
+        REQUIRE(wait_until([&] { return node->statistics().connections == i + 1; }));
+    }
+    std::shuffle(ending.begin(), ending.end(), random);
+    for (const auto i : ending) peers[i].reset();
+    REQUIRE(node.wait([](const record& r) { return r.rejected.size() == 300; }));
+
+    std::vector<p2pchat::endpoint> late;
+    std::size_t quiet = 0;
+    for (const auto& [from, why] : node.seen().rejected) {
+        if (why == std::errc::timed_out) late.push_back(from);
+        if (why != errc::bad_address) continue;
+        CHECK(late.empty());
+        ++quiet;
+    }
+    CHECK(quiet == begun.size());
+    CHECK(late == silent);
+}
+
+TEST_CASE("at max_connections a message waits until a connection of ours ends") {
+    auto settings = local();
+    settings.max_connections = 1;
+    recording_node node(settings);
+    raw_listener first, second;
+    outcomes sent;
+    CHECK_FALSE(sent.post(*node, first.address(), "one"));
+    raw_peer held = first.accept();
+    CHECK_FALSE(sent.post(*node, second.address(), "two"));
+    p2pchat::tcp_socket none;
+    CHECK(second.socket().accept(none, std::chrono::milliseconds(50)) == std::errc::timed_out);
+
+    CHECK(held.read_to_end() == ending::closed);
+    held.close();
+    raw_peer next = second.accept();
+    CHECK(next.read_to_end() == ending::closed);
+    next.close();
+    CHECK(sent.wait());
+    CHECK(sent.count({}) == 2);
 }
 
 TEST_CASE("who has a link says exit over it: a one-shot that says so for it removes nobody") {
