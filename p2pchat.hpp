@@ -4262,9 +4262,10 @@ void node::impl::tell_message(const message_view& what, const endpoint& origin, 
     event.origin = origin;
     event.verified = verified;
     // The team, what stands between (a space), and the text are copied as one.
+    const char* const first = what.team.data();
     event.team_size = static_cast<std::uint32_t>(what.team.size());
-    event.text_at = static_cast<std::uint32_t>(what.text.data() - what.team.data());
-    inbox_.add(event, {what.team.data(), event.text_at + what.text.size()});
+    event.text_at = static_cast<std::uint32_t>(what.text.data() - first);
+    inbox_.add(event, {first, event.text_at + what.text.size()});
 }
 
 void node::impl::tell_heard(const endpoint& address, std::string_view team) {

@@ -276,7 +276,7 @@ TEST_CASE("what is beyond the numbers has keys and words, and ? shows them") {
 }
 
 TEST_CASE("colours are for terminals, and for those who do not mind") {
-    const auto sends = [](terminal_kind kind, const menu_program::words& environment) {
+    const auto sends = [](const terminal_kind& kind, const menu_program::words& environment) {
         party ours("Ours", kind, {}, environment);
         CHECK_EQ(support::one_shot(ours.address(), support::wire(sender(), "Hi")),
                  support::ending::closed);

@@ -25,7 +25,6 @@ using support::ending;
 using support::local;
 using support::original;
 using support::outcomes;
-using support::patience;
 using support::raw_listener;
 using support::raw_peer;
 using support::record;
