@@ -459,6 +459,7 @@ struct std::hash<p2pchat::endpoint> {
 #include <new>
 #include <ostream>
 #include <thread>
+#include <type_traits>
 #include <utility>
 
 // ---------------------------------------------------------------------------------- >> platform
@@ -2280,8 +2281,10 @@ public:
         const auto began = clock::now();
         const auto patient_until = patience_.until(began);
         for (auto now = began; left_.load(std::memory_order_acquire) != 0 && now < patient_until;) {
+            const auto before = now;
             std::this_thread::yield();
-            patience_.gave_way(std::exchange(now, clock::now()), now);
+            now = clock::now();
+            patience_.gave_way(before, now);
         }
         std::unique_lock<std::mutex> lock(mutex_);
         while (left_ != 0)
@@ -2470,6 +2473,9 @@ private:
 };
 
 inline void inbox::add(event& what, std::string_view bytes) noexcept {
+    static_assert(
+        std::is_trivially_copyable<event>() && std::is_trivially_copyable<std::error_code>(),
+        "they travel as bytes");
     end_run();
     what.bytes = static_cast<std::uint32_t>(bytes.size());
     insist([&] { make_room(staged_.events, what.size()); });
@@ -2493,8 +2499,8 @@ inline void inbox::add_outcome(pending& outcome, std::error_code error) noexcept
 }
 
 inline void inbox::end_run() noexcept {
-    event what;
     if (run_ == 0) return;
+    event what;
     std::memcpy(&what, &staged_.events[run_at_], sizeof what);
     what.outcomes = std::exchange(run_, 0u);
     std::memcpy(&staged_.events[run_at_], static_cast<const void*>(&what), sizeof what);
