@@ -2474,7 +2474,7 @@ private:
 
 inline void inbox::add(event& what, std::string_view bytes) noexcept {
     static_assert(
-        std::is_trivially_copyable<event>() && std::is_trivially_copyable<std::error_code>(),
+        std::is_trivially_copyable_v<event> && std::is_trivially_copyable_v<std::error_code>,
         "they travel as bytes");
     end_run();
     what.bytes = static_cast<std::uint32_t>(bytes.size());
