@@ -2331,7 +2331,7 @@ public:
     void make_room(std::size_t extra);
     void push(pending& item);
     void pop() noexcept;
-    void shrink() noexcept;
+    void shrink() noexcept;  ///< an empty one
     void swap(fifo& other) noexcept;
 
 private:
@@ -2368,7 +2368,6 @@ inline void fifo::pop() noexcept {
 }
 
 inline void fifo::shrink() noexcept {
-    if (!empty()) return;
     delete[] items_;
     items_ = nullptr;
     capacity_ = first_ = 0;
@@ -2898,6 +2897,7 @@ private:
     void lose(connection& c, std::error_code error, departure how);
 
     // Who is who, and what the handlers are told.
+    static errc scan(std::string_view bytes, const connection& c, message_view& result) noexcept;
     bool is_own(const endpoint& claim, const connection& c) const noexcept;
     bool holds(const endpoint& claim, const connection& c) const noexcept;
     bool from_here(const connection& c) const noexcept;
@@ -3564,7 +3564,7 @@ void node::impl::on_writable(connection& c) {
         c.at = stage::delivering;
         arm(c, time_ + settings_.delivery_timeout);
     }
-    if (c.at == stage::delivering) advance(c);
+    advance(c);
 }
 
 void node::impl::on_bytes(connection& c, std::string_view bytes) {
@@ -3704,7 +3704,7 @@ void node::impl::on_first_bytes(connection& c, std::string_view bytes) {
 
     const std::string first = c.in.substr(0, end);
     message_view greeting;
-    if (detail::scan_message(first, greeting) != detail::no_error) return;
+    if (scan(first, c, greeting) != detail::no_error) return;
     if (greeting.text != detail::connect_word) return;
     const bool to_itself = is_own(greeting.sender, c) && from_here(c);
     if (to_itself || link_count_ >= settings_.max_links) return complete(c);
@@ -3721,7 +3721,7 @@ void node::impl::complete(connection& c) {
     if (bytes.empty()) return reject(c, make_error_code(errc::no_message));
     if (bytes.size() > settings_.max_message_bytes)
         return reject(c, make_error_code(errc::message_too_long));
-    if (const errc error = detail::scan_message(bytes, what); error != detail::no_error)
+    if (const errc error = scan(bytes, c, what); error != detail::no_error)
         return reject(c, make_error_code(error));
     if (inbox_.full()) {
         c.at = stage::held;
@@ -3867,7 +3867,7 @@ void node::impl::on_greeting(connection& c, std::string_view bytes) {
     if (detail::is_echo(all, c.writing))
         return finish(c, std::make_error_code(std::errc::connection_refused));
     message_view greeting;
-    if (detail::scan_message({all.data(), end}, greeting) != detail::no_error ||
+    if (scan({all.data(), end}, c, greeting) != detail::no_error ||
         greeting.text != detail::connect_word)
         return finish(c, make_error_code(errc::protocol_error));
     become_link(c, greeting, true);
@@ -4090,12 +4090,11 @@ void node::impl::park(connection& c, std::string_view line, bool from_tail) {
 void node::impl::unpark(connection& c) {
     head_ = {};
     std::size_t start = 0;
-    while (start < c.parked && !inbox_.full() && c.socket.is_open()) {
+    while (start < c.parked && !inbox_.full()) {
         const std::size_t end = c.in.find('\n', start);
         take_line(c, detail::trimmed(std::string_view(c.in).substr(start, end - start)));
         start = end + 1;
     }
-    if (!c.socket.is_open()) return;
     c.in.erase(0, start);
     c.parked -= static_cast<std::uint32_t>(start);
     if (c.parked != 0) starved_.push_back(c);
@@ -4106,7 +4105,7 @@ void node::impl::take_line(connection& c, std::string_view line) {
     const bool same = repeats_head(line);
     if (!same) {
         head_ = {};
-        if (const errc error = detail::scan_message(line, last_); error != detail::no_error)
+        if (const errc error = scan(line, c, last_); error != detail::no_error)
             return tell_rejected(c.remote, make_error_code(error));
     }
     ++c.taken;
@@ -4223,6 +4222,16 @@ void node::impl::lose(connection& c, std::error_code error, departure how) {
 
 // Who is who, and what the handlers are told.
 
+/// What came over this connection. A link-local address means nothing without the device that leads
+/// to it, which is here another than there.
+errc node::impl::scan(std::string_view bytes, const connection& c, message_view& result) noexcept {
+    const errc error = detail::scan_message(bytes, result);
+    endpoint& sender = result.sender;
+    if (error == detail::no_error && c.remote.scope() != 0 && sender.same_address(c.remote))
+        sender = endpoint(sender.bytes(), sender.port(), c.remote.scope());
+    return error;
+}
+
 bool node::impl::from_here(const connection& c) const noexcept {
     return c.remote.is_loopback() || c.remote.same_address(c.socket.local());
 }
@@ -4239,29 +4248,26 @@ bool node::impl::is_own(const endpoint& claim, const connection& c) const noexce
 
 void node::impl::take(const message_view& what, const connection& c) {
     ++received_;
-    message_view known = what;
-    if (c.remote.scope() != 0 && what.sender.same_address(c.remote))  // a link-local address
-        known.sender = endpoint(what.sender.bytes(), what.sender.port(), c.remote.scope());
-    const bool own = is_own(known.sender, c);
-    const bool verified = holds(known.sender, c);
+    const bool own = is_own(what.sender, c);
+    const bool verified = holds(what.sender, c);
     if (own || !verified) {
         const errc why = own ? errc::own_address : errc::sender_not_verified;
         tell_rejected(c.remote, make_error_code(why));
-        return tell_message(known, c.remote, verified);
+        return tell_message(what, c.remote, verified);
     }
-    if (!detail::is_exit(known.text)) {
-        tell_heard(known.sender, known.team);
-        return tell_message(known, c.remote, true);
+    if (!detail::is_exit(what.text)) {
+        tell_heard(what.sender, what.team);
+        return tell_message(what, c.remote, true);
     }
     bool linked = false;
     {
         const std::lock_guard<std::mutex> lock(mutex_);
-        const lane* const way = lanes_.find(known.sender);
+        const lane* const way = lanes_.find(what.sender);
         linked = way && way->link;
     }
     // Whoever has a link says exit over it: this is somebody else on the same machine.
     if (linked) return tell_rejected(c.remote, make_error_code(errc::sender_not_verified));
-    tell_left(known.sender, known.team, departure::left);
+    tell_left(what.sender, what.team, departure::left);
 }
 
 void node::impl::tell_message(const message_view& what, const endpoint& origin, bool verified) {

@@ -502,6 +502,29 @@ TEST_CASE("without file descriptors a node waits, does not spin, and serves when
     check_serves(a);
 }
 
+TEST_CASE("without file descriptors a silent connection gives way to what we send") {
+    support::outcomes sent;
+    recording_node a;
+    support::raw_listener listener;
+    raw_peer silent(a.address());
+    REQUIRE(wait_until([&] { return a->statistics().connections == 1; }));
+    descriptor_limit limit;
+    const int next = ::dup(0);
+    REQUIRE(next >= 0);
+    ::close(next);
+    REQUIRE(limit.set(static_cast<rlim_t>(next)));
+
+    CHECK_FALSE(sent.post(*a, listener.address(), "out of the way"));
+    CHECK(a.wait_rejected(errc::connection_limit));
+    CHECK(silent.read_to_end() == ending::reset);
+    REQUIRE(limit.set(static_cast<rlim_t>(next) + 100));
+    raw_peer peer = listener.accept();
+    CHECK(peer.read_to_end() == ending::closed);
+    peer.close();
+    CHECK(sent.wait());
+    CHECK(sent.count({}) == 1);
+}
+
 TEST_CASE("after all bad input together, threads and memory are as before") {
     config settings = impatient();
     settings.max_connections = 50;

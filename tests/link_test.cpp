@@ -24,51 +24,12 @@ using support::raw_listener;
 using support::raw_peer;
 using support::record;
 using support::recording_node;
+using support::typed_link;
 using support::wait_until;
 using support::wire;
 using namespace std::chrono_literals;
 
 namespace {
-
-/// A link typed by hand: the listener is where its sender can be reached without the link.
-struct typed_link {
-    raw_listener listener;
-    raw_peer peer;
-
-    explicit typed_link(recording_node& to) : peer(to.address()) {
-        peer.send(line("CONNECT"));
-        CHECK(peer.line() == wire(to.address(), "CONNECT", to->team()));
-    }
-
-    endpoint address() const { return listener.address(); }
-    std::string line(std::string_view text) const { return wire(address(), text) + '\n'; }
-    bool send(std::string_view text) { return peer.send(line(text)); }
-
-    /// Reads until the node has confirmed `count` lines; what it sends besides is put by.
-    bool wait_ack(std::size_t count) {
-        while (acked < count) {
-            const std::string next = peer.line();
-            if (next.empty()) return false;
-            if (next.rfind("ACK ", 0) == 0)
-                acked = std::stoul(next.substr(4));
-            else
-                lines.push_back(next);
-        }
-        return acked == count;
-    }
-
-    /// The next line that is no ACK.
-    std::string message() {
-        for (;;) {
-            std::string next = lines.empty() ? peer.line() : lines.front();
-            if (!lines.empty()) lines.pop_front();
-            if (next.rfind("ACK ", 0) != 0) return next;
-        }
-    }
-
-    std::size_t acked = 0;
-    std::deque<std::string> lines;
-};
 
 bool is_linked(recording_node& a, const endpoint& to) {
     for (const auto& p : a->peers())
@@ -516,8 +477,8 @@ TEST_CASE("a peer that says nothing to the CONNECT times out after handshake_tim
 }
 
 TEST_CASE("an answer to CONNECT that is none makes no link") {
-    for (const std::string answer :
-         {"HTTP/1.1 400 Bad Request\r\n", "hello\n", "ACK 1\n", "\n\n\n"}) {
+    for (const std::string answer : {"HTTP/1.1 400 Bad Request\r\n", "hello\n", "ACK 1\n", "\n\n\n",
+                                     "127.0.0.1:9 Raw hello\n"}) {
         CAPTURE(answer);
         config settings = local();
         settings.handshake_timeout = 500ms;

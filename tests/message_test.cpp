@@ -104,6 +104,7 @@ TEST_CASE("brackets that do not match are part of a team, and spoil a sender") {
     CHECK(parsed("10.18.1.7:5000 BTC> hi").team == "BTC>");
     CHECK(parsed("10.18.1.7:5000 < hi").team == "<");
     CHECK(why_not("<10.18.1.7:5000 BTC hi"));
+    CHECK(why_not("<10.18.1.7:5000"));
     CHECK(why_not("10.18.1.7:5000> BTC hi"));
     CHECK(why_not("<<10.18.1.7:5000>> BTC hi"));
     CHECK(why_not("< 10.18.1.7:5000 > BTC hi"));

@@ -14,6 +14,7 @@
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
+#include <deque>
 #include <functional>
 #include <mutex>
 #include <ostream>
@@ -374,6 +375,46 @@ inline std::string wire(const p2pchat::endpoint& sender, std::string_view text,
     result.append(" ").append(team).append(" ").append(text);
     return result;
 }
+
+/// A link typed by hand: the listener is where its sender can be reached without the link.
+struct typed_link {
+    raw_listener listener;
+    raw_peer peer;
+
+    explicit typed_link(recording_node& to) : peer(to.address()) {
+        peer.send(line("CONNECT"));
+        CHECK(peer.line() == wire(to.address(), "CONNECT", to->team()));
+    }
+
+    p2pchat::endpoint address() const { return listener.address(); }
+    std::string line(std::string_view text) const { return wire(address(), text) + '\n'; }
+    bool send(std::string_view text) { return peer.send(line(text)); }
+
+    /// Reads until the node has confirmed `count` lines; what it sends besides is put by.
+    bool wait_ack(std::size_t count) {
+        while (acked < count) {
+            const std::string next = peer.line();
+            if (next.empty()) return false;
+            if (next.rfind("ACK ", 0) == 0)
+                acked = std::stoul(next.substr(4));
+            else
+                lines.push_back(next);
+        }
+        return acked == count;
+    }
+
+    /// The next line that is no ACK.
+    std::string message() {
+        for (;;) {
+            std::string next = lines.empty() ? peer.line() : lines.front();
+            if (!lines.empty()) lines.pop_front();
+            if (next.rfind("ACK ", 0) != 0) return next;
+        }
+    }
+
+    std::size_t acked = 0;
+    std::deque<std::string> lines;
+};
 
 /// A stand-in for the Python program: it accepts, receives once, 1024 bytes at most, prints what
 /// came and closes. Of a longer message the rest is lost, and its close resets the connection.

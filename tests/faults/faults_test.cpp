@@ -335,6 +335,25 @@ TEST_CASE("a machine without a route has the address of an interface") {
     CHECK(found.port() == 0);
 }
 
+TEST_CASE("without memory for a larger table a peer set goes on with the one it has") {
+    p2pchat::peer_set known(1000);
+    int struck = 0;
+    for (std::uint16_t port = 1; port <= 300; ++port) {
+        // The first piece of memory is the peer's own, a second one would be the table's.
+        faults::arm({faults::call::memory, ENOMEM, "memory"}, 2, 1);
+        known.heard({"127.0.0.1", port}, "BTC");
+        struck += faults::struck();
+        faults::disarm();
+    }
+    CHECK(struck > 100);
+    CHECK(known.size() == 300);
+    for (std::uint16_t port = 1; port <= 300; ++port) {
+        p2pchat::peer removed;
+        CHECK(known.remove({"127.0.0.1", port}, removed));
+    }
+    CHECK(known.size() == 0);
+}
+
 TEST_CASE("out of descriptors, a message waits until another connection gives one back") {
     outcomes sent;
     recording_node a;

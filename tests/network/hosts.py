@@ -48,6 +48,11 @@ class Host:
         self.ip('addr', 'add', address, 'dev', device)
         self.ip('link', 'set', device, 'up')
 
+    def index_of(self, device):
+        """The device's number, which is the scope of its link-local addresses."""
+        shown = command('ip', '-n', self.name, '-oneline', 'link', 'show', device)
+        return int(shown.partition(':')[0])
+
     def start(self, *words):
         program = Program('ip', 'netns', 'exec', self.name, *words)
         self.programs.append(program)
@@ -73,7 +78,7 @@ class Host:
 
 def command(*words):
     try:
-        subprocess.run(words, check=True, capture_output=True, text=True)
+        return subprocess.run(words, check=True, capture_output=True, text=True).stdout
     except FileNotFoundError as error:
         raise Unusable(f'{words[0]} is not installed') from error
     except subprocess.CalledProcessError as error:

@@ -391,11 +391,43 @@ def behind_nat(machines):
     natted.end()
 
 
+def link_local(machines):
+    """Two nodes that have link-local addresses alone, each behind a device with another number."""
+    a, b = machines.hosts[0], Host()
+    b.ip('link', 'add', 'other', 'type', 'veth', 'peer', 'name', 'another')
+    machines.switch.plug(b)
+    for host, address in ((a, 'fe80::a/64'), (b, 'fe80::b/64')):
+        host.ip('addr', 'add', address, 'dev', 'lan', 'nodad')
+    scope_a, scope_b = a.index_of('lan'), b.index_of('lan')
+    check(scope_a != scope_b, 'the devices have the same number')
+
+    one = a.start(machines.peer_program, f'fe80::a%{scope_a}', '1')
+    other = b.start(machines.peer_program, f'fe80::b%{scope_b}', '1')
+    one.expect('node ')
+    other.expect('node ')
+    port_a, port_b = (program.lines('node')[0][1].rpartition(':')[2] for program in (one, other))
+    to_a, to_b = f'[fe80::a%{scope_b}]:{port_a}', f'[fe80::b%{scope_a}]:{port_b}'
+
+    one.tell(f'send {to_b} 1 1 20 0')
+    one.expect('outcome 1 delivered')
+    other.tell('peers')
+    other.expect(f'peer {to_a} Net heard')  # as it is reached from there
+    other.tell(f'send {to_a} 2 1 20 0', f'connect {to_a}')
+    other.expect('outcome 2 delivered')
+    other.expect(f'connected {to_a} linked')
+    one.tell('peers')
+    one.expect(f'peer {to_b} Net linked')
+    one.tell(f'send {to_b} 3 1 20 0')
+    one.expect('outcome 3 delivered')
+    check(one.end() == 0 and other.end() == 0, 'a node ended badly')
+    check(not one.lines('rejected') and not other.lines('rejected'), 'somebody was not believed')
+
+
 # ---------------------------------------------------------------------------------------- the cases
 
 CASES = {
     Talk: (loss, delay, duplication, reordering, everything, cut_for_5_s, cut_for_good, killed),
-    Machines: (people, default_peer, liar, behind_nat),
+    Machines: (people, default_peer, liar, behind_nat, link_local),
 }
 
 
