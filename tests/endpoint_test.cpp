@@ -286,6 +286,8 @@ TEST_CASE("endpoints are ordered by address, then by port") {
     CHECK(endpoint("9.255.255.255", 1) < endpoint("10.0.0.0", 1));
     CHECK(endpoint("10.18.1.7", 5000) < endpoint("10.18.1.7", 5001));
     CHECK(endpoint("10.18.1.7", 255) < endpoint("10.18.1.7", 256));
+    CHECK(endpoint("fe80::1%1", 6000) < endpoint("fe80::1%2", 5000));
+    CHECK_FALSE(endpoint("fe80::1%2", 5000) < endpoint("fe80::1%1", 6000));
     CHECK_FALSE(endpoint("10.18.1.7", 5000) < endpoint("10.18.1.7", 5000));
     CHECK(endpoint() < endpoint("10.18.1.7", 5000));
 }
@@ -346,6 +348,7 @@ TEST_CASE("a name that nobody knows and port 0 are refused, and leave the result
     CHECK(p2pchat::resolve("", 5000, result) == errc::bad_address);
     CHECK(p2pchat::resolve(std::string(300, 'a'), 5000, result) == errc::bad_address);
     CHECK(p2pchat::resolve(std::string("127.0.0.1\0x", 11), 5000, result) == errc::bad_address);
+    CHECK(p2pchat::resolve(std::string("localhost\0x", 11), 5000, result) == errc::bad_address);
     CHECK(p2pchat::resolve("127.0.0.1", 0, result) == errc::bad_port);
     CHECK(p2pchat::resolve("localhost", 0, result) == errc::bad_port);
     CHECK(result == before);
