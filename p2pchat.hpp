@@ -3648,8 +3648,8 @@ void node::impl::accept_some() {
             admit(std::move(socket), from);
         else if (error == std::errc::operation_would_block)
             return;
-        else if (error == std::errc::connection_aborted)
-            continue;
+        else if (error == std::errc::connection_aborted || error == std::errc::connection_reset)
+            continue;  // it ended before; the second is Winsock's name for it
         else if (!detail::out_of_resources(error) || !evict_oldest())
             return pause_accepting();
     }

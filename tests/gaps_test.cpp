@@ -263,7 +263,7 @@ TEST_CASE("having left, a node closes the link though the other side does not") 
 
 TEST_CASE("a confirmation that comes after the time-out changes no outcome, and keeps the link") {
     auto settings = local();
-    settings.delivery_timeout = 1500ms;
+    settings.delivery_timeout = 4s;
     outcomes sent;
     recording_node node(settings);
     typed_link link(node);
