@@ -75,7 +75,7 @@ public:
         el_set(editline_, EL_CLIENTDATA, this);
         el_set(editline_, EL_EDITOR, "emacs");
         el_set(editline_, EL_PROMPT, prompt_of);
-        el_set(editline_, EL_BIND, "^R", "em-inc-search-prev", nullptr);
+        bind_keys();
         el_wset(editline_, EL_GETCFN, next_key);
         el_source(editline_, nullptr);  // the person's own .editrc
         el_set(editline_, EL_PREP_TERM, 1);
@@ -128,6 +128,39 @@ private:
     }
     static char* prompt_of(EditLine* editline) { return self(editline).prompt_.data(); }
     static int next_key(EditLine* editline, wchar_t* key) { return self(editline).read_key(*key); }
+
+    /// What people expect of keys and libedit does not know; the end of what an unknown key sends
+    /// would be taken for text.
+    void bind_keys() {
+        const auto bind = [this](const std::string& key, const char* function) {
+            el_set(editline_, EL_BIND, key.c_str(), function, nullptr);
+        };
+        const auto bind_arrows = [&](const std::string& prefix) {
+            bind(prefix + 'A', "ed-prev-history");
+            bind(prefix + 'B', "ed-next-history");
+            bind(prefix + 'C', "em-next-word");
+            bind(prefix + 'D', "ed-prev-word");
+            bind(prefix + 'H', "ed-move-to-beg");
+            bind(prefix + 'F', "ed-move-to-end");
+        };
+        const auto bind_number = [&](int key, const char* function) {
+            const auto prefix = "\\e[" + std::to_string(key);
+            bind(prefix + '~', function);
+            for (int with = 2; with < 17; ++with)
+                bind(prefix + ';' + std::to_string(with) + '~', function);
+        };
+        bind("^R", "em-inc-search-prev");
+        bind("^I", "ed-insert");  // pasted text may hold tabs
+        for (int key = 1; key < 35; ++key) bind_number(key, "ed-ignore");
+        for (const int home : {1, 7}) bind_number(home, "ed-move-to-beg");
+        for (const int end : {4, 8}) bind_number(end, "ed-move-to-end");
+        bind_number(3, "ed-delete-next-char");
+        // With Shift, Alt, Ctrl, Meta and what they make together; Alt also as ESC before the key.
+        for (int with = 2; with < 17; ++with) bind_arrows("\\e[1;" + std::to_string(with));
+        bind_arrows("\\e\\e[");
+        for (const char* key : {"A", "B", "C", "D", "E"})  // F1 to F5 of Linux's own terminal
+            bind(std::string("\\e[[") + key, "ed-ignore");
+    }
 
     /// Reads a character, which may be several bytes: 1, or 0 if the person leaves.
     int read_key(wchar_t& key) {

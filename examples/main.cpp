@@ -198,11 +198,19 @@ private:
             to = peers[*index - 1].address;
             return {};
         }
-        if (!parse(answer, to) && to) return {};
-        const auto error = resolve(answer, 1, to);
+        auto error = parse(answer, to);
+        if (!error && to) return {};
+        const auto colon = answer.find(':');
+        const bool with_port =
+            colon != std::string::npos && colon == answer.rfind(':');  // not IPv6
+        const auto port = with_port ? menu::number(answer.substr(colon + 1), 1, 65535) : 1;
+        if (!port) return menu::visible(answer) + ": a port is a number from 1 to 65535";
+        if (answer.front() != '[')
+            error = resolve(answer.substr(0, with_port ? colon : std::string::npos),
+                            static_cast<std::uint16_t>(*port), to);
         if (error || !to)
             return menu::visible(answer) + ": " + (error ? error.message() : "nobody's address");
-        to = endpoint(to.bytes(), 0, to.scope());
+        if (!with_port) to = endpoint(to.bytes(), 0, to.scope());
         return {};
     }
 
@@ -305,8 +313,8 @@ private:
             screen_.print(line + std::string(help));
         }
         screen_.print(
-            "A recipient is an IP, IP:PORT, a host's name, a number from the list of peers\n"
-            "or Enter for the last one. 0 goes back to the menu.");
+            "A recipient is an IP, IP:PORT, a host's name, HOST:PORT, a number from the list\n"
+            "of peers or Enter for the last one. 0 goes back to the menu.");
     }
 
     void list(const std::vector<p2pchat::peer>& peers) {

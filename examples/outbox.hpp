@@ -33,19 +33,18 @@ public:
     /// begins; empty: the original has none.
     void send(const std::vector<p2pchat::endpoint>& peers, const std::string& text,
               const std::string& sent) {
-        std::vector<std::future<std::error_code>> outcomes;
-        for (const auto& to : peers) outcomes.push_back(post({to, text, sent}));
-        if (screen_.live()) return;
-        for (std::size_t i = 0; i < peers.size(); ++i)
-            report({peers[i], text, sent}, wait(outcomes[i]));
+        std::vector<letter> letters;
+        for (const auto& to : peers) letters.push_back({to, text, sent, false});
+        send(letters);
     }
 
-    /// Sends the last of those that failed once more.
+    /// Sends the last of those that failed once more. Should it fail again, the others come first.
     void send_again() {
-        const auto last = take_unsent();
+        auto last = take_unsent();
         if (!last) return screen_.print("Nothing has failed to be sent.");
         screen_.print(style_.quiet("To " + to_string(last->to) + ": " + visible(last->text)));
-        send({last->to}, last->text, last->sent);
+        last->again = true;
+        send({*last});
     }
 
     /// Connects, and says whether by a link where that helps.
@@ -61,7 +60,7 @@ public:
 
     /// Waits until every outcome is known. A person who leaves meanwhile has them come at once.
     void finish() {
-        if (!wait_for_all())
+        if (!wait_for_all() && !screen_.leaving())
             screen_.print(style_.quiet("Waiting for what is under way; Ctrl-C leaves now."));
         while (!wait_for_all())
             if (screen_.leaving()) node_.stop();
@@ -72,10 +71,18 @@ private:
         p2pchat::endpoint to;
         std::string text;
         std::string sent;
+        bool again;  // not for the first time
     };
 
     static constexpr std::chrono::milliseconds patience{50};
     static constexpr std::size_t max_unsent = 100;
+
+    void send(const std::vector<letter>& letters) {
+        std::vector<std::future<std::error_code>> outcomes;
+        for (const auto& what : letters) outcomes.push_back(post(what));
+        if (screen_.live()) return;
+        for (std::size_t i = 0; i < letters.size(); ++i) report(letters[i], wait(outcomes[i]));
+    }
 
     std::future<std::error_code> post(const letter& what) {
         one_more();
@@ -133,9 +140,9 @@ private:
 
     void report_failure(const letter& what, const std::string& to, const std::string& text,
                         std::error_code error) {
-        keep(what);
+        const std::string others = keep(what) ? "" : ", after the others";
         screen_.print(style_.bad(failure("Error sending to " + to + ": " + error.message())) +
-                      style_.quiet("\nNot sent: " + text + " (s sends it again)"));
+                      style_.quiet("\nNot sent: " + text + " (s sends it again" + others + ')'));
     }
 
     void report_connection(const std::string& to, const p2pchat::connect_result& result) {
@@ -153,10 +160,12 @@ private:
         return (screen_.live() ? "✗ " : "") + line;
     }
 
-    void keep(const letter& what) {
+    /// Keeps it for `s`; whether it is the one that `s` sends next.
+    bool keep(const letter& what) {
         const std::lock_guard<std::mutex> lock(mutex_);
         if (unsent_.size() == max_unsent) unsent_.erase(unsent_.begin());
-        unsent_.push_back(what);
+        unsent_.insert(what.again ? unsent_.begin() : unsent_.end(), what);
+        return !what.again || unsent_.size() == 1;
     }
 
     std::optional<letter> take_unsent() {

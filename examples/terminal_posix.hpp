@@ -33,19 +33,30 @@ inline std::vector<std::string> utf8_arguments(int argc, char** argv) {
 /// into a pipe.
 class signals {
 public:
-    signals() {
+    /// `resets`: the second signal to leave ends the program at once, whatever it waits for. On a
+    /// live terminal it does not, for that would leave the terminal as the editor has it.
+    explicit signals(bool resets) : resets_(resets) {
+        // What is closed would be given to the pipe, and then read and written in our place. This
+        // has an end at once, and cannot be written.
+        for (const int stream : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO})
+            if (fcntl(stream, F_GETFD) < 0) static_cast<void>(open("/dev/null", O_RDONLY));
         if (pipe(ends_) != 0) std::abort();
         for (const int end : ends_) {
             fcntl(end, F_SETFD, FD_CLOEXEC);
             fcntl(end, F_SETFL, O_NONBLOCK);
         }
-        signal(SIGPIPE, SIG_IGN);
+        for (const int number : {SIGPIPE, SIGXFSZ}) signal(number, SIG_IGN);  // write() says it too
         for (const int number : {SIGINT, SIGTERM, SIGHUP}) watch(number);
     }
 
+    /// Unless whoever started us has it ignored, as nohup does.
     void watch(int number) {
         struct sigaction action = {};
+        sigaction(number, nullptr, &action);
+        if (action.sa_handler == SIG_IGN) return;
+        action = {};
         action.sa_handler = note;
+        if (resets_) action.sa_flags = static_cast<int>(SA_RESETHAND);
         sigaction(number, &action, nullptr);
     }
 
@@ -70,6 +81,7 @@ public:
 private:
     static inline int ends_[2] = {-1, -1};
     static inline std::atomic<bool> leaving_{false};
+    const bool resets_;
 };
 
 class terminal {
@@ -173,7 +185,7 @@ private:
 
     const bool is_terminal_ = isatty(STDIN_FILENO) != 0 && isatty(STDOUT_FILENO) != 0;
     const bool live_ = is_terminal_ && !is_dumb();
-    signals signals_;
+    signals signals_{!live_};
     std::unique_ptr<line_editor> editor_;           // where lines can be edited
     std::unique_lock<std::mutex>* lock_ = nullptr;  // of the screen, while a line is read
     std::string prompt_;

@@ -56,8 +56,8 @@ class menu_program {
 public:
     using words = std::vector<std::string>;
 
-    /// Over pipes.
-    explicit menu_program(const words& arguments) {
+    /// Over pipes, after what the shell is told to do first, if anything.
+    explicit menu_program(const words& arguments, const std::string& first = {}) : first_(first) {
         int in[2], out[2];
         REQUIRE(pipe(in) == 0);
         REQUIRE(pipe(out) == 0);
@@ -197,14 +197,24 @@ public:
 
     /// Reads on until it has ended; its exit status, or minus the signal that ended it.
     int finish() {
-        if (process_ <= 0) return status_;
-        if (output_ >= 0) wait_until_output([] { return false; });
+        if (process_ > 0 && output_ >= 0) wait_until_output([] { return false; });
+        return wait_until([this] { return has_ended(); }) ? status_ : -1000;
+    }
+
+    /// The same without a wait, and without reading its output.
+    bool has_ended() {
         int status = 0;
-        const bool ended = wait_until([&] { return waitpid(process_, &status, WNOHANG) != 0; });
-        if (!ended) return -1000;
+        if (process_ <= 0) return true;
+        if (waitpid(process_, &status, WNOHANG) == 0) return false;
         process_ = 0;
         status_ = WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
-        return status_;
+        return true;
+    }
+
+    /// How many bytes of its output have not been read.
+    int unread() const {
+        int size = 0;
+        return ioctl(output_, FIONREAD, &size) == 0 ? size : -1;
     }
 
 private:
@@ -222,7 +232,9 @@ private:
     void start(const words& arguments, const std::string& type, Streams streams,
                const words& more = {}) {
         REQUIRE_MESSAGE(!menu_path().empty(), "P2PCHAT_MENU is to say where the program is");
-        words line = {menu_path()}, environment = {"TERM=" + type, "LC_ALL=C.UTF-8", "TZ=UTC"};
+        words line, environment = {"TERM=" + type, "LC_ALL=C.UTF-8", "TZ=UTC"};
+        if (!first_.empty()) line = {"/bin/sh", "-c", first_ + "; exec \"$0\" \"$@\""};
+        line.push_back(menu_path());
         line.insert(line.end(), arguments.begin(), arguments.end());
         environment.insert(environment.end(), more.begin(), more.end());
         for (char** inherited = environ; *inherited != nullptr; ++inherited)
@@ -232,7 +244,7 @@ private:
         process_ = fork();
         REQUIRE(process_ >= 0);
         if (process_ > 0) return;
-        signal(SIGPIPE, SIG_DFL);
+        for (const int number : {SIGPIPE, SIGINT, SIGHUP}) signal(number, SIG_DFL);
         streams();
         execve(argv[0], argv.data(), envp.data());
         _exit(127);
@@ -263,6 +275,7 @@ private:
         return size > 0;
     }
 
+    std::string first_;
     pid_t process_ = 0;
     int status_ = -1;
     int input_ = -1;
@@ -298,8 +311,9 @@ inline std::string give_port(menu_program& program) {
 
 /// A program past its first questions.
 struct party {
-    explicit party(const std::string& team, const menu_program::words& more = {})
-        : program(flags(more)), port(begin(team)) {}
+    explicit party(const std::string& team, const menu_program::words& more = {},
+                   const std::string& first = {})
+        : program(flags(more), first), port(begin(team)) {}
     party(const std::string& team, const terminal_kind& kind, const menu_program::words& more = {},
           const menu_program::words& environment = {"NO_COLOR=1"})
         : program(flags(more), kind, environment), port(begin(team)) {}

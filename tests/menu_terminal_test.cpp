@@ -131,6 +131,33 @@ TEST_CASE("a line is edited as in a shell, in characters and not in bytes") {
     CHECK(theirs.program.expect_line(ours.name() + " Ours head 漢é tail. Again."));
 }
 
+TEST_CASE("a pasted tab stays in the line") {
+    if (!has_editor()) return;
+    party ours("Ours", terminal_kind{}), theirs("Theirs");
+    begin_message(ours, theirs);
+    ours.program.enter("one\ttwo");
+    CHECK(theirs.program.expect_line(ours.name() + R"( Ours one\x09two)"));
+}
+
+TEST_CASE("keys do what people expect, or nothing") {
+    if (!has_editor()) return;
+    party ours("Ours", terminal_kind{}), theirs("Theirs");
+    begin_message(ours, theirs);
+    ours.program.type("middle end");
+    for (const std::string back : {"\x1b[1;2D", "\x1b[1;3D", "\x1b[1;5D", "\x1b\x1b[D"})
+        ours.program.type(back + "<\x1b[4~");  // goes to the word's beginning, and to the end
+    for (const std::string home : {"\x1b[1~", "\x1b[7~", "\x1b[1;5H"})
+        ours.program.type(home + "x^\x1b[D\x1b[D\x1b[3~\x1b[8~");  // deletes the x
+    // Up and down where there is no history, PageUp, PageDown, Insert, F1 and F5 of several
+    // terminals, Shift-Tab; some with Ctrl.
+    for (const char* none :
+         {"\x1b[1;5A", "\x1b[1;5B", "\x1b[5~", "\x1b[6~", "\x1b[2~", "\x1b[5;5~", "\x1bOP",
+          "\x1b[11~", "\x1b[[A", "\x1b[1;5P", "\x1b[15~", "\x1b[15;5~", "\x1b[[E", "\x1b[Z"})
+        ours.program.type(none);
+    ours.program.enter(".");
+    CHECK(theirs.program.expect_line(ours.name() + " Ours ^^^middle <<<<end."));
+}
+
 TEST_CASE("a window that changes its size keeps the line") {
     if (!has_editor()) return;
     const std::string typed = "a line of several words, longer than a narrow window";
@@ -227,6 +254,20 @@ TEST_CASE("who leaves waits for what is under way, or presses Ctrl-C") {
         CHECK_EQ(ours.program.finish(), 0);
         CHECK(contains(ours.program.screen().text(), "Not sent: Hi"));
     }
+}
+
+TEST_CASE("nobody who presses Ctrl-C is told to wait, or to press it") {
+    support::raw_listener silent;
+    party ours("Ours", terminal_kind{});
+    REQUIRE(ours.program.choose("1"));
+    REQUIRE(ours.program.answer("Enter recipient's IP address: ", to_string(silent.address())));
+    REQUIRE(ours.program.answer(message_prompt, "Hi"));
+    auto peer = silent.accept();
+    REQUIRE(ours.program.expect("Enter choice: "));
+    ours.program.type("\x03");
+    CHECK_EQ(ours.program.finish(), 0);
+    CHECK(contains(ours.program.screen().text(), "Not sent: Hi"));
+    CHECK_FALSE(contains(ours.program.text(), "Waiting for what is under way"));
 }
 
 TEST_CASE("what is beyond the numbers has keys and words, and ? shows them") {
@@ -369,6 +410,21 @@ TEST_CASE("a full disk is told once, and the chat goes on") {
     CHECK_EQ(ours.program.text().find(told), ours.program.text().rfind(told));
 }
 #endif
+
+TEST_CASE("a log that may not grow is told once, and the chat goes on") {
+    temporary_file log;
+    std::ofstream(log.name).close();
+    std::filesystem::resize_file(log.name, 4'000'000);
+    party ours("Ours", {"--log", log.name}, "ulimit -f 3000");  // blocks of 512 or 1024 bytes
+    for (const char* text : {"one", "two"}) {
+        CHECK_EQ(support::one_shot(ours.address(), support::wire(sender(), text)),
+                 support::ending::closed);
+        CHECK(ours.program.expect_line("127.0.0.1:4711 Raw " + std::string(text)));
+    }
+    CHECK(ours.program.expect_line("The log cannot be written: File too large"));
+    REQUIRE(ours.program.choose("0"));
+    CHECK_EQ(ours.program.finish(), 0);
+}
 
 TEST_CASE("a log that cannot be opened is a wrong flag") {
     menu_program program(flags({"--log", "/nonexistent/directory/log"}));

@@ -121,6 +121,38 @@ TEST_CASE("what was typed is not lost when the peer is down") {
     CHECK(ours.program.expect("Not sent: so much to say (s sends it again)\n"));
 }
 
+TEST_CASE("what fails again goes behind the others that have failed") {
+    party ours("Team_BTC");
+    for (const char* text : {"first", "second", "third"}) {
+        ours.send("1", text);
+        REQUIRE(ours.program.expect(std::string("Not sent: ") + text + " (s sends it again)\n"));
+    }
+    for (const char* text : {"third", "second", "first", "third"}) {
+        REQUIRE(ours.program.choose("s"));
+        CHECK(ours.program.expect(std::string("To 127.0.0.1:1: ") + text + '\n'));
+        CHECK(ours.program.expect(std::string("Not sent: ") + text +
+                                  " (s sends it again, after the others)\n"));
+    }
+}
+
+TEST_CASE("a recipient is given with the port, and told what is wrong with it") {
+    party ours("Team_A"), theirs("Team_B");
+    const std::string question = "Enter recipient's IP address: ";
+    REQUIRE(ours.program.choose("1"));
+    for (const char* host : {"127.0.0.1:", "localhost:"})
+        for (const char* port : {"70000", "0", "", "x"}) {
+            REQUIRE(ours.program.answer(question, std::string(host) + port));
+            CHECK(ours.program.expect(std::string(host) + port + ": a port is a number from 1"));
+        }
+    REQUIRE(ours.program.answer(question, "[::1]:70000"));
+    CHECK(ours.program.expect("[::1]:70000: not a port"));
+    REQUIRE(ours.program.answer(question, "256.1.1.1:5000"));
+    CHECK(ours.program.expect("256.1.1.1:5000: not an IP address"));
+    REQUIRE(ours.program.answer(question, "localhost:" + theirs.port));
+    REQUIRE(ours.program.answer("Enter your message (type 'exit' to disconnect): ", "Hi"));
+    CHECK(theirs.program.expect_line(ours.name() + " Team_A Hi"));
+}
+
 TEST_CASE("every prompt checks at once and asks again with a reason") {
     support::raw_listener other;
     menu_program ours(flags());
@@ -309,6 +341,38 @@ TEST_CASE("it leaves when nobody reads what it writes any more") {
     ours.program.end_output();
     ours.program.enter("2");
     CHECK_EQ(ours.program.finish(), 0);
+}
+
+TEST_CASE("an input that was closed from the start has ended") {
+    menu_program program(flags(), "exec <&-");
+    CHECK_EQ(program.finish(), 0);
+    CHECK_EQ(program.text(), "Enter your team name: \nExiting\n");
+}
+
+TEST_CASE("a second signal ends it while nobody reads what it has to say") {
+    constexpr int size = 40'000;  // two of them are more than a pipe holds
+    party ours("Team_BTC");
+    for (int i = 0; i < 3; ++i) {
+        support::raw_peer peer(ours.address());
+        peer.send(support::wire({"127.0.0.1", 4711}, std::string(size, 'x')));
+        peer.half_close();
+    }
+    REQUIRE(support::wait_until([&] { return ours.program.unread() > size + 1000; }));
+    // Again and again: one that has not been seen yet swallows the next.
+    CHECK(support::wait_until([&] {
+        ours.program.interrupt(SIGTERM);
+        return ours.program.has_ended();
+    }));
+}
+
+TEST_CASE("signals that whoever started it ignores stay ignored") {
+    menu_program program(flags(), "trap '' HUP INT");
+    REQUIRE(program.expect("Enter your team name: "));
+    for (const int number : {SIGHUP, SIGINT}) program.interrupt(number);
+    program.enter("Team_BTC");
+    give_port(program);
+    program.interrupt(SIGTERM);
+    CHECK_EQ(program.finish(), 0);
 }
 
 TEST_CASE("a closed terminal ends it in order") {
