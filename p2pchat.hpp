@@ -164,7 +164,13 @@ std::error_code parse(std::string_view text, endpoint& result) noexcept;
 
 /// The same text back; IPv6 in the shortest form, lower case (RFC 5952).
 std::string to_string(const endpoint& value);
-std::ostream& operator<<(std::ostream& out, const endpoint& value);
+/// A template so that <ostream> is needed where it is used only: it makes the implementation 4 %
+/// dearer to include.
+template <typename Traits>
+std::basic_ostream<char, Traits>& operator<<(std::basic_ostream<char, Traits>& out,
+                                             const endpoint& value) {
+    return out << to_string(value);
+}
 
 /// Looks a host name (or numeric address) up, IPv4 preferred. Blocks for as long as the system's
 /// resolver does. Errors: bad_address for a name that nobody knows, bad_port for port 0.
@@ -368,7 +374,7 @@ enum class when_full {
     wait,    ///< wait for room, for delivery_timeout at most
 };
 
-/// A chat peer. Every member but the constructor, the destructor and the on_… may be called from
+/// A chat peer. Every member but the constructor, the destructor and the on_... may be called from
 /// any thread, handlers included.
 class node {
 public:
@@ -457,7 +463,6 @@ struct std::hash<p2pchat::endpoint> {
 #include <condition_variable>
 #include <mutex>
 #include <new>
-#include <ostream>
 #include <thread>
 #include <type_traits>
 #include <utility>
@@ -470,7 +475,7 @@ struct std::hash<p2pchat::endpoint> {
 
 #if defined(_WIN32)
 
-#if defined(_WINSOCKAPI_) && !defined(_WINSOCK2API_) && defined(_MSC_VER)
+#if defined(SOMAXCONN) && !defined(_WINSOCK2API_) && defined(_MSC_VER)  // <winsock.h> came first
 #error "Include p2pchat.hpp before <windows.h> here, or define WIN32_LEAN_AND_MEAN."
 #endif
 #include <winsock2.h>
@@ -576,15 +581,8 @@ inline handle accept(handle listener, sockaddr* from, length* from_size) noexcep
     return prepared(::accept(raw(listener), from, from_size));
 }
 
-/// Where a connection did not come about, send() may call it reset (under Wine): the socket knows.
 inline int send(handle socket, const char* data, std::size_t size) noexcept {
-    const int count = ::send(raw(socket), data, static_cast<int>(size), 0);
-    if (count >= 0 || WSAGetLastError() != WSAECONNRESET) return count;
-    int why = 0;
-    length size_of_why = sizeof why;
-    ::getsockopt(raw(socket), SOL_SOCKET, SO_ERROR, reinterpret_cast<char*>(&why), &size_of_why);
-    WSASetLastError(why != 0 ? why : WSAECONNRESET);
-    return count;
+    return ::send(raw(socket), data, static_cast<int>(size), 0);
 }
 
 /// A reset may look like the end of the stream (under Wine), but to WSAPoll.
@@ -610,9 +608,9 @@ inline void own_port(handle socket) noexcept {
                  sizeof on);
 }
 
+/// Windows sends ten probes, whatever it is asked.
 inline void keep_alive(handle socket, int seconds) noexcept {
-    tcp_keepalive values{1, static_cast<ULONG>(seconds) * 1000,
-                         static_cast<ULONG>((std::max)(1, seconds / 3)) * 1000};
+    tcp_keepalive values{1, static_cast<ULONG>(seconds) * 1000, static_cast<ULONG>(seconds) * 100};
     DWORD returned = 0;
     ::WSAIoctl(raw(socket), SIO_KEEPALIVE_VALS, &values, sizeof values, nullptr, 0, &returned,
                nullptr, nullptr);
@@ -621,8 +619,37 @@ inline void keep_alive(handle socket, int seconds) noexcept {
 /// Bytes sent that the other side's system has not acknowledged; not to be had here.
 inline int unacknowledged(handle) noexcept { return 0; }
 
+/// Whether a connection did not come about, which leaves the error where it is.
+inline bool has_failed(native socket) noexcept {
+    sockaddr_storage peer;
+    length size = sizeof peer;
+    if (::getpeername(socket, reinterpret_cast<sockaddr*>(&peer), &size) == 0) return false;
+    fd_set failed;
+    failed.fd_count = 1;
+    failed.fd_array[0] = socket;
+    timeval at_once{};
+    return ::select(0, nullptr, nullptr, &failed, &at_once) == 1;
+}
+
+/// Before Windows 10 2004, WSAPoll does not tell that a connection failed: then we look, ten times
+/// a second while one is under way.
 inline int poll(poll_entry* entries, std::size_t count, int timeout) noexcept {
-    return ::WSAPoll(entries, static_cast<ULONG>(count), timeout);
+    constexpr int slice = 100;
+    for (;;) {
+        bool connecting = false;
+        for (std::size_t i = 0; i < count; ++i) connecting |= (entries[i].events & POLLOUT) != 0;
+        const bool whole = !connecting || (timeout >= 0 && timeout <= slice);
+        int ready = ::WSAPoll(entries, static_cast<ULONG>(count), whole ? timeout : slice);
+        for (std::size_t i = 0; i < count && connecting && ready >= 0; ++i) {
+            poll_entry& entry = entries[i];
+            if (entry.revents != 0 || (entry.events & POLLOUT) == 0 || !has_failed(entry.fd))
+                continue;
+            entry.revents = POLLERR;
+            ++ready;
+        }
+        if (ready != 0 || whole) return ready;
+        if (timeout > 0) timeout -= slice;
+    }
 }
 
 /// A channel to wake a poller by: a datagram socket connected to itself.
@@ -642,6 +669,7 @@ inline std::error_code open_channel(handle& in, handle& out) noexcept {
         return {};
     const auto error = last_error();
     close(in);
+    in = out = tcp_socket::invalid;
     return error;
 }
 
@@ -845,14 +873,15 @@ inline void drain_channel(handle in) noexcept {
     }
 }
 
-/// Calls `visit` with the addresses of this machine's interfaces until it returns true.
+/// Calls `visit` with the addresses of this machine's interfaces until it returns true. Not with
+/// loopback's, whose link-local one (macOS) tells nobody where we are.
 template <typename Visitor>
 void visit_interfaces(const Visitor& visit) {
     ifaddrs* list = nullptr;
     if (::getifaddrs(&list) != 0) return;
     for (auto* entry = list; entry; entry = entry->ifa_next) {
-        const bool usable = entry->ifa_addr && (entry->ifa_flags & IFF_UP) != 0;
-        if (usable && visit(entry->ifa_addr)) break;
+        const bool usable = (entry->ifa_flags & (IFF_UP | IFF_LOOPBACK)) == IFF_UP;
+        if (usable && entry->ifa_addr && visit(entry->ifa_addr)) break;
     }
     ::freeifaddrs(list);
 }
@@ -1266,10 +1295,6 @@ std::string to_string(const endpoint& value) {
     return out;
 }
 
-std::ostream& operator<<(std::ostream& out, const endpoint& value) {
-    return out << to_string(value);
-}
-
 std::error_code resolve(std::string_view host, std::uint16_t port, endpoint& result) {
     if (port == 0) return make_error_code(errc::bad_port);
     if (const endpoint numeric(host, port); numeric) {
@@ -1456,6 +1481,13 @@ namespace detail {
 
 using clock = std::chrono::steady_clock;
 
+/// For ever, where somebody says milliseconds::max(): what can be added to a time_point.
+inline constexpr std::chrono::milliseconds longest_timeout = std::chrono::hours(24 * 365);
+
+inline clock::time_point after(std::chrono::milliseconds timeout) noexcept {
+    return clock::now() + (std::min)(timeout, longest_timeout);
+}
+
 /// Milliseconds until `end`, rounded up, as poll() takes them.
 inline int remaining(clock::time_point end, clock::time_point now) noexcept {
     if (end <= now) return 0;
@@ -1488,7 +1520,7 @@ class attempts {
 public:
     attempts(os::handle socket, bool to_write, std::chrono::milliseconds timeout) noexcept
         : socket_(socket), to_write_(to_write), waits_(timeout.count() > 0) {
-        if (waits_) end_ = clock::now() + timeout;
+        if (waits_) end_ = after(timeout);
     }
 
     /// What came of the last call, and whether it is to be made again.
@@ -1505,6 +1537,15 @@ private:
     bool waits_;
     clock::time_point end_{};
 };
+
+/// What the system has found out about a socket since it was last asked.
+inline std::error_code pending_error(os::handle socket) noexcept {
+    int code = 0;
+    os::length size = sizeof code;
+    auto* const value = reinterpret_cast<char*>(&code);
+    const bool known = ::getsockopt(os::raw(socket), SOL_SOCKET, SO_ERROR, value, &size) == 0;
+    return known ? os::error_of(code) : os::last_error();
+}
 
 inline void set_option(os::handle socket, int level, int name, int value) noexcept {
     ::setsockopt(os::raw(socket), level, name, reinterpret_cast<const char*>(&value), sizeof value);
@@ -1575,7 +1616,7 @@ std::error_code tcp_socket::connect(const endpoint& to, milliseconds timeout) no
                                error == std::errc::interrupted;
         if (under_way && timeout.count() <= 0)
             return std::make_error_code(std::errc::operation_in_progress);
-        if (under_way) error = wait_ready(handle_, true, clock::now() + timeout);
+        if (under_way) error = wait_ready(handle_, true, after(timeout));
     }
     if (!error) error = finish_connect();
     if (error) close();
@@ -1583,13 +1624,7 @@ std::error_code tcp_socket::connect(const endpoint& to, milliseconds timeout) no
 }
 
 std::error_code tcp_socket::finish_connect() noexcept {
-    using namespace detail;
-    int code = 0;
-    os::length size = sizeof code;
-    if (::getsockopt(os::raw(handle_), SOL_SOCKET, SO_ERROR, reinterpret_cast<char*>(&code),
-                     &size) != 0)
-        return os::last_error();
-    if (code != 0) return os::error_of(code);
+    if (const auto error = detail::pending_error(handle_)) return error;
     // A port of this machine on which nobody listens can be connected to itself, where it happens
     // to be the port that the system chose for us.
     return local() == remote() ? std::make_error_code(std::errc::connection_refused)
@@ -1608,7 +1643,11 @@ std::error_code tcp_socket::send(std::string_view data, std::size_t& sent,
             sent += static_cast<std::size_t>(count);
         } else {
             auto error = os::last_error();
-            if (!tries.again(error)) return error;
+            if (tries.again(error)) continue;
+            // Where a connection did not come about, the BSDs may say EPIPE here, Wine reset.
+            if (error == std::errc::broken_pipe || error == std::errc::connection_reset)
+                if (const auto why = pending_error(handle_)) error = why;
+            return error;
         }
     }
     return {};
@@ -1953,7 +1992,7 @@ std::vector<peer> peer_set::snapshot() const {
 #if defined(P2PCHAT_USE_POLL)
 #elif defined(__linux__)
 #define P2PCHAT_USE_EPOLL
-#elif defined(__APPLE__) || defined(__FreeBSD__) || defined(__NetBSD__) || defined(__OpenBSD__)
+#elif defined(__APPLE__) || defined(__FreeBSD__) || defined(__NetBSD__)
 #define P2PCHAT_USE_KQUEUE
 #endif
 
@@ -2066,6 +2105,7 @@ private:
 #else
     std::vector<os::poll_entry> entries_;  // the channel first
     std::vector<watched*> owners_;         // of each entry
+    std::size_t last_ = 0;                 // where the last look ended, so that none starves
 #endif
 };
 
@@ -2221,12 +2261,13 @@ inline int poller::wait(int timeout, readiness (&ready)[batch]) noexcept {
         --count;
     }
     int found = 0;
-    for (std::size_t i = 1; i < entries_.size() && count > 0 && found < batch; ++i) {
-        const int events = entries_[i].revents;
+    for (auto left = entries_.size() - 1; left > 0 && count > 0 && found < batch; --left) {
+        last_ = last_ + 1 < entries_.size() ? last_ + 1 : 1;
+        const int events = entries_[last_].revents;
         if (events == 0) continue;
         --count;
         const bool over = (events & (POLLERR | POLLHUP | POLLNVAL)) != 0;
-        ready[found++] = {owners_[i], over || (events & POLLIN) != 0,
+        ready[found++] = {owners_[last_], over || (events & POLLIN) != 0,
                           over || (events & POLLOUT) != 0};
     }
     return found;
@@ -2446,11 +2487,11 @@ public:
     void close() noexcept;
 
     // For the emptying thread.
-    bool take(batch& work);  ///< waits; false once closed and empty
-    void release(std::size_t bytes) noexcept;
+    bool take(batch& work);                    ///< waits; false once closed and empty
+    bool release(std::size_t bytes) noexcept;  ///< whether it was crowded
 
     // For any thread.
-    bool crowded() const noexcept { return waiting() >= max_; }
+    bool crowded() const noexcept { return bytes_ >= max_; }
 
     void reopen() noexcept;
 
@@ -2542,8 +2583,10 @@ inline bool inbox::take(batch& work) {
     return !work.empty();
 }
 
-inline void inbox::release(std::size_t bytes) noexcept {
-    if (bytes_.fetch_sub(bytes) - bytes < max_ && wanted_.exchange(false)) filler_.wake();
+inline bool inbox::release(std::size_t bytes) noexcept {
+    const std::size_t before = bytes_.fetch_sub(bytes);
+    if (before - bytes < max_ && wanted_.exchange(false)) filler_.wake();
+    return before >= max_;
 }
 
 inline void inbox::reopen() noexcept {
@@ -2659,7 +2702,10 @@ struct connection : home_place, dirty_place, starved_place, watched {
     bool claim_holds = false;          // linked
     bool in_lane = false;              // linked (m)
     std::atomic<bool> closing{false};  // linked: one side said exit, what is under way is finished
-    bool half_closed = false;          // linked
+    bool ends_turn = false;            // linked (m): our exit is under way, its lane waits for it
+    bool lingers = false;              // linked (m): the other side is to end it
+    bool half_closed = false;          // linked: or lingers with nothing under way
+    bool cut = false;                  // linked (m): what is written next is the rest of a line
     bool heard_exit = false;           // linked
     bool io_writes = false;            // linked (m): there is something in `writing`
     bool ended = false;                // delivering: the other side has closed
@@ -2805,7 +2851,7 @@ private:
     std::error_code start_threads();
     std::thread thread_for(void (impl::*work)());
     void request_stop() noexcept;
-    void join_threads() noexcept;
+    void join_threads() noexcept;  // ours, and waits for those that are in send_one_shot()
 
     // Posting (any thread).
     bool reserve_lane(const endpoint& to, std::string_view text, std::string& bytes);
@@ -2817,7 +2863,7 @@ private:
                         const pending& outcome);
     void queue_in_lane(lane& way, std::string_view text, pending& outcome, bool opens_link);
     bool write_at_once(connection& link) noexcept;
-    void say_goodbye(lane& way) noexcept;
+    void say_goodbye(lane& way, connection* over) noexcept;
     void queue_on_link(connection& link, std::string_view text, pending& outcome);
     void wake_io(std::unique_lock<std::mutex>& lock) noexcept;
 
@@ -2832,6 +2878,7 @@ private:
     void on_timer(connection& c);
     void on_room();
     void shut_down() noexcept;
+    void confirm_only(connection& c);
 
     // Connections, whatever their stage.
     void arm(connection& c, clock::time_point deadline);
@@ -2842,7 +2889,7 @@ private:
     void on_end(connection& c);
     void on_broken(connection& c, std::error_code error);
     void on_deadline(connection& c);
-    void retire(connection& c, bool in_order) noexcept;
+    void retire(connection& c, bool in_order, bool lets_in = true) noexcept;
     void let_crowded_in() noexcept;
 
     // Accepted ones.
@@ -2852,7 +2899,10 @@ private:
     void read_first(connection& c);
     bool evict_oldest();
     void on_first_bytes(connection& c, std::string_view bytes);
+    void greet(connection& c);
     void complete(connection& c);
+    void hold(connection& c);
+    void resume(connection& c);
     void reject(connection& c, std::error_code why);
 
     // Our own: one-shots, and links on their way.
@@ -2866,6 +2916,7 @@ private:
     void queue_waiting(lane& way);
     void begin(connection& c);
     bool at_limit() const noexcept;
+    bool links_at_limit() const noexcept;
     void advance(connection& c);
     void after_sent(connection& c);
     void on_greeting(connection& c, std::string_view bytes);
@@ -2959,6 +3010,7 @@ private:
     connections dead_;           // until the end of the turn: events may still point to them
     std::size_t one_shots_ = 0;  // of the first two lists
     std::size_t link_count_ = 0;
+    std::size_t opening_ = 0;  // of the second list: links on their way
     detail::timer_heap timers_;
     detail::list<connection, detail::starved_place> starved_;
     char buffer_[64 * 1024];
@@ -2978,6 +3030,10 @@ node::impl::impl(config settings)
       peers_(settings_.max_peers),
       inbox_(settings_.max_received_bytes, poller_) {
     settings_.max_queued_bytes = (std::min)(settings_.max_queued_bytes, detail::link_window);
+    for (auto* const timeout :
+         {&settings_.connect_timeout, &settings_.handshake_timeout, &settings_.delivery_timeout,
+          &settings_.first_message_timeout, &settings_.quiet_period, &settings_.drain_timeout})
+        *timeout = (std::min)(*timeout, detail::longest_timeout);
 }
 
 std::error_code node::impl::check_settings() {
@@ -3083,27 +3139,28 @@ void node::impl::join_threads() noexcept {
     if (io_.joinable()) io_.join();
     if (handlers_.joinable()) handlers_.join();
     handlers_id_ = std::thread::id();
+    std::unique_lock<std::mutex> lock(mutex_);
+    while (callers_ != 0) room_.wait(lock);
 }
 
 void node::impl::stop() noexcept {
     const bool in_handler = handlers_id_.load() == std::this_thread::get_id();
+    std::unique_lock<std::mutex> life(lifecycle_, std::defer_lock);
+    if (!in_handler) life.lock();  // first: a start() under way would forget that we asked
     try {
         if (settings_.leave_on_stop) broadcast("exit", true);
     } catch (const std::bad_alloc&) {
         // Then we go without a word, as on a power failure.
     }
     request_stop();
-    if (in_handler) return;
-    const std::lock_guard<std::mutex> life(lifecycle_);
-    join_threads();
-    std::unique_lock<std::mutex> lock(mutex_);
-    while (callers_ != 0) room_.wait(lock);
+    if (!in_handler) join_threads();
 }
 
 /// Gives `mutex_` back and has io look, if there is something to see.
 void node::impl::wake_io(std::unique_lock<std::mutex>& lock) noexcept {
     const bool work = !running_ || !dirty_.empty() || !ready_lanes_.empty();
     const bool asleep = work && std::exchange(sleeping_, false);
+    if (asleep) now_ = clock::now();  // io's own is from before it slept
     lock.unlock();
     if (asleep) poller_.wake();
 }
@@ -3126,6 +3183,9 @@ node::impl::lane* node::impl::roomy_lane(const endpoint& to, const pending& outc
 
 node::impl::lane* node::impl::wait_for_room(std::unique_lock<std::mutex>& lock, const endpoint& to,
                                             const pending& outcome) {
+    // In a handler there is nobody else to make room in the inbox.
+    const bool in_handler = handlers_id_.load() == std::this_thread::get_id();
+    if (in_handler && outcome.done && inbox_.crowded()) return nullptr;
     const auto end = clock::now() + settings_.delivery_timeout;
     lane* way = nullptr;
     auto status = std::cv_status::no_timeout;
@@ -3181,20 +3241,25 @@ void node::impl::queue_on_link(connection& link, std::string_view text, pending&
     outcome.deadline = (sleeping_ ? clock::now() : now_) + settings_.delivery_timeout;
     link.in_flight.push(outcome);
     link.queued.append(prefix_).append(text).push_back('\n');
-    if (detail::is_exit(text)) say_goodbye(*lanes_.find(link.key()));
+    if (detail::is_exit(text)) say_goodbye(*lanes_.find(link.key()), &link);
     if ((!at_once || !write_at_once(link)) && link.dirty_place::alone()) dirty_.push_back(link);
 }
 
 /// `mutex_` is held. Somebody says exit: no link to this peer is used any more (there are two
-/// where both sides connected at once), each is closed when nothing is under way on it.
-void node::impl::say_goodbye(lane& way) noexcept {
+/// where both sides connected at once), each is closed when nothing is under way on it. `over`: we
+/// say it, over this link. Then what is posted next waits until it is confirmed, and the other
+/// side, which may still write on a twin, is the one to end that.
+void node::impl::say_goodbye(lane& way, connection* over) noexcept {
+    if (over) way.busy = over->ends_turn = true;
     for (auto* next = way.link; next;) {
         connection& link = *next;
         next = link.twin;
         link.closing = true;
+        link.lingers = over && over != &link;
         if (link.dirty_place::alone()) dirty_.push_back(link);
         detach(link);
     }
+    if (room_waiters_ != 0) room_.notify_all();
 }
 
 /// Writes what is queued from the calling thread, for somebody who waits for it: to wake io first
@@ -3204,6 +3269,7 @@ bool node::impl::write_at_once(connection& link) noexcept {
     std::size_t sent = 0;
     const auto error = link.socket.send(link.queued, sent, {});
     link.queued.erase(0, sent);
+    link.cut = sent != 0 && !link.queued.empty();
     return !error;
 }
 
@@ -3281,9 +3347,12 @@ std::error_code node::impl::send_one_shot(const endpoint& to, const std::string&
     char answer[detail::one_segment];
     for (std::size_t size = 1; !error && size != 0;) {
         error = socket.receive(answer, sizeof answer, size, {});
-        if (!error && size != 0 && detail::is_echo({answer, size}, bytes))
+        const bool answers = !error && size != 0;  // which nobody should, maybe without an end
+        if (answers && detail::is_echo({answer, size}, bytes)) {
             error = std::make_error_code(std::errc::connection_refused);
-        if (error == std::errc::operation_would_block) {
+        } else if (answers && clock::now() >= end) {
+            error = std::make_error_code(std::errc::timed_out);
+        } else if (answers || error == std::errc::operation_would_block) {
             error = detail::wait_ready(handle, false, end, stopping);
             size = 1;
         }
@@ -3331,7 +3400,9 @@ std::vector<delivery> node::impl::broadcast(std::string_view text, bool then_sto
 connect_result node::impl::connect(const endpoint& to) {
     {
         const std::lock_guard<std::mutex> lock(mutex_);
-        if (running_ && to == address_) return {make_error_code(errc::own_address), false};
+        const bool to_here = to.is_loopback() && to.port() == address_.port();
+        if (running_ && (to_here || to == address_))
+            return {make_error_code(errc::own_address), false};
         const lane* const way = lanes_.find(to);
         if (way && way->link) return {{}, true};
     }
@@ -3456,7 +3527,9 @@ void node::impl::on_ready(const detail::readiness& event) {
 void node::impl::on_timers() {
     if (accept_again_ != clock::time_point() && accept_again_ <= time_) {
         accept_again_ = {};
-        if (poller_.watch(listener_, listening_, true, false)) pause_accepting();
+        std::error_code error;
+        detail::insist([&] { error = poller_.watch(listener_, listening_, true, false); });
+        if (error) pause_accepting();
     }
     while (!timers_.empty() && timers_.next() <= time_)
         guarded(timers_.disarm_next(), &impl::on_timer);
@@ -3474,7 +3547,7 @@ void node::impl::on_room() {
     while (!starved_.empty() && !inbox_.full()) {
         connection& c = starved_.front();
         c.starved_place::leave();
-        guarded(c, c.at == stage::held ? &impl::complete : &impl::unpark);
+        guarded(c, c.at == stage::held ? &impl::resume : &impl::unpark);
     }
 }
 
@@ -3486,7 +3559,7 @@ void node::impl::shut_down() noexcept {
     for (connection* next = links_.begin(); next;) {
         connection& c = *next;
         next = links_.next(c);
-        guarded(c, &impl::flush);
+        guarded(c, &impl::confirm_only);
     }
     {
         const std::lock_guard<std::mutex> lock(mutex_);
@@ -3500,10 +3573,21 @@ void node::impl::shut_down() noexcept {
             for (auto* c = group->begin(); c; c = group->next(*c)) c->socket.reset();
         for (auto* group : {&incoming_, &outgoing_, &links_, &dead_}) group->destroy();
     }
-    one_shots_ = link_count_ = 0;
+    one_shots_ = link_count_ = opening_ = 0;
     timers_.clear();
     accept_again_ = {};
     inbox_.close();
+}
+
+/// Before the end: what is not begun to be written is not sent any more, for it is about to be
+/// reported so.
+void node::impl::confirm_only(connection& c) {
+    {
+        const std::lock_guard<std::mutex> lock(mutex_);
+        if (!c.cut || !c.writing.empty()) c.queued.clear();
+        if (!c.cut && c.written == 0) c.writing.clear();
+    }
+    flush(c);
 }
 
 // Connections, whatever their stage.
@@ -3519,7 +3603,7 @@ void node::impl::watch(connection& c, bool read, bool write) {
     if (auto error = poller_.watch(c.socket, c, read, write)) on_broken(c, error);
 }
 
-void node::impl::retire(connection& c, bool in_order) noexcept {
+void node::impl::retire(connection& c, bool in_order, bool lets_in) noexcept {
     const bool linked = c.at == stage::linked;
     timers_.disarm(c);
     c.starved_place::leave();
@@ -3527,13 +3611,14 @@ void node::impl::retire(connection& c, bool in_order) noexcept {
     {
         const std::lock_guard<std::mutex> lock(mutex_);
         c.dirty_place::leave();
-        if (!linked && c.socket.is_open()) let_crowded_in();
+        if (!linked && lets_in) let_crowded_in();
     }
     if (in_order)
         c.socket.close();
     else
         c.socket.reset();
     --(linked ? link_count_ : one_shots_);
+    if (!linked && c.opens_link) --opening_;
     c.retired = true;
     dead_.push_back(c);
 }
@@ -3657,6 +3742,10 @@ void node::impl::accept_some() {
 
 bool node::impl::at_limit() const noexcept { return one_shots_ >= settings_.max_connections; }
 
+bool node::impl::links_at_limit() const noexcept {
+    return link_count_ + opening_ >= settings_.max_links;
+}
+
 bool node::impl::evict_oldest() {
     if (incoming_.empty()) return false;
     reject(incoming_.front(), make_error_code(errc::connection_limit));
@@ -3701,13 +3790,19 @@ void node::impl::on_first_bytes(connection& c, std::string_view bytes) {
     const std::size_t end = c.in.find('\n', before);
     if (end == std::string::npos) return;
     c.line_seen = true;
+    greet(c);
+}
 
+/// Where the first line is CONNECT, it becomes a link.
+void node::impl::greet(connection& c) {
+    const std::size_t end = c.in.find('\n');
     const std::string first = c.in.substr(0, end);
     message_view greeting;
     if (scan(first, c, greeting) != detail::no_error) return;
     if (greeting.text != detail::connect_word) return;
     const bool to_itself = is_own(greeting.sender, c) && from_here(c);
-    if (to_itself || link_count_ >= settings_.max_links) return complete(c);
+    if (to_itself || links_at_limit()) return complete(c);
+    if (inbox_.full()) return hold(c);
     const std::string rest = c.in.substr(end + 1);
     std::string().swap(c.in);
     become_link(c, greeting, false);
@@ -3723,14 +3818,25 @@ void node::impl::complete(connection& c) {
         return reject(c, make_error_code(errc::message_too_long));
     if (const errc error = scan(bytes, c, what); error != detail::no_error)
         return reject(c, make_error_code(error));
-    if (inbox_.full()) {
-        c.at = stage::held;
-        c.deadline = clock::time_point::max();
-        static_cast<void>(poller_.watch(c.socket, c, false, false));
-        return starved_.push_back(c);
-    }
+    if (inbox_.full()) return hold(c);
     take(what, c);
     retire(c, true);
+}
+
+/// What it brings has no room in the inbox.
+void node::impl::hold(connection& c) {
+    c.at = stage::held;
+    c.deadline = clock::time_point::max();
+    static_cast<void>(poller_.watch(c.socket, c, false, false));
+    starved_.push_back(c);
+}
+
+/// There is room; but whoever has given up meanwhile was told that it was not taken.
+void node::impl::resume(connection& c) {
+    if (const auto error = detail::pending_error(c.socket.native_handle())) return reject(c, error);
+    c.at = stage::receiving;
+    if (c.line_seen) greet(c);
+    if (c.at == stage::receiving && !c.retired) complete(c);
 }
 
 void node::impl::reject(connection& c, std::error_code why) {
@@ -3772,10 +3878,11 @@ node::impl::beginning node::impl::next_of_lane() {
     c.remote = way.key;
     c.writing.swap(next.bytes);
     c.opens_link = next.opens_link;
-    if (c.opens_link && link_count_ >= settings_.max_links) {
+    if (c.opens_link && links_at_limit()) {
         c.opens_link = false;
         c.writing.pop_back();  // the LF: a one-shot, then
     }
+    if (c.opens_link) ++opening_;
     way.waiting.pop_front();
     way.leave();
     way.busy = true;
@@ -3888,7 +3995,7 @@ void node::impl::postpone(connection& c) {
         way.busy = false;
         crowded_lanes_.push_back(way);
     }
-    retire(c, true);
+    retire(c, true, false);
 }
 
 void node::impl::fail_waiting(lane& way, std::error_code error) noexcept {
@@ -3944,6 +4051,7 @@ void node::impl::become_link(connection& c, const message_view& greeting, bool o
     links_.push_back(c);
     ++link_count_;
     --one_shots_;
+    if (ours) --opening_;
     c.at = stage::linked;
     {
         const std::lock_guard<std::mutex> lock(mutex_);
@@ -3953,11 +4061,13 @@ void node::impl::become_link(connection& c, const message_view& greeting, bool o
         while (*last) last = &(*last)->twin;
         *last = &c;
         c.in_lane = true;
+        c.io_writes = !ours;  // our answer comes before what others write at once
         if (ours) {
             way.busy = false;
             way.waiting_bytes -= c.in_flight.front().size;
             report(c.in_flight.front(), {});
             c.in_flight.pop();
+            if (room_waiters_ != 0) room_.notify_all();
         }
         if (!way.busy && !way.waiting.empty()) ready_lanes_.push_back(way);
     }
@@ -3995,11 +4105,13 @@ node::impl::connection* node::impl::next_dirty() noexcept {
 /// Moves into `writing` what is to be written next, confirmations behind it.
 void node::impl::refill(connection& c) {
     if (c.written < c.writing.size()) return;
+    const bool wrote = !c.writing.empty();
     c.writing.clear();
     c.written = 0;
     clock::time_point first{};
     {
         const std::lock_guard<std::mutex> lock(mutex_);
+        if (wrote) c.cut = false;
         if (!c.queued.empty()) c.writing.swap(c.queued);
         c.io_writes = !c.writing.empty() || c.untold != 0;
         if (!c.in_flight.empty()) first = c.in_flight.front().deadline;
@@ -4029,12 +4141,16 @@ void node::impl::flush(connection& c) {
 
 /// A link that is about to close does so when nothing is under way any more.
 void node::impl::settle(connection& c) {
+    bool lingers = false;
     {
         const std::lock_guard<std::mutex> lock(mutex_);
-        if (c.half_closed || !c.in_flight.empty() || !c.queued.empty()) return;
+        if (!c.in_flight.empty() || !c.queued.empty()) return;
+        if (std::exchange(c.ends_turn, false)) end_turn(c.key());
+        if (c.half_closed || c.parked != 0) return;
+        c.half_closed = true;
+        lingers = c.lingers;
     }
-    c.half_closed = true;
-    static_cast<void>(c.socket.shutdown_send());
+    if (!lingers) static_cast<void>(c.socket.shutdown_send());
     arm(c, time_ + settings_.delivery_timeout);
 }
 
@@ -4088,6 +4204,9 @@ void node::impl::park(connection& c, std::string_view line, bool from_tail) {
 }
 
 void node::impl::unpark(connection& c) {
+    if (!c.reads())  // nor is it told of a reset
+        if (const auto error = detail::pending_error(c.socket.native_handle()))
+            return on_broken(c, error);
     head_ = {};
     std::size_t start = 0;
     while (start < c.parked && !inbox_.full()) {
@@ -4174,7 +4293,7 @@ void node::impl::on_exit(connection& c, std::string_view team) {
     if (std::exchange(c.heard_exit, true)) return;
     {
         const std::lock_guard<std::mutex> lock(mutex_);
-        if (c.in_lane) say_goodbye(*lanes_.find(c.key()));
+        if (c.in_lane) say_goodbye(*lanes_.find(c.key()), nullptr);
     }
     tell_left(c.key(), team, departure::left);
 }
@@ -4217,6 +4336,7 @@ void node::impl::lose(connection& c, std::error_code error, departure how) {
         const lane* const way = lanes_.find(c.key());
         last = !way || !way->link;
         for (; !c.in_flight.empty(); c.in_flight.pop()) report(c.in_flight.front(), error);
+        if (std::exchange(c.ends_turn, false)) end_turn(c.key());
         if (room_waiters_ != 0) room_.notify_all();
     }
     retire(c, how != departure::lost);
@@ -4355,9 +4475,7 @@ void node::impl::run_handlers() {
 }
 
 void node::impl::give_back(std::size_t bytes) noexcept {
-    const bool was_crowded = inbox_.crowded();
-    inbox_.release(bytes);
-    if (!was_crowded || room_waiters_ == 0) return;
+    if (!inbox_.release(bytes) || room_waiters_ == 0) return;
     const std::lock_guard<std::mutex> lock(mutex_);
     room_.notify_all();
 }
