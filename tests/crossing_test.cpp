@@ -302,7 +302,7 @@ TEST_CASE("links that are being opened count for max_links") {
         char text[256];
         std::size_t size = 0;
         CHECK_FALSE(peers.back().socket().receive(text, sizeof text, size, patience));
-        asking += std::string_view(text, size).back() == '\n' ? 1 : 0;
+        if (std::string_view(text, size).back() == '\n') ++asking;
     }
     CHECK(asking == 2);
     raw_peer another(node.address());
