@@ -637,7 +637,8 @@ inline int poll(poll_entry* entries, std::size_t count, int timeout) noexcept {
     constexpr int slice = 100;
     for (;;) {
         bool connecting = false;
-        for (std::size_t i = 0; i < count; ++i) connecting |= (entries[i].events & POLLOUT) != 0;
+        for (std::size_t i = 0; i < count && !connecting; ++i)
+            connecting = (entries[i].events & POLLOUT) != 0;
         const bool whole = !connecting || (timeout >= 0 && timeout <= slice);
         int ready = ::WSAPoll(entries, static_cast<ULONG>(count), whole ? timeout : slice);
         for (std::size_t i = 0; i < count && connecting && ready >= 0; ++i) {

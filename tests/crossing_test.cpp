@@ -10,7 +10,6 @@
 namespace {
 
 using namespace support;
-using p2pchat::departure;
 using p2pchat::endpoint;
 using p2pchat::errc;
 using p2pchat::when_full;
