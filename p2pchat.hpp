@@ -1548,6 +1548,16 @@ inline std::error_code pending_error(os::handle socket) noexcept {
     return known ? os::error_of(code) : os::last_error();
 }
 
+/// Whether the other side has reset a connection, found without reading from it. Winsock tells
+/// WSAPoll only.
+inline bool is_reset(os::handle socket) noexcept {
+    if (pending_error(socket)) return true;
+    os::poll_entry entry{};
+    entry.fd = os::raw(socket);
+    entry.events = POLLIN;
+    return os::poll(&entry, 1, 0) > 0 && (entry.revents & POLLERR) != 0;
+}
+
 inline void set_option(os::handle socket, int level, int name, int value) noexcept {
     ::setsockopt(os::raw(socket), level, name, reinterpret_cast<const char*>(&value), sizeof value);
 }
@@ -3834,7 +3844,8 @@ void node::impl::hold(connection& c) {
 
 /// There is room; but whoever has given up meanwhile was told that it was not taken.
 void node::impl::resume(connection& c) {
-    if (const auto error = detail::pending_error(c.socket.native_handle())) return reject(c, error);
+    if (detail::is_reset(c.socket.native_handle()))
+        return reject(c, std::make_error_code(std::errc::connection_reset));
     c.at = stage::receiving;
     if (c.line_seen) greet(c);
     if (c.at == stage::receiving && !c.retired) complete(c);
@@ -4205,9 +4216,8 @@ void node::impl::park(connection& c, std::string_view line, bool from_tail) {
 }
 
 void node::impl::unpark(connection& c) {
-    if (!c.reads())  // nor is it told of a reset
-        if (const auto error = detail::pending_error(c.socket.native_handle()))
-            return on_broken(c, error);
+    if (!c.reads() && detail::is_reset(c.socket.native_handle()))  // else the poller tells
+        return on_broken(c, std::make_error_code(std::errc::connection_reset));
     head_ = {};
     std::size_t start = 0;
     while (start < c.parked && !inbox_.full()) {
