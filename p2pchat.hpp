@@ -2699,6 +2699,13 @@ enum class stage : unsigned char {
     linked,
 };
 
+/// Of a link that is closing, how we have said exit.
+enum class farewell : unsigned char {
+    none,     // not at all, or it is confirmed
+    said,     // over it: the lane waits until that is confirmed
+    by_twin,  // over another link to the same peer, which may still write here: it is to end this
+};
+
 struct home_place : ring {};     // in one of node's lists of connections
 struct dirty_place : ring {};    // (m) in the list of those with something to write
 struct starved_place : ring {};  // in the list of those that wait for room in the inbox
@@ -2713,9 +2720,8 @@ struct connection : home_place, dirty_place, starved_place, watched {
     bool claim_holds = false;          // linked
     bool in_lane = false;              // linked (m)
     std::atomic<bool> closing{false};  // linked: one side said exit, what is under way is finished
-    bool ends_turn = false;            // linked (m): our exit is under way, its lane waits for it
-    bool lingers = false;              // linked (m): the other side is to end it
-    bool half_closed = false;          // linked: or lingers with nothing under way
+    farewell exit = farewell::none;    // linked (m)
+    bool half_closed = false;          // linked: or would be, were it ours to end
     bool cut = false;                  // linked (m): what is written next is the rest of a line
     bool heard_exit = false;           // linked
     bool io_writes = false;            // linked (m): there is something in `writing`
@@ -2853,6 +2859,7 @@ private:
     using lane = detail::lane;
     using pending = detail::pending;
     using stage = detail::stage;
+    using farewell = detail::farewell;
     using connections = detail::connections;
 
     // Starting and stopping (any thread).
@@ -2875,6 +2882,7 @@ private:
     void queue_in_lane(lane& way, std::string_view text, pending& outcome, bool opens_link);
     bool write_at_once(connection& link) noexcept;
     void say_goodbye(lane& way, connection* over) noexcept;
+    void end_farewell(connection& c) noexcept;
     void queue_on_link(connection& link, std::string_view text, pending& outcome);
     void wake_io(std::unique_lock<std::mutex>& lock) noexcept;
 
@@ -3261,16 +3269,23 @@ void node::impl::queue_on_link(connection& link, std::string_view text, pending&
 /// say it, over this link. Then what is posted next waits until it is confirmed, and the other
 /// side, which may still write on a twin, is the one to end that.
 void node::impl::say_goodbye(lane& way, connection* over) noexcept {
-    if (over) way.busy = over->ends_turn = true;
+    if (over) way.busy = true;
     for (auto* next = way.link; next;) {
         connection& link = *next;
         next = link.twin;
         link.closing = true;
-        link.lingers = over && over != &link;
+        if (over) link.exit = &link == over ? farewell::said : farewell::by_twin;
         if (link.dirty_place::alone()) dirty_.push_back(link);
         detach(link);
     }
     if (room_waiters_ != 0) room_.notify_all();
+}
+
+/// `mutex_` is held. Our exit has been confirmed, or was lost: what waited behind it may go.
+void node::impl::end_farewell(connection& c) noexcept {
+    if (c.exit != farewell::said) return;
+    c.exit = farewell::none;
+    end_turn(c.key());
 }
 
 /// Writes what is queued from the calling thread, for somebody who waits for it: to wake io first
@@ -4153,16 +4168,16 @@ void node::impl::flush(connection& c) {
 
 /// A link that is about to close does so when nothing is under way any more.
 void node::impl::settle(connection& c) {
-    bool lingers = false;
+    bool ours_to_end = false;
     {
         const std::lock_guard<std::mutex> lock(mutex_);
         if (!c.in_flight.empty() || !c.queued.empty()) return;
-        if (std::exchange(c.ends_turn, false)) end_turn(c.key());
+        end_farewell(c);
         if (c.half_closed || c.parked != 0) return;
         c.half_closed = true;
-        lingers = c.lingers;
+        ours_to_end = c.exit != farewell::by_twin;
     }
-    if (!lingers) static_cast<void>(c.socket.shutdown_send());
+    if (ours_to_end) static_cast<void>(c.socket.shutdown_send());
     arm(c, time_ + settings_.delivery_timeout);
 }
 
@@ -4347,7 +4362,7 @@ void node::impl::lose(connection& c, std::error_code error, departure how) {
         const lane* const way = lanes_.find(c.key());
         last = !way || !way->link;
         for (; !c.in_flight.empty(); c.in_flight.pop()) report(c.in_flight.front(), error);
-        if (std::exchange(c.ends_turn, false)) end_turn(c.key());
+        end_farewell(c);
         if (room_waiters_ != 0) room_.notify_all();
     }
     retire(c, how != departure::lost);
