@@ -4231,8 +4231,6 @@ void node::impl::park(connection& c, std::string_view line, bool from_tail) {
 }
 
 void node::impl::unpark(connection& c) {
-    if (!c.reads() && detail::is_reset(c.socket.native_handle()))  // else the poller tells
-        return on_broken(c, std::make_error_code(std::errc::connection_reset));
     head_ = {};
     std::size_t start = 0;
     while (start < c.parked && !inbox_.full()) {
