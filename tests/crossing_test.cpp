@@ -313,6 +313,29 @@ TEST_CASE("links that are being opened count for max_links") {
     for (auto& thread : opening) thread.join();
 }
 
+TEST_CASE("links that did not come about, and those that have ended, count for max_links no more") {
+    auto settings = local();
+    settings.max_links = 1;
+    recording_node node(settings);
+    nobody nowhere;
+    for (int round = 0; round < 3; ++round) {
+        CHECK(node->connect(nowhere.address()).error == std::errc::connection_refused);
+        recording_node other;
+        CHECK(node->connect(other.address()).linked);
+        CHECK_FALSE(node->leave(other.address()));
+        CHECK(wait_until([&] {  // the link is gone when another may be made
+            return node->connect(other.address()).linked;
+        }));
+        other->stop();
+        CHECK(wait_until([&] { return linked_peers(*node) == 0; }));
+        raw_peer theirs(node.address());
+        CHECK(theirs.send(wire({"127.0.0.1", 9}, "CONNECT\n")));
+        CHECK(theirs.line() == wire(node.address(), "CONNECT", "BTC"));
+        theirs.reset();
+        CHECK(node.wait_left(static_cast<std::size_t>(2 * (round + 1))));
+    }
+}
+
 TEST_CASE("what was not sent yet when stop was called is reported so, and not sent") {
     bool unsent = false;
     for (int round = 0; round < 200 && !unsent; ++round) {  // mostly stop comes first
