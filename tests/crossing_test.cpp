@@ -261,8 +261,10 @@ TEST_CASE("what is posted after exit waits until that has arrived") {
     p2pchat::tcp_socket none;
     CHECK(link.listener.socket().accept(none, 50ms) == std::errc::timed_out);
 
+    const stopwatch watch;
     CHECK(link.peer.send("ACK 2\n"));
     raw_peer next = link.listener.accept();
+    CHECK(watch.is_short());  // it does not wait for the other side to close the link too
     CHECK(next.read_to_end() == ending::closed);
     CHECK(next.text() == wire(node.address(), "after", "BTC"));
     next.close();
