@@ -635,10 +635,10 @@ inline bool has_failed(native socket) noexcept {
 /// a second while one is under way.
 inline int poll(poll_entry* entries, std::size_t count, int timeout) noexcept {
     constexpr int slice = 100;
+    bool connecting = false;
+    for (std::size_t i = 0; i < count && !connecting; ++i)
+        connecting = (entries[i].events & POLLOUT) != 0;
     for (;;) {
-        bool connecting = false;
-        for (std::size_t i = 0; i < count && !connecting; ++i)
-            connecting = (entries[i].events & POLLOUT) != 0;
         const bool whole = !connecting || (timeout >= 0 && timeout <= slice);
         int ready = ::WSAPoll(entries, static_cast<ULONG>(count), whole ? timeout : slice);
         for (std::size_t i = 0; i < count && connecting && ready >= 0; ++i) {
@@ -2869,6 +2869,7 @@ private:
     std::error_code start_threads();
     std::thread thread_for(void (impl::*work)());
     void request_stop() noexcept;
+    bool in_handler() const noexcept { return handlers_id_.load() == std::this_thread::get_id(); }
     void join_threads() noexcept;  // ours, and waits for those that are in send_one_shot()
 
     // Posting (any thread).
@@ -3082,8 +3083,7 @@ std::error_code node::impl::open_listener() {
 }
 
 std::error_code node::impl::start() {
-    if (handlers_id_.load() == std::this_thread::get_id())
-        return make_error_code(errc::already_running);
+    if (in_handler()) return make_error_code(errc::already_running);
     const std::lock_guard<std::mutex> life(lifecycle_);
     {
         const std::lock_guard<std::mutex> lock(mutex_);
@@ -3163,16 +3163,16 @@ void node::impl::join_threads() noexcept {
 }
 
 void node::impl::stop() noexcept {
-    const bool in_handler = handlers_id_.load() == std::this_thread::get_id();
+    const bool waits = !in_handler();
     std::unique_lock<std::mutex> life(lifecycle_, std::defer_lock);
-    if (!in_handler) life.lock();  // first: a start() under way would forget that we asked
+    if (waits) life.lock();  // first: a start() under way would forget that we asked
     try {
         if (settings_.leave_on_stop) broadcast("exit", true);
     } catch (const std::bad_alloc&) {
         // Then we go without a word, as on a power failure.
     }
     request_stop();
-    if (!in_handler) join_threads();
+    if (waits) join_threads();
 }
 
 /// Gives `mutex_` back and has io look, if there is something to see.
@@ -3203,8 +3203,7 @@ node::impl::lane* node::impl::roomy_lane(const endpoint& to, const pending& outc
 node::impl::lane* node::impl::wait_for_room(std::unique_lock<std::mutex>& lock, const endpoint& to,
                                             const pending& outcome) {
     // In a handler there is nobody else to make room in the inbox.
-    const bool in_handler = handlers_id_.load() == std::this_thread::get_id();
-    if (in_handler && outcome.done && inbox_.crowded()) return nullptr;
+    if (in_handler() && outcome.done && inbox_.crowded()) return nullptr;
     const auto end = clock::now() + settings_.delivery_timeout;
     lane* way = nullptr;
     auto status = std::cv_status::no_timeout;

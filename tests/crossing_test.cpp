@@ -5,8 +5,6 @@
 
 #include "support.hpp"
 
-#include <memory>
-
 namespace {
 
 using namespace support;
@@ -37,8 +35,8 @@ struct busy_node {
     static endpoint other() { return {"127.0.0.1", 9}; }
 
     /// Returns when the node has read all that was sent to it before: it refuses at once what is no
-    /// message, room or not.
-    /// Several times, for one may be read in the same turn as what came before it, and earlier.
+    /// message, room or not. Several times, for one may be read in the same turn as what came
+    /// before it, and earlier.
     void read_all() const {
         for (int i = 0; i < 5; ++i) CHECK(one_shot(node.address(), "no message") == ending::reset);
     }
@@ -46,26 +44,17 @@ struct busy_node {
     /// No message more has room.
     void fill() {
         for (;;) {
-            const auto taken = node_taken();
+            const auto taken = node->statistics().received;
             fillers.emplace_back(node.address());
             fillers.back().send(wire(other(), "filler"));
             fillers.back().half_close();
             read_all();
-            if (node_taken() == taken) return;
+            if (node->statistics().received == taken) return;
         }
     }
 
     std::deque<raw_peer> fillers;
-
-private:
-    std::uint64_t node_taken() { return node->statistics().received; }
 };
-
-std::size_t linked_peers(p2pchat::node& node) {
-    std::size_t count = 0;
-    for (const auto& peer : node.peers()) count += peer.linked ? 1 : 0;
-    return count;
-}
 
 }  // namespace
 

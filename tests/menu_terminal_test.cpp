@@ -38,6 +38,13 @@ bool has_editor() {
     return has;
 }
 
+/// Says `text` to `to`, whatever else is on the screen.
+void say(party& from, const p2pchat::endpoint& to, const std::string& text) {
+    REQUIRE(from.program.choose("1"));
+    REQUIRE(from.program.answer("Enter recipient's IP address: ", to_string(to)));
+    REQUIRE(from.program.answer(message_prompt, text));
+}
+
 /// Goes to the question for a message to `to`.
 void begin_message(party& from, const party& to) {
     REQUIRE(from.program.shows_line("Enter choice:"));
@@ -210,14 +217,9 @@ TEST_CASE("nobody waits at a frozen prompt for a peer that does not answer") {
     support::raw_listener silent;
     original answers;
     party ours("Ours", terminal_kind{});
-    const auto send = [&](const p2pchat::endpoint& to, const std::string& text) {
-        REQUIRE(ours.program.choose("1"));
-        REQUIRE(ours.program.answer("Enter recipient's IP address: ", to_string(to)));
-        REQUIRE(ours.program.answer(message_prompt, text));
-    };
-    send(silent.address(), "anybody there?");
+    say(ours, silent.address(), "anybody there?");
     auto peer = silent.accept();
-    send(answers.address(), "Hi");
+    say(ours, answers.address(), "Hi");
     CHECK(ours.program.shows("✓ Delivered to " + to_string(answers.address()) + ": Hi"));
     CHECK_FALSE(contains(ours.program.screen().text(), "Error sending"));
     peer.reset();
@@ -237,9 +239,7 @@ TEST_CASE("nobody waits at a frozen prompt for a peer that does not answer") {
 TEST_CASE("who leaves waits for what is under way, or presses Ctrl-C") {
     support::raw_listener silent;
     party ours("Ours", terminal_kind{});
-    REQUIRE(ours.program.choose("1"));
-    REQUIRE(ours.program.answer("Enter recipient's IP address: ", to_string(silent.address())));
-    REQUIRE(ours.program.answer(message_prompt, "Hi"));
+    say(ours, silent.address(), "Hi");
     auto peer = silent.accept();
     REQUIRE(ours.program.choose("0"));
     REQUIRE(ours.program.shows("Waiting for what is under way; Ctrl-C leaves now."));
@@ -259,9 +259,7 @@ TEST_CASE("who leaves waits for what is under way, or presses Ctrl-C") {
 TEST_CASE("nobody who presses Ctrl-C is told to wait, or to press it") {
     support::raw_listener silent;
     party ours("Ours", terminal_kind{});
-    REQUIRE(ours.program.choose("1"));
-    REQUIRE(ours.program.answer("Enter recipient's IP address: ", to_string(silent.address())));
-    REQUIRE(ours.program.answer(message_prompt, "Hi"));
+    say(ours, silent.address(), "Hi");
     auto peer = silent.accept();
     REQUIRE(ours.program.expect("Enter choice: "));
     ours.program.type("\x03");

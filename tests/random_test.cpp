@@ -163,8 +163,7 @@ public:
 
     std::size_t links() {
         std::size_t result = 0;
-        for (auto& place : places_)
-            for (const auto& p : place->get().peers()) result += p.linked;
+        for (auto& place : places_) result += support::linked_peers(place->get());
         return result;
     }
 

@@ -83,6 +83,13 @@ inline p2pchat::config local(std::string team = "BTC") {
     return settings;
 }
 
+/// To how many peers a link stands.
+inline std::size_t linked_peers(const p2pchat::node& node) {
+    const auto peers = node.peers();
+    return static_cast<std::size_t>(
+        std::count_if(peers.begin(), peers.end(), [](const p2pchat::peer& p) { return p.linked; }));
+}
+
 /// What a node told its handlers.
 struct record {
     std::vector<p2pchat::message> messages;
