@@ -1,0 +1,4803 @@
+// p2pchat.hpp - a chat peer for the local network, in one header. C++17, no dependencies.
+//
+// SPDX-License-Identifier: MIT
+// Copyright (c) 2026 The p2pchat authors
+//
+// What it is
+//   A node listens on a TCP port, takes in short text messages, sends them to other nodes and
+//   knows which peers it has heard from. A node talks to one peer by one-shots (a connection for
+//   each message) or, where both sides can, over a link (a connection that stays, on which every
+//   message is confirmed).
+//
+// How to include it
+//   Include this file wherever its declarations are wanted. In exactly one source file define
+//   P2PCHAT_IMPLEMENTATION before: there, and nowhere else, the operating system's headers come
+//   in. Link with the system's threads (-pthread) and, on Windows, with ws2_32.
+//
+//       #define P2PCHAT_IMPLEMENTATION            // in one source file
+//       #include "p2pchat.hpp"
+//       #include <iostream>
+//
+//       int main() {
+//           p2pchat::config config;
+//           config.team = "BTC";
+//           config.port = 5000;
+//
+//           p2pchat::node node(config);
+//           node.on_message([&](const p2pchat::message& m) {
+//               std::cout << m.sender << ' ' << m.team << ": " << m.text << '\n';
+//               node.post(m.sender, "got it");
+//           });
+//           if (auto error = node.start()) { std::cerr << error.message() << '\n'; return 1; }
+//
+//           if (auto error = node.send({"10.18.1.2", 6000}, "Hi"))
+//               std::cerr << error.message() << '\n';
+//           for (const auto& peer : node.peers())
+//               std::cout << peer.address << " - " << peer.team << '\n';
+//       }
+//
+// The wire
+//   message = sender SP team SP text
+//   sender  = IPv4 ":" port | "[" IPv6 "]" ":" port         port 1..65535
+//   team    = 1..64 bytes, no white space
+//   text    = 1.. bytes, no CR, LF or NUL; UTF-8 by convention, kept byte for byte
+//
+//   A one-shot is one connection with one message, ended by the sender's half-close; the
+//   receiver's orderly close says that it was taken, a reset that it was not. A link opens with
+//   the message CONNECT ended by LF, is answered in kind, and goes on with one message a line in
+//   both directions; "ACK n" confirms the n-th message after CONNECT and all before it.
+//   Nothing is encrypted and nobody is authenticated: see `message::verified` for what is known.
+//
+// Errors
+//   Calls return std::error_code: one of p2pchat::errc, or the system's in the generic category,
+//   so that comparing with std::errc works alike everywhere. Nothing but std::bad_alloc is
+//   thrown, nothing is printed, no signal is raised.
+//
+// Threads
+//   A node has two of its own: one does all input and output, one calls the handlers, one at a
+//   time and in order. Handlers may call anything of the node, send() and stop() included; while
+//   one runs, further messages wait in bounded memory and then in their senders. They must not
+//   throw and must not destroy the node. Other classes: as their comments say.
+//
+// Where things are: >> errors, >> endpoint, >> message, >> socket, >> peers, >> config, >> node;
+// then the implementation: >> platform and again the same names.
+
+#ifndef P2PCHAT_HPP
+#define P2PCHAT_HPP
+
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <functional>
+#include <iosfwd>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <system_error>
+#include <vector>
+
+namespace p2pchat {
+
+/// This header's version: major.minor.patch, as semantic versioning has it.
+inline constexpr std::string_view version = "1.0.0";
+
+// ------------------------------------------------------------------------------------ >> errors
+
+/// What the library itself finds wrong. Each compares equal to the std::errc named with it.
+enum class errc {
+    bad_address = 1,   ///< no numeric IPv4 or IPv6 address (invalid_argument)
+    bad_port,          ///< no port in 1..65535 (invalid_argument)
+    bad_team,          ///< not 1..64 bytes without white space (invalid_argument)
+    bad_text,          ///< empty, or CR, LF or NUL in it (invalid_argument)
+    too_few_words,     ///< not "sender team text" (invalid_argument)
+    no_message,        ///< the connection ended before its first byte (no_message)
+    message_too_long,  ///< over config::max_message_bytes (message_size)
+    not_taken,         ///< the peer closed without taking the message (connection_reset)
+    link_lost,         ///< the link broke before the confirmation (connection_aborted)
+    queue_full,        ///< over config::max_queued_bytes (no_buffer_space)
+    stopped,           ///< the node does not run, or stopped meanwhile (operation_canceled)
+    already_running,   ///< start() of a node that runs (already_connected)
+    connection_limit,  ///< gave way to a newer one at config::max_connections (connection_aborted)
+    sender_not_verified,  ///< the sender does not come from the address it claims
+    own_address,          ///< our own address is never a peer (invalid_argument)
+    protocol_error,       ///< a line of a link that is neither message nor control (protocol_error)
+};
+
+/// The category of errc. Thread-safe.
+const std::error_category& category() noexcept;
+std::error_code make_error_code(errc value) noexcept;
+
+// ---------------------------------------------------------------------------------- >> endpoint
+
+class endpoint;
+namespace detail {
+errc scan_endpoint(const char*& p, const char* end, endpoint& result) noexcept;
+}
+
+/// An IP address and a TCP port: the name of a peer. IPv4-mapped IPv6 is the IPv4 address. A
+/// regular value type of 24 bytes; ordered by address, then port.
+class endpoint {
+public:
+    /// Nobody: no address, port 0.
+    endpoint() noexcept = default;
+
+    /// From a numeric address ("10.18.1.7", "fe80::1", "fe80::1%2") and a port. Anything else than
+    /// a numeric address gives nobody; use parse() or resolve() to be told why.
+    endpoint(std::string_view address, std::uint16_t port) noexcept;
+
+    /// From sixteen bytes in network order, IPv4 as ::ffff:a.b.c.d, and the scope of a link-local
+    /// address (0: none).
+    endpoint(const unsigned char (&address)[16], std::uint16_t port, std::uint32_t scope) noexcept;
+
+    /// Whether it has an address, other than 0.0.0.0 or ::, and a port: somebody to connect to.
+    explicit operator bool() const noexcept;
+
+    std::uint16_t port() const noexcept { return port_; }
+    std::string address() const;  ///< numeric, without port and brackets
+    std::uint32_t scope() const noexcept { return scope_; }
+    const unsigned char (&bytes() const noexcept)[16] { return bytes_; }
+
+    bool is_v4() const noexcept;
+    bool is_loopback() const noexcept;
+    /// Equal but for port and scope.
+    bool same_address(const endpoint& other) const noexcept {
+        return std::memcmp(bytes_, other.bytes_, sizeof bytes_) == 0;
+    }
+
+    friend bool operator==(const endpoint& a, const endpoint& b) noexcept {
+        return a.port_ == b.port_ && a.scope_ == b.scope_ && a.same_address(b);
+    }
+    friend bool operator!=(const endpoint& a, const endpoint& b) noexcept { return !(a == b); }
+    friend bool operator<(const endpoint& a, const endpoint& b) noexcept;
+
+private:
+    friend errc detail::scan_endpoint(const char*& p, const char* end, endpoint& result) noexcept;
+    unsigned char bytes_[16] = {};
+    std::uint32_t scope_ = 0;
+    std::uint16_t port_ = 0;
+};
+
+/// Reads "10.18.1.7:5000" or "[fe80::1]:5000" (a scope as in "[fe80::1%2]:5000" by its number).
+/// bad_address or bad_port says what is wrong; `result` is then left as it was.
+std::error_code parse(std::string_view text, endpoint& result) noexcept;
+
+/// The same text back; IPv6 in the shortest form, lower case (RFC 5952).
+std::string to_string(const endpoint& value);
+/// A template so that <ostream> is needed where it is used only: it makes the implementation 4 %
+/// dearer to include.
+template <typename Traits>
+std::basic_ostream<char, Traits>& operator<<(std::basic_ostream<char, Traits>& out,
+                                             const endpoint& value) {
+    return out << to_string(value);
+}
+
+/// Looks a host name (or numeric address) up, IPv4 preferred. Blocks for as long as the system's
+/// resolver does. Errors: bad_address for a name that nobody knows, bad_port for port 0.
+std::error_code resolve(std::string_view host, std::uint16_t port, endpoint& result);
+
+/// The address that this machine would use to reach the LAN, with port 0; found without sending a
+/// packet. Loopback where there is no network.
+endpoint detect_address();
+
+// ----------------------------------------------------------------------------------- >> message
+
+inline constexpr std::size_t max_team_bytes = 64;
+
+/// A message as parse() finds it: views into the bytes that were parsed.
+struct message_view {
+    endpoint sender;
+    std::string_view team;
+    std::string_view text;
+};
+
+/// A received message as handlers get it.
+struct message {
+    endpoint sender;        ///< who it says it is from
+    std::string team;       ///< of the sender
+    std::string text;       ///< without white space at its ends; any other byte but NUL as it came
+    bool verified = false;  ///< the sender's IP is where it came from, or that is this machine
+    endpoint origin;        ///< where it really came from: the connection's other end
+
+    /// Where an answer reaches whoever wrote this.
+    const endpoint& reply_to() const noexcept { return verified ? sender : origin; }
+};
+
+/// Reads one message. Liberal: white space at both ends is dropped, sender and team may stand in
+/// angle brackets, several white spaces separate as well as one, the text may run over several
+/// lines. Allocates nothing. Errors say which part is wrong: too_few_words, bad_address, bad_port,
+/// bad_team, bad_text; `result` is then unspecified.
+std::error_code parse(std::string_view bytes, message_view& result) noexcept;
+
+/// Writes one message into `result`. Strict: refuses whatever parse() would not give back as it
+/// is, white space at the ends of the text included. Errors: as parse().
+std::error_code format(const endpoint& sender, std::string_view team, std::string_view text,
+                       std::string& result);
+
+// ------------------------------------------------------------------------------------ >> socket
+
+/// A TCP socket: owning, movable, closed when destroyed. Not inherited by child processes, raises
+/// no SIGPIPE. Each call waits for as long as its time-out says and then returns
+/// std::errc::timed_out; a time-out of zero never waits and returns
+/// std::errc::operation_would_block. Not thread-safe.
+class tcp_socket {
+public:
+    using native_handle_type = std::intptr_t;
+    using milliseconds = std::chrono::milliseconds;
+    static constexpr native_handle_type invalid = -1;
+
+    tcp_socket() noexcept = default;
+    ~tcp_socket() { close(); }
+    tcp_socket(tcp_socket&& other) noexcept;
+    tcp_socket& operator=(tcp_socket&& other) noexcept;
+
+    /// Listens on a local address and port; {"::", port} is every address, IPv4 too where the
+    /// system can. Port 0 asks for a free one: see local(). A port in use is
+    /// std::errc::address_in_use.
+    std::error_code listen(const endpoint& local);
+
+    /// The next connection made to a listening socket and, if asked, where it comes from.
+    std::error_code accept(tcp_socket& peer, milliseconds timeout,
+                           endpoint* from = nullptr) noexcept;
+
+    /// Connects. With a time-out of zero it starts to and returns std::errc::operation_in_progress;
+    /// once the socket can be written to, finish_connect() tells how that ended.
+    std::error_code connect(const endpoint& to, milliseconds timeout) noexcept;
+    std::error_code finish_connect() noexcept;
+
+    /// Sends all of `data`, or with a time-out of zero what the system takes at once; `sent` says
+    /// how much that was, after an error too.
+    std::error_code send(std::string_view data, std::size_t& sent, milliseconds timeout) noexcept;
+
+    /// Receives up to `size` bytes; no error and `received` 0 is the other side's half-close.
+    std::error_code receive(char* buffer, std::size_t size, std::size_t& received,
+                            milliseconds timeout) noexcept;
+
+    /// Half-close: ends our stream and goes on receiving.
+    std::error_code shutdown_send() noexcept;
+
+    /// Sends at once rather than waiting for more; for links, whose messages are small.
+    void no_delay() noexcept;
+
+    /// Has the system probe a connection that was silent for `idle`, and end it when nothing
+    /// answers for about as long again.
+    void keep_alive(std::chrono::seconds idle) noexcept;
+
+    endpoint local() const noexcept;
+    endpoint remote() const noexcept;
+
+    bool is_open() const noexcept { return handle_ != invalid; }
+    native_handle_type native_handle() const noexcept { return handle_; }
+    void close() noexcept;
+    void reset() noexcept;  ///< close, and let the other side see a reset
+
+private:
+    native_handle_type handle_ = invalid;
+};
+
+// ------------------------------------------------------------------------------------- >> peers
+
+/// Somebody we have heard from.
+struct peer {
+    endpoint address;
+    std::string team;
+    std::chrono::system_clock::time_point last_heard;
+    bool linked = false;  ///< in node::peers(): a link to it stands
+};
+
+/// Peers by their address, no more than a maximum: when full, the one not heard from for longest
+/// gives way. Thread-safe. The cost of a call does not grow with the number of peers, snapshot's
+/// apart.
+class peer_set {
+public:
+    explicit peer_set(std::size_t max_peers);
+    ~peer_set();
+
+    /// Notes that `address` was heard from just now; true when it is new. The last team counts.
+    bool heard(const endpoint& address, std::string_view team);
+
+    /// Forgets a peer: false if it is not known. Fills `removed` with what was known of it.
+    bool remove(const endpoint& address, peer& removed);
+
+    void clear() noexcept;
+    bool contains(const endpoint& address) const;
+    std::size_t size() const;
+    std::vector<peer> snapshot() const;  ///< ordered by address
+
+private:
+    struct state;
+    std::unique_ptr<state> state_;
+};
+
+// ------------------------------------------------------------------------------------ >> config
+
+/// What a node is to be. Times are bounds on waiting, sizes are bounds on memory.
+struct config {
+    std::string team;        ///< 1..64 bytes, no white space
+    std::uint16_t port = 0;  ///< to listen on, on every address; 0: a free one, see node::address()
+    std::string address;     ///< numeric IP to be known by; empty: detect_address()
+
+    std::size_t max_message_bytes = 64 * 1024;  ///< of one message, sender and team included
+    std::size_t max_connections = 1024;         ///< open at once, links not counted
+    std::size_t max_links = 1024;               ///< open at once; over it peers get one-shots
+    std::size_t max_peers = 4096;               ///< remembered
+    std::size_t max_queued_bytes = 256 * 1024;  ///< to one peer, not yet confirmed; 256 KiB at most
+    std::size_t max_received_bytes = 1024 * 1024;  ///< received, waiting for the handlers
+
+    std::chrono::milliseconds connect_timeout{5000};
+    std::chrono::milliseconds handshake_timeout{5000};  ///< CONNECT until its answer
+    std::chrono::milliseconds delivery_timeout{5000};   ///< connected, until confirmed
+    std::chrono::milliseconds first_message_timeout{
+        10000};                                     ///< accepted, until the message is whole
+    std::chrono::milliseconds quiet_period{2000};   ///< nothing more came: the message is whole
+    std::chrono::milliseconds drain_timeout{1000};  ///< stop() hands over what it has confirmed
+    std::chrono::seconds keep_alive{15};  ///< a link silent for this long is probed by the system
+
+    bool leave_on_stop =
+        false;  ///< stop() first says `exit` to all peers, for drain_timeout at most
+};
+
+// -------------------------------------------------------------------------------------- >> node
+
+/// How a peer went.
+enum class departure {
+    left,     ///< it said `exit`
+    lost,     ///< its link broke
+    stopped,  ///< its link ended in order, without `exit`: the program ended
+};
+
+/// What became of a message to one peer of several.
+struct delivery {
+    endpoint to;
+    std::error_code error;  ///< none: delivered
+};
+
+/// What node::connect() came to.
+struct connect_result {
+    std::error_code error;  ///< none: connected
+    bool linked = false;    ///< by a link; else the peer knows one-shots only
+};
+
+/// What came, went, and was refused, since the node was made.
+struct counters {
+    std::uint64_t connections = 0;  ///< accepted
+    std::uint64_t received = 0;     ///< messages taken
+    std::uint64_t rejected = 0;   ///< connections, messages and claims: each a call of on_rejected
+    std::uint64_t delivered = 0;  ///< messages
+    std::uint64_t undelivered = 0;  ///< messages
+    std::uint64_t dropped = 0;      ///< taken, but stop() did not wait for their handler
+};
+
+/// What post() does when max_queued_bytes wait for the peer already.
+enum class when_full {
+    refuse,  ///< return errc::queue_full at once
+    wait,    ///< wait for room, for delivery_timeout at most
+};
+
+/// A chat peer. Every member but the constructor, the destructor and the on_... may be called from
+/// any thread, handlers included.
+class node {
+public:
+    using message_handler = std::function<void(const message&)>;
+    using joined_handler = std::function<void(const peer&)>;
+    using left_handler = std::function<void(const peer&, departure)>;
+    using rejected_handler = std::function<void(const endpoint& from, std::error_code why)>;
+    using completion = std::function<void(std::error_code)>;
+    using connect_handler = std::function<void(connect_result)>;
+
+    explicit node(config settings);
+    ~node();  ///< stop()
+
+    /// The handlers; set them before start().
+    void on_message(message_handler handler);
+    void on_peer_joined(joined_handler handler);  ///< a verified peer was heard for the first time
+    void on_peer_left(left_handler handler);
+    /// A connection, a message or a claim that was refused. A message whose claim to its sender is
+    /// refused (sender_not_verified, own_address) comes to on_message all the same.
+    void on_rejected(rejected_handler handler);
+
+    /// Listens and begins to serve. Errors: bad_team, bad_address, already_running,
+    /// std::errc::address_in_use, or what the system says.
+    std::error_code start();
+
+    /// Ends everything: each pending send is reported `stopped`, confirmed messages still go to
+    /// the handlers (for drain_timeout at most), the threads are joined. Idempotent. From a
+    /// handler it returns at once, and the thread it is called from ends with that handler.
+    void stop() noexcept;
+
+    endpoint address() const;  ///< by which others know us; nobody before start()
+    const std::string& team() const noexcept;
+
+    /// Sends and waits. No error: delivered, that is, the other side has taken it. White space at
+    /// both ends of the text does not travel. The text `exit` says that we leave, and ends a link.
+    /// Errors: bad_address, bad_text, message_too_long, queue_full, stopped at once; later
+    /// not_taken, link_lost, std::errc::timed_out, connection_refused or what else the system says.
+    std::error_code send(const endpoint& to, std::string_view text);
+
+    /// The same without waiting: an error is a refusal at once, no error means that `done` (if
+    /// any) will be called exactly once, like a handler. What is posted to one peer arrives in
+    /// the order posted.
+    std::error_code post(const endpoint& to, std::string_view text, completion done = {},
+                         when_full mode = when_full::refuse);
+
+    /// Sends to all peers side by side and waits for the last outcome.
+    std::vector<delivery> broadcast(std::string_view text);
+
+    /// Says CONNECT: makes a link where the other side can, to be used from then on.
+    connect_result connect(const endpoint& to);
+
+    /// The same without waiting: an error is a refusal at once, no error means that `done` will be
+    /// called exactly once, like a handler.
+    std::error_code connect(const endpoint& to, connect_handler done);
+
+    /// Says `exit`.
+    std::error_code leave(const endpoint& to) { return send(to, "exit"); }
+
+    /// Whom we know: heard from and verified, or linked to us. Ordered by address.
+    std::vector<peer> peers() const;
+
+    counters statistics() const noexcept;
+
+private:
+    class impl;
+    std::unique_ptr<impl> impl_;
+};
+
+}  // namespace p2pchat
+
+template <>
+struct std::is_error_code_enum<p2pchat::errc> : std::true_type {};
+
+template <>
+struct std::hash<p2pchat::endpoint> {
+    std::size_t operator()(const p2pchat::endpoint& value) const noexcept;
+};
+
+#endif  // P2PCHAT_HPP
+
+// =============================================================================================
+// Implementation: from here on nothing is for users.
+// =============================================================================================
+
+#if defined(P2PCHAT_IMPLEMENTATION) && !defined(P2PCHAT_IMPLEMENTED)
+#define P2PCHAT_IMPLEMENTED
+
+#include <algorithm>
+#include <atomic>
+#include <cerrno>
+#include <charconv>
+#include <condition_variable>
+#include <list>
+#include <mutex>
+#include <new>
+#include <set>
+#include <thread>
+#include <unordered_map>
+#include <utility>
+#include <variant>
+
+// ---------------------------------------------------------------------------------- >> platform
+//
+// Does:        Every call to the operating system, clocks included: sockets, their options, waiting
+//              for one (wait_ready) and for many (poller), names and interfaces. Windows and POSIX
+//              side by side, then what is the same on both. Sockets never block, and child processes
+//              do not inherit them; where the system can, from the moment they are made. Errors
+//              leave in the generic category, so that comparing with std::errc works everywhere.
+// May use:     the interface
+// Guarded by:  nothing; a poller by its owner's lock, see there
+// Never:       blocks, but in look_up(), wait_ready() and poller::wait(). Throws, but bad_alloc.
+
+#include <algorithm>
+#include <cerrno>
+#include <charconv>
+#include <list>
+#include <mutex>
+#include <unordered_map>
+#include <utility>
+
+#if defined(_WIN32)
+
+#if defined(SOMAXCONN) && !defined(_WINSOCK2API_) && defined(_MSC_VER)  // <winsock.h> came first
+#error "Include p2pchat.hpp before <windows.h> here, or define WIN32_LEAN_AND_MEAN."
+#endif
+#include <winsock2.h>
+
+#include <mstcpip.h>
+#include <ws2tcpip.h>
+#if defined(_MSC_VER)
+#pragma comment(lib, "ws2_32")
+#endif
+
+namespace p2pchat::detail::os {
+
+using handle = tcp_socket::native_handle_type;
+using native = SOCKET;
+using poll_entry = WSAPOLLFD;
+using length = int;   // of an address
+using io_size = int;  // of what is sent or received
+inline constexpr int send_flags = 0;
+
+/// SO_REUSEADDR would let two programs share a port here; this forbids it, to others too.
+inline constexpr int own_port = SO_EXCLUSIVEADDRUSE;
+
+// Below, the same on both systems.
+endpoint to_endpoint(const sockaddr* address) noexcept;
+std::error_code look_up(const char* host, std::vector<endpoint>& found);
+
+inline native raw(handle socket) noexcept { return static_cast<native>(socket); }
+
+/// Winsock's codes as those of <cerrno>; <system_error> does not map them everywhere.
+inline std::error_code error_of(int code) noexcept {
+    static constexpr struct {
+        int code;
+        std::errc generic;
+    } table[] = {
+        {WSAEWOULDBLOCK, std::errc::operation_would_block},
+        {WSAEINPROGRESS, std::errc::operation_in_progress},
+        {WSAEINTR, std::errc::interrupted},
+        {WSAEACCES, std::errc::permission_denied},
+        {WSAEINVAL, std::errc::invalid_argument},
+        {WSAEMFILE, std::errc::too_many_files_open},
+        {WSAENOTSOCK, std::errc::not_a_socket},
+        {WSAEADDRINUSE, std::errc::address_in_use},
+        {WSAEADDRNOTAVAIL, std::errc::address_not_available},
+        {WSAEAFNOSUPPORT, std::errc::address_family_not_supported},
+        {WSAENETDOWN, std::errc::network_down},
+        {WSAENETUNREACH, std::errc::network_unreachable},
+        {WSAENETRESET, std::errc::network_reset},
+        {WSAECONNABORTED, std::errc::connection_aborted},
+        {WSAECONNRESET, std::errc::connection_reset},
+        {WSAENOBUFS, std::errc::no_buffer_space},
+        {WSAEISCONN, std::errc::already_connected},
+        {WSAENOTCONN, std::errc::not_connected},
+        {WSAESHUTDOWN, std::errc::broken_pipe},
+        {WSAETIMEDOUT, std::errc::timed_out},
+        {WSAECONNREFUSED, std::errc::connection_refused},
+        {WSAEHOSTUNREACH, std::errc::host_unreachable},
+    };
+    for (const auto& row : table)
+        if (row.code == code) return std::make_error_code(row.generic);
+    return {code, std::system_category()};
+}
+
+inline std::error_code last_error() noexcept { return error_of(WSAGetLastError()); }
+
+/// Why bind() or listen() failed: a port that another has for itself is in use.
+inline std::error_code listen_error() noexcept {
+    const int code = WSAGetLastError();
+    return error_of(code == WSAEACCES ? WSAEADDRINUSE : code);
+}
+
+/// Winsock runs from the first socket to the end of the process.
+inline std::error_code start_sockets() noexcept {
+    static const int code = [] {
+        WSADATA data;
+        return WSAStartup(MAKEWORD(2, 2), &data);
+    }();
+    return code == 0 ? std::error_code() : error_of(code);
+}
+
+inline void close(handle socket) noexcept { ::closesocket(raw(socket)); }
+
+inline handle prepared(native socket) noexcept {
+    if (socket == INVALID_SOCKET) return tcp_socket::invalid;
+    unsigned long on = 1;
+    ::ioctlsocket(socket, static_cast<long>(FIONBIO), &on);
+    ::SetHandleInformation(reinterpret_cast<HANDLE>(socket), HANDLE_FLAG_INHERIT, 0);
+    return static_cast<handle>(socket);
+}
+
+inline handle open(int family, int type) noexcept {
+    return prepared(::WSASocketW(family, type, 0, nullptr, 0,
+                                 WSA_FLAG_OVERLAPPED | WSA_FLAG_NO_HANDLE_INHERIT));
+}
+
+inline handle accept(handle listener, sockaddr* from, length* from_size) noexcept {
+    return prepared(::accept(raw(listener), from, from_size));
+}
+
+inline void set_option(handle socket, int level, int name, int value) noexcept {
+    ::setsockopt(raw(socket), level, name, reinterpret_cast<const char*>(&value), sizeof value);
+}
+
+/// Windows sends ten probes, whatever it is asked.
+inline void keep_alive(handle socket, int seconds) noexcept {
+    tcp_keepalive values{1, static_cast<ULONG>(seconds) * 1000, static_cast<ULONG>(seconds) * 100};
+    DWORD returned = 0;
+    ::WSAIoctl(raw(socket), SIO_KEEPALIVE_VALS, &values, sizeof values, nullptr, 0, &returned,
+               nullptr, nullptr);
+}
+
+/// Bytes sent that the other side's system has not acknowledged; not to be had here.
+inline int unacknowledged(handle) noexcept { return 0; }
+
+/// Whether what looks like the end of a stream was a reset: under Wine only WSAPoll knows.
+inline bool ended_by_reset(handle socket) noexcept {
+    WSAPOLLFD end{raw(socket), POLLIN, 0};
+    return ::WSAPoll(&end, 1, 0) == 1 && (end.revents & POLLERR) != 0;
+}
+
+/// Whether a connection did not come about; leaves the error where it is.
+inline bool has_failed(native socket) noexcept {
+    sockaddr_storage peer;
+    length size = sizeof peer;
+    if (::getpeername(socket, reinterpret_cast<sockaddr*>(&peer), &size) == 0) return false;
+    fd_set failed;
+    failed.fd_count = 1;
+    failed.fd_array[0] = socket;
+    timeval at_once{};
+    return ::select(0, nullptr, nullptr, &failed, &at_once) == 1;
+}
+
+/// Before Windows 10 2004, WSAPoll does not tell that a connection failed: so we look ourselves,
+/// ten times a second while one is under way.
+inline int poll(poll_entry* entries, std::size_t count, int timeout_ms) noexcept {
+    constexpr int slice = 100;
+    bool connecting = false;
+    for (std::size_t i = 0; i < count && !connecting; ++i)
+        connecting = (entries[i].events & POLLOUT) != 0;
+    for (;;) {
+        const bool whole = !connecting || (timeout_ms >= 0 && timeout_ms <= slice);
+        int ready = ::WSAPoll(entries, static_cast<ULONG>(count), whole ? timeout_ms : slice);
+        for (std::size_t i = 0; i < count && connecting && ready >= 0; ++i) {
+            poll_entry& entry = entries[i];
+            if (entry.revents != 0 || (entry.events & POLLOUT) == 0 || !has_failed(entry.fd))
+                continue;
+            entry.revents = POLLERR;
+            ++ready;
+        }
+        if (ready != 0 || whole) return ready;
+        if (timeout_ms > 0) timeout_ms -= slice;
+    }
+}
+
+/// A datagram socket connected to itself: pipes cannot be polled here.
+inline std::error_code open_channel(handle& in, handle& out) noexcept {
+    if (auto error = start_sockets()) return error;
+    in = open(AF_INET, SOCK_DGRAM);
+    if (in == tcp_socket::invalid) return last_error();
+    sockaddr_in self{};
+    self.sin_family = AF_INET;
+    self.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    length size = sizeof self;
+    auto* const address = reinterpret_cast<sockaddr*>(&self);
+    out = in;
+    if (::bind(raw(in), address, size) == 0 && ::getsockname(raw(in), address, &size) == 0 &&
+        ::connect(raw(in), address, size) == 0)
+        return {};
+    const auto error = last_error();
+    close(in);
+    in = out = tcp_socket::invalid;
+    return error;
+}
+
+inline void signal_channel(handle out) noexcept { ::send(raw(out), "", 1, 0); }
+
+inline void drain_channel(handle in) noexcept {
+    char bytes[64];
+    while (::recv(raw(in), bytes, sizeof bytes, 0) > 0) {
+    }
+}
+
+/// Calls visitor(const endpoint&) with each address of this machine until it returns true.
+template <typename Visitor>
+void visit_interfaces(const Visitor& visitor) {
+    std::vector<endpoint> found;
+    if (start_sockets() || look_up("", found)) return;
+    static_cast<void>(std::any_of(found.begin(), found.end(), visitor));
+}
+
+}  // namespace p2pchat::detail::os
+
+#else  // POSIX
+
+#include <arpa/inet.h>
+#include <fcntl.h>
+#include <ifaddrs.h>
+#include <net/if.h>
+#include <netdb.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+namespace p2pchat::detail::os {
+
+using handle = tcp_socket::native_handle_type;
+using native = int;
+using poll_entry = pollfd;
+using length = socklen_t;
+using io_size = std::size_t;
+#if defined(MSG_NOSIGNAL)
+inline constexpr int send_flags = MSG_NOSIGNAL;
+#else
+inline constexpr int send_flags = 0;  // SO_NOSIGPIPE does it, see prepared()
+#endif
+
+/// Lets a port be taken again at once after its last user ended.
+inline constexpr int own_port = SO_REUSEADDR;
+
+endpoint to_endpoint(const sockaddr* address) noexcept;  // below
+
+inline native raw(handle socket) noexcept { return static_cast<native>(socket); }
+
+inline std::error_code error_of(int code) noexcept {
+    // EAGAIN and EWOULDBLOCK may differ: let one of them stand for both.
+    if (code == EAGAIN) code = EWOULDBLOCK;
+    return {code, std::generic_category()};
+}
+
+inline std::error_code last_error() noexcept { return error_of(errno); }
+inline std::error_code listen_error() noexcept { return last_error(); }
+inline std::error_code start_sockets() noexcept { return {}; }
+inline void close(handle socket) noexcept { ::close(raw(socket)); }
+
+inline void set_option(handle socket, int level, int name, int value) noexcept {
+    ::setsockopt(raw(socket), level, name, &value, sizeof value);
+}
+
+#if defined(SOCK_CLOEXEC) && defined(SOCK_NONBLOCK)
+
+inline handle open(int family, int type) noexcept {
+    return ::socket(family, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+}
+
+inline handle accept(handle listener, sockaddr* from, length* from_size) noexcept {
+    return ::accept4(raw(listener), from, from_size, SOCK_CLOEXEC | SOCK_NONBLOCK);
+}
+
+inline int open_pipe(int (&ends)[2]) noexcept { return ::pipe2(ends, O_CLOEXEC | O_NONBLOCK); }
+
+#else  // macOS: two steps, between which a fork() in another thread may inherit
+
+inline handle set_flags(int descriptor) noexcept {
+    if (descriptor < 0) return tcp_socket::invalid;
+    ::fcntl(descriptor, F_SETFD, FD_CLOEXEC);
+    ::fcntl(descriptor, F_SETFL, O_NONBLOCK);
+    return descriptor;
+}
+
+inline handle prepared(int socket) noexcept {
+    set_option(socket, SOL_SOCKET, SO_NOSIGPIPE, 1);
+    return set_flags(socket);
+}
+
+inline handle open(int family, int type) noexcept { return prepared(::socket(family, type, 0)); }
+
+inline handle accept(handle listener, sockaddr* from, length* from_size) noexcept {
+    return prepared(::accept(raw(listener), from, from_size));
+}
+
+inline int open_pipe(int (&ends)[2]) noexcept {
+    const int result = ::pipe(ends);
+    if (result == 0) set_flags(ends[0]), set_flags(ends[1]);
+    return result;
+}
+
+#endif
+
+/// The other half of keep_alive(): no probe is sent while bytes wait to be acknowledged.
+#if defined(TCP_USER_TIMEOUT)
+inline void give_up_after(handle socket, int seconds) noexcept {
+    set_option(socket, IPPROTO_TCP, TCP_USER_TIMEOUT, seconds * 1000);
+}
+#elif defined(TCP_RXT_CONNDROPTIME)
+inline void give_up_after(handle socket, int seconds) noexcept {  // macOS
+    set_option(socket, IPPROTO_TCP, TCP_RXT_CONNDROPTIME, seconds);
+}
+#else
+inline void give_up_after(handle, int) noexcept {}  // the system's own limit stays
+#endif
+
+#if defined(TCP_KEEPIDLE)
+inline constexpr int keep_idle = TCP_KEEPIDLE;
+#else
+inline constexpr int keep_idle = TCP_KEEPALIVE;  // macOS's name for it
+#endif
+
+inline void keep_alive(handle socket, int seconds) noexcept {
+    const int interval = (std::max)(1, seconds / 3), probes = 3;
+    set_option(socket, SOL_SOCKET, SO_KEEPALIVE, 1);
+    set_option(socket, IPPROTO_TCP, keep_idle, seconds);
+    set_option(socket, IPPROTO_TCP, TCP_KEEPINTVL, interval);
+    set_option(socket, IPPROTO_TCP, TCP_KEEPCNT, probes);
+    give_up_after(socket, seconds + interval * probes);
+}
+
+/// Bytes sent that the other side's system has not acknowledged, our end of stream included.
+#if defined(SO_NWRITE)
+inline int unacknowledged(handle socket) noexcept {
+    int count = 0;
+    length size = sizeof count;
+    ::getsockopt(raw(socket), SOL_SOCKET, SO_NWRITE, &count, &size);
+    return count;
+}
+#else
+#if defined(FIONWRITE)
+inline constexpr auto pending_output = FIONWRITE;
+#else
+inline constexpr auto pending_output = TIOCOUTQ;
+#endif
+inline int unacknowledged(handle socket) noexcept {
+    int count = 0;
+    ::ioctl(raw(socket), pending_output, &count);
+    return count;
+}
+#endif
+
+inline bool ended_by_reset(handle) noexcept { return false; }  // recv() has told
+
+inline int poll(poll_entry* entries, std::size_t count, int timeout_ms) noexcept {
+    return ::poll(entries, static_cast<nfds_t>(count), timeout_ms);
+}
+
+inline std::error_code open_channel(handle& in, handle& out) noexcept {
+    int ends[2];
+    if (open_pipe(ends) != 0) return last_error();
+    in = ends[0];
+    out = ends[1];
+    return {};
+}
+
+inline void signal_channel(handle out) noexcept {
+    // A full pipe is as good as one byte more: whoever waits, wakes.
+    while (::write(raw(out), "", 1) < 0 && errno == EINTR) {
+    }
+}
+
+inline void drain_channel(handle in) noexcept {
+    char bytes[64];
+    while (::read(raw(in), bytes, sizeof bytes) > 0) {
+    }
+}
+
+/// Calls visitor(const endpoint&) with the address of each interface until it returns true. Not
+/// with loopback's, whose link-local one (macOS) tells nobody where we are.
+template <typename Visitor>
+void visit_interfaces(const Visitor& visitor) {
+    ifaddrs* list = nullptr;
+    if (::getifaddrs(&list) != 0) return;
+    for (auto* entry = list; entry; entry = entry->ifa_next) {
+        const bool usable = (entry->ifa_flags & (IFF_UP | IFF_LOOPBACK)) == IFF_UP;
+        if (usable && entry->ifa_addr && visitor(to_endpoint(entry->ifa_addr))) break;
+    }
+    ::freeifaddrs(list);
+}
+
+}  // namespace p2pchat::detail::os
+
+#endif
+
+#if defined(__linux__) && !defined(P2PCHAT_USE_POLL)  // which is for tests
+#define P2PCHAT_USE_EPOLL
+#include <sys/epoll.h>
+#endif
+
+namespace p2pchat::detail {
+
+inline constexpr unsigned char v4_prefix[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
+
+namespace os {
+
+inline std::chrono::steady_clock::time_point now() noexcept {
+    return std::chrono::steady_clock::now();
+}
+
+inline std::chrono::system_clock::time_point wall_time() noexcept {
+    return std::chrono::system_clock::now();
+}
+
+/// What a call that says so by its result has come to.
+inline std::error_code error_unless(bool success) noexcept {
+    return success ? std::error_code() : last_error();
+}
+
+/// An endpoint in the form that the system's calls take.
+struct native_address {
+    sockaddr_storage storage{};
+    length size = sizeof(sockaddr_storage);
+
+    native_address() noexcept = default;
+    explicit native_address(const endpoint& value) noexcept {
+        if (value.is_v4()) {
+            sockaddr_in v4{};
+            v4.sin_family = AF_INET;
+            v4.sin_port = htons(value.port());
+            std::memcpy(&v4.sin_addr, value.bytes() + 12, 4);
+            size = sizeof v4;
+            std::memcpy(&storage, &v4, sizeof v4);
+        } else {
+            sockaddr_in6 v6{};
+            v6.sin6_family = AF_INET6;
+            v6.sin6_port = htons(value.port());
+            v6.sin6_scope_id = value.scope();
+            std::memcpy(&v6.sin6_addr, value.bytes(), 16);
+            size = sizeof v6;
+            std::memcpy(&storage, &v6, sizeof v6);
+        }
+    }
+
+    sockaddr* get() noexcept { return reinterpret_cast<sockaddr*>(&storage); }
+};
+
+/// Nobody for what is not IP.
+inline endpoint to_endpoint(const sockaddr* address) noexcept {
+    unsigned char bytes[16];
+    if (address->sa_family == AF_INET) {
+        sockaddr_in v4;
+        std::memcpy(&v4, address, sizeof v4);
+        std::memcpy(bytes, v4_prefix, sizeof v4_prefix);
+        std::memcpy(bytes + 12, &v4.sin_addr, 4);
+        return {bytes, ntohs(v4.sin_port), 0};
+    }
+    if (address->sa_family != AF_INET6) return {};
+    sockaddr_in6 v6;
+    std::memcpy(&v6, address, sizeof v6);
+    std::memcpy(bytes, &v6.sin6_addr, 16);
+    return {bytes, ntohs(v6.sin6_port), v6.sin6_scope_id};
+}
+
+inline constexpr std::size_t v6_text_size = INET6_ADDRSTRLEN;
+
+inline bool parse_v6(const char* text, unsigned char (&bytes)[16]) noexcept {
+    return ::inet_pton(AF_INET6, text, bytes) == 1;
+}
+
+/// The text of `bytes`, written to `buffer`.
+inline const char* format_v6(const unsigned char (&bytes)[16],
+                             char (&buffer)[v6_text_size]) noexcept {
+    return ::inet_ntop(AF_INET6, bytes, buffer, sizeof buffer);
+}
+
+/// A socket of the family of `like`.
+inline std::error_code open(const endpoint& like, int type, handle& socket) noexcept {
+    if (auto error = start_sockets()) return error;
+    socket = open(like.is_v4() ? AF_INET : AF_INET6, type);
+    return error_unless(socket != tcp_socket::invalid);
+}
+
+inline std::error_code open_stream(const endpoint& like, handle& socket) noexcept {
+    return open(like, SOCK_STREAM, socket);
+}
+
+inline std::error_code open_datagram(const endpoint& like, handle& socket) noexcept {
+    return open(like, SOCK_DGRAM, socket);
+}
+
+/// A port in use is address_in_use on every system.
+inline std::error_code listen(handle socket, const endpoint& local, bool only_v6) noexcept {
+    native_address address(local);
+    set_option(socket, SOL_SOCKET, own_port, 1);
+    if (!local.is_v4()) set_option(socket, IPPROTO_IPV6, IPV6_V6ONLY, only_v6 ? 1 : 0);
+    const bool listens = ::bind(raw(socket), address.get(), address.size) == 0 &&
+                         ::listen(raw(socket), SOMAXCONN) == 0;
+    return listens ? std::error_code() : listen_error();
+}
+
+inline std::error_code accept(handle listener, handle& socket, endpoint& from) noexcept {
+    native_address address;
+    socket = os::accept(listener, address.get(), &address.size);
+    if (socket == tcp_socket::invalid) return last_error();
+    from = to_endpoint(address.get());
+    return {};
+}
+
+/// operation_in_progress: it will be writable once that has ended, and pending_error() says how.
+inline std::error_code connect(handle socket, const endpoint& to) noexcept {
+    native_address address(to);
+    if (::connect(raw(socket), address.get(), address.size) == 0) return {};
+    const auto error = last_error();
+    const bool under_way =
+        error == std::errc::operation_would_block || error == std::errc::interrupted;
+    return under_way ? std::make_error_code(std::errc::operation_in_progress) : error;
+}
+
+/// What the system has found out about a socket since it was last asked.
+inline std::error_code pending_error(handle socket) noexcept {
+    int code = 0;
+    length size = sizeof code;
+    auto* const value = reinterpret_cast<char*>(&code);
+    if (::getsockopt(raw(socket), SOL_SOCKET, SO_ERROR, value, &size) != 0) return last_error();
+    return code == 0 ? std::error_code() : error_of(code);
+}
+
+/// As much as a call takes: Winsock's sizes are of int.
+inline io_size at_once(std::size_t size) noexcept {
+    return static_cast<io_size>((std::min)(size, std::size_t{1} << 30));
+}
+
+inline std::error_code send(handle socket, const char* data, std::size_t size,
+                            std::size_t& sent) noexcept {
+    const auto count = ::send(raw(socket), data, at_once(size), send_flags);
+    sent = count < 0 ? 0 : static_cast<std::size_t>(count);
+    if (count >= 0) return {};
+    const auto error = last_error();
+    // Where a connection did not come about, the BSDs may say EPIPE here, Wine reset.
+    const bool vague = error == std::errc::broken_pipe || error == std::errc::connection_reset;
+    const auto why = vague ? pending_error(socket) : std::error_code();
+    return why ? why : error;
+}
+
+/// No error and nothing received is the other side's half-close.
+inline std::error_code receive(handle socket, char* buffer, std::size_t size,
+                               std::size_t& received) noexcept {
+    const auto count = ::recv(raw(socket), buffer, at_once(size), 0);
+    received = count < 0 ? 0 : static_cast<std::size_t>(count);
+    if (count == 0 && ended_by_reset(socket))
+        return std::make_error_code(std::errc::connection_reset);
+    return error_unless(count >= 0);
+}
+
+inline std::error_code shutdown_send(handle socket) noexcept {
+    constexpr int our_side = 1;  // SHUT_WR, SD_SEND
+    return error_unless(::shutdown(raw(socket), our_side) == 0);
+}
+
+/// Whether the other side has reset a connection, found without reading from it. Winsock tells
+/// WSAPoll only.
+inline bool is_reset(handle socket) noexcept {
+    if (pending_error(socket)) return true;
+    poll_entry entry{};
+    entry.fd = raw(socket);
+    entry.events = POLLIN;
+    return os::poll(&entry, 1, 0) > 0 && (entry.revents & POLLERR) != 0;
+}
+
+inline endpoint local(handle socket) noexcept {
+    native_address address;
+    const bool known = ::getsockname(raw(socket), address.get(), &address.size) == 0;
+    return known ? to_endpoint(address.get()) : endpoint();
+}
+
+inline endpoint remote(handle socket) noexcept {
+    native_address address;
+    const bool known = ::getpeername(raw(socket), address.get(), &address.size) == 0;
+    return known ? to_endpoint(address.get()) : endpoint();
+}
+
+inline void no_delay(handle socket) noexcept { set_option(socket, IPPROTO_TCP, TCP_NODELAY, 1); }
+
+/// Whether close() lets the other side see a reset.
+inline void reset_on_close(handle socket, bool on) noexcept {
+    linger how{};
+    how.l_onoff = on ? 1 : 0;
+    ::setsockopt(raw(socket), SOL_SOCKET, SO_LINGER, reinterpret_cast<const char*>(&how),
+                 sizeof how);
+}
+
+/// Waits once, until a socket can be read from or written to (its errors are for the next call to
+/// find), or until `interrupt`, if any, can be read from: operation_canceled.
+inline std::error_code wait_ready(handle socket, bool to_write, int timeout_ms,
+                                  handle interrupt) noexcept {
+    poll_entry entries[2]{};
+    entries[0].fd = raw(socket);
+    entries[0].events = to_write ? POLLOUT : POLLIN;
+    entries[1].fd = raw(interrupt);
+    entries[1].events = POLLIN;
+    const int count = os::poll(entries, interrupt == tcp_socket::invalid ? 1 : 2, timeout_ms);
+    if (count < 0) return last_error();
+    if (count == 0) return std::make_error_code(std::errc::timed_out);
+    if (entries[1].revents != 0) return std::make_error_code(std::errc::operation_canceled);
+    return {};
+}
+
+/// The local address of the route to `target`, with port 0; nobody if there is none. Connecting a
+/// datagram socket sends nothing.
+inline endpoint route_source(const endpoint& target) noexcept {
+    handle socket = tcp_socket::invalid;
+    if (open_datagram(target, socket)) return {};
+    const endpoint found = connect(socket, target) ? endpoint() : local(socket);
+    close(socket);
+    return {found.bytes(), 0, found.scope()};
+}
+
+/// The addresses of a host by name, with port 0; blocks for as long as the system's resolver does.
+inline std::error_code look_up(const char* host, std::vector<endpoint>& found) {
+    if (auto error = start_sockets()) return error;
+    addrinfo hints{}, *list = nullptr;
+    hints.ai_socktype = SOCK_STREAM;
+    if (::getaddrinfo(host, nullptr, &hints, &list) != 0) return make_error_code(errc::bad_address);
+    struct closer {
+        addrinfo* list;
+        ~closer() { ::freeaddrinfo(list); }
+    } const at_end{list};
+    for (auto* entry = list; entry; entry = entry->ai_next)
+        found.push_back(to_endpoint(entry->ai_addr));
+    return {};
+}
+
+/// Wakes a thread that waits for sockets. signal() is thread-safe once open() has returned.
+class channel {
+public:
+    channel() = default;
+    channel(const channel&) = delete;
+    channel& operator=(const channel&) = delete;
+    ~channel() {
+        if (is_open()) close(in_);
+        if (out_ != in_) close(out_);
+    }
+
+    std::error_code open() noexcept {
+        return is_open() ? std::error_code() : open_channel(in_, out_);
+    }
+    bool is_open() const noexcept { return in_ != tcp_socket::invalid; }
+    void signal() noexcept {
+        if (is_open()) signal_channel(out_);
+    }
+    void drain() noexcept { drain_channel(in_); }
+    handle in() const noexcept { return in_; }  ///< can be read from while signalled
+
+private:
+    handle in_ = tcp_socket::invalid;
+    handle out_ = tcp_socket::invalid;
+};
+
+/// What the poller knows of a socket. Lives with the socket's owner and stays where it is.
+struct watched {
+    bool read = false;
+    bool write = false;
+    std::uint64_t name = 0;  // new each time that watching begins
+};
+
+struct readiness {
+    watched* what = nullptr;
+    bool read = false;
+    bool write = false;
+};
+
+/// Waits for many sockets: by epoll on Linux, else by poll or WSAPoll. Level-triggered.
+///
+/// Guarded by its owner's lock, but for wait(), which one thread calls without it, between
+/// prepare() and collect(), and for wake(), which is thread-safe. So others may watch and forget
+/// while that thread waits: it then waits for what is asked now, and collect() leaves out what
+/// was forgotten meanwhile, though the system may have reported it.
+class poller {
+public:
+    poller() = default;
+    poller(const poller&) = delete;
+    poller& operator=(const poller&) = delete;
+    ~poller() { close_system(); }
+
+    /// Opens it, or makes it forget everything; wake() goes on working meanwhile.
+    std::error_code open();
+
+    /// Watches for what is asked from now on; for neither is to forget the socket, which must
+    /// come before it is closed, and does so even where it is an error.
+    std::error_code watch(handle socket, watched& what, bool read, bool write);
+
+    static constexpr int batch = 256;
+
+    void prepare();
+
+    /// Waits for `timeout_ms` at most, -1: for ever. How many are ready, a wake-up included; -1 if
+    /// that is not known (interrupted, say).
+    int wait(int timeout_ms) noexcept;
+
+    /// Fills in which are, and returns their number; what found no place is ready the next time
+    /// too. An error or an end counts as ready for both.
+    int collect(readiness (&ready)[batch]) noexcept;
+
+    void wake() noexcept { channel_.signal(); }
+
+private:
+    struct entry {
+        handle socket;
+        watched* what;
+    };
+
+    std::error_code open_system();
+    void close_system() noexcept;
+    std::error_code change(handle socket, const watched& what, bool read, bool write) noexcept;
+    bool translate(std::uint64_t name, bool read, bool write, bool over,
+                   readiness& result) noexcept;
+
+    channel channel_;
+    std::unordered_map<std::uint64_t, entry> sockets_;  // by name
+    std::uint64_t last_name_ = 0;                       // 0 is the channel's
+    int count_ = 0;                                     // what wait() has come to
+#if defined(P2PCHAT_USE_EPOLL)
+    int epoll_ = -1;
+    epoll_event events_[batch];
+#else
+    std::vector<poll_entry> polled_;    // a copy to wait with: the channel first
+    std::vector<std::uint64_t> names_;  // of each
+    std::size_t last_ = 0;              // where the last look ended, so that none starves
+    bool waiting_ = false;              // and not yet woken
+#endif
+};
+
+inline std::error_code poller::open() {
+    if (auto error = channel_.open()) return error;
+    close_system();
+    sockets_.clear();
+    count_ = 0;
+    return open_system();
+}
+
+inline std::error_code poller::watch(handle socket, watched& what, bool read, bool write) {
+    if (read == what.read && write == what.write) return {};
+    if (!what.read && !what.write) {
+        what.name = ++last_name_;
+        sockets_.emplace(what.name, entry{socket, &what});
+    }
+    const auto error = change(socket, what, read, write);
+    if (!error || (!read && !write)) {
+        what.read = read;
+        what.write = write;
+    }
+    if (!what.read && !what.write) sockets_.erase(what.name);
+    return error;
+}
+
+/// From what the system has reported to what is still of interest.
+inline bool poller::translate(std::uint64_t name, bool read, bool write, bool over,
+                              readiness& result) noexcept {
+    const auto found = sockets_.find(name);
+    if (found == sockets_.end()) return false;
+    watched& what = *found->second.what;
+    result = {&what, over || (read && what.read), over || (write && what.write)};
+    return result.read || result.write;
+}
+
+#if defined(P2PCHAT_USE_EPOLL)
+
+inline std::error_code poller::open_system() {
+    epoll_ = ::epoll_create1(EPOLL_CLOEXEC);
+    if (epoll_ < 0) return last_error();
+    epoll_event event{};
+    event.events = EPOLLIN;
+    return error_unless(::epoll_ctl(epoll_, EPOLL_CTL_ADD, raw(channel_.in()), &event) == 0);
+}
+
+inline void poller::close_system() noexcept {
+    if (epoll_ >= 0) os::close(std::exchange(epoll_, -1));
+}
+
+inline std::error_code poller::change(handle socket, const watched& what, bool read,
+                                      bool write) noexcept {
+    const bool known = what.read || what.write;
+    const int operation = !read && !write ? EPOLL_CTL_DEL : known ? EPOLL_CTL_MOD : EPOLL_CTL_ADD;
+    epoll_event event{};
+    event.events = (read ? EPOLLIN : 0u) | (write ? EPOLLOUT : 0u);
+    event.data.u64 = what.name;
+    return error_unless(::epoll_ctl(epoll_, operation, raw(socket), &event) == 0);
+}
+
+inline void poller::prepare() {}
+
+inline int poller::wait(int timeout_ms) noexcept {
+    return count_ = ::epoll_wait(epoll_, events_, batch, timeout_ms);
+}
+
+inline int poller::collect(readiness (&ready)[batch]) noexcept {
+    int found = 0;
+    for (int i = 0; i < count_; ++i) {
+        const auto events = events_[i].events;
+        const bool over = (events & (EPOLLERR | EPOLLHUP)) != 0;
+        if (events_[i].data.u64 == 0)
+            channel_.drain();
+        else if (translate(events_[i].data.u64, (events & EPOLLIN) != 0, (events & EPOLLOUT) != 0,
+                           over, ready[found]))
+            ++found;
+    }
+    return found;
+}
+
+#else  // poll
+
+inline std::error_code poller::open_system() { return {}; }
+
+inline void poller::close_system() noexcept { waiting_ = false; }
+
+/// What a thread waits with is a copy: it wakes to look for more, and to let go of a socket, which
+/// would otherwise stay open though it is closed.
+inline std::error_code poller::change(handle, const watched& what, bool read, bool write) noexcept {
+    const bool more = (read && !what.read) || (write && !what.write);
+    const bool forgotten = !read && !write;
+    if (waiting_ && (more || forgotten)) {
+        waiting_ = false;
+        wake();
+    }
+    return {};
+}
+
+inline void poller::prepare() {
+    polled_.clear();
+    names_.clear();
+    const auto add = [this](handle socket, std::uint64_t name, bool read, bool write) {
+        poll_entry entry{};
+        entry.fd = raw(socket);
+        entry.events = static_cast<short>((read ? POLLIN : 0) | (write ? POLLOUT : 0));
+        polled_.push_back(entry);
+        names_.push_back(name);
+    };
+    add(channel_.in(), 0, true, false);
+    for (const auto& [name, one] : sockets_) add(one.socket, name, one.what->read, one.what->write);
+    waiting_ = true;
+}
+
+inline int poller::wait(int timeout_ms) noexcept {
+    return count_ = os::poll(polled_.data(), polled_.size(), timeout_ms);
+}
+
+inline int poller::collect(readiness (&ready)[batch]) noexcept {
+    waiting_ = false;
+    int found = 0;
+    for (auto left = polled_.size(); left > 0 && count_ > 0 && found < batch; --left) {
+        last_ = last_ + 1 < polled_.size() ? last_ + 1 : 0;
+        const int events = polled_[last_].revents;
+        if (events == 0) continue;
+        --count_;
+        const bool over = (events & (POLLERR | POLLHUP | POLLNVAL)) != 0;
+        if (names_[last_] == 0)
+            channel_.drain();
+        else if (translate(names_[last_], (events & POLLIN) != 0, (events & POLLOUT) != 0, over,
+                           ready[found]))
+            ++found;
+    }
+    count_ = 0;
+    return found;
+}
+
+#endif
+
+}  // namespace os
+
+}  // namespace p2pchat::detail
+// -------------------------------------------------------------------------------------- >> text
+//
+// Does:        What stands in text: errors; endpoints and messages, to read and to write; names of
+//              hosts. Reading takes no memory.
+// May use:     the interface, platform
+// Guarded by:  nothing: functions without state
+// Never:       asks for a name on the network, but in resolve()
+
+namespace p2pchat {
+
+namespace detail {
+
+struct errc_text {
+    const char* text;
+    std::errc like;
+};
+
+inline constexpr errc_text errc_texts[] = {
+    // in errc's order
+    {"unknown error", std::errc::invalid_argument},
+    {"not an IP address", std::errc::invalid_argument},
+    {"not a port (1 to 65535)", std::errc::invalid_argument},
+    {"not a team name (1 to 64 bytes, no white space)", std::errc::invalid_argument},
+    {"not a text (empty, or with a line break or NUL)", std::errc::invalid_argument},
+    {"not a message (sender, team, text)", std::errc::invalid_argument},
+    {"closed without a message", std::errc::no_message},
+    {"message too long", std::errc::message_size},
+    {"the peer closed without taking the message", std::errc::connection_reset},
+    {"the link broke before the message was confirmed", std::errc::connection_aborted},
+    {"too much is waiting for this peer already", std::errc::no_buffer_space},
+    {"the node does not run", std::errc::operation_canceled},
+    {"the node runs already", std::errc::already_connected},
+    {"gave way to a newer connection", std::errc::connection_aborted},
+    {"the sender is not where it says it is", std::errc::permission_denied},
+    {"that is our own address", std::errc::invalid_argument},
+    {"neither a message nor a control line", std::errc::protocol_error},
+};
+
+class errc_category final : public std::error_category {
+public:
+    const char* name() const noexcept override { return "p2pchat"; }
+    std::string message(int value) const override { return describe(value).text; }
+    std::error_condition default_error_condition(int value) const noexcept override {
+        return std::make_error_condition(describe(value).like);
+    }
+
+private:
+    static const errc_text& describe(int value) noexcept {
+        constexpr int count = sizeof errc_texts / sizeof errc_texts[0];
+        return errc_texts[value > 0 && value < count ? value : 0];
+    }
+};
+
+inline constexpr errc no_error = errc{};
+
+inline std::error_code to_error(errc value) noexcept {
+    return value == no_error ? std::error_code() : make_error_code(value);
+}
+
+inline bool is_digit(char c) noexcept { return c >= '0' && c <= '9'; }
+
+inline bool is_space(char c) noexcept {
+    return static_cast<unsigned char>(c) <= ' ' && (c == ' ' || (c >= '\t' && c <= '\r'));
+}
+
+/// Reads a decimal number of at most `max`, without superfluous zeros, and moves `p` behind it.
+inline bool scan_number(const char*& p, const char* end, unsigned max, unsigned& value) noexcept {
+    const char* const start = p;
+    const char* at = p;  // stays in a register; `p` would go to memory for each digit
+    std::uint64_t all = 0;
+    while (at != end && is_digit(*at)) {
+        all = all * 10 + static_cast<unsigned>(*at++ - '0');
+        if (all > max) return false;
+    }
+    p = at;
+    value = static_cast<unsigned>(all);
+    return at != start && (*start != '0' || at - start == 1);
+}
+
+inline bool scan_v4(const char*& p, const char* end, unsigned char* out) noexcept {
+    const char* at = p;     // stays in a register, as in scan_number()
+    std::uint32_t all = 0;  // stored at once: four bytes that are then read as a word cost 2 ns
+    for (int i = 0; i < 4; ++i) {
+        unsigned octet = 0;
+        if (i != 0 && (at == end || *at++ != '.')) return false;
+        if (!scan_number(at, end, 255, octet)) return false;
+        all = all << 8 | octet;
+    }
+    p = at;
+    for (int i = 0; i < 4; ++i) out[i] = static_cast<unsigned char>(all >> (24 - 8 * i));
+    return true;
+}
+
+/// An IPv6 address, with its scope after a '%' or without.
+inline bool scan_v6(std::string_view text, unsigned char (&out)[16],
+                    std::uint32_t& scope) noexcept {
+    const auto percent = (std::min)(text.find('%'), text.size());
+    if (percent != text.size()) {
+        const char* p = text.data() + percent + 1;
+        const char* const end = text.data() + text.size();
+        if (!scan_number(p, end, 0x7fffffff, scope) || p != end) return false;
+    }
+    char copy[64] = {};
+    if (percent >= sizeof copy) return false;
+    text.copy(copy, percent);
+    return std::strlen(copy) == percent && os::parse_v6(copy, out);
+}
+
+/// A numeric address.
+inline bool scan_address(std::string_view text, unsigned char (&out)[16],
+                         std::uint32_t& scope) noexcept {
+    scope = 0;
+    if (text.find(':') != std::string_view::npos) return scan_v6(text, out, scope);
+    const char* p = text.data();
+    std::memcpy(out, v4_prefix, sizeof v4_prefix);
+    return scan_v4(p, p + text.size(), out + 12) && p == text.data() + text.size();
+}
+
+/// Reads an endpoint at the beginning of [p, end) and moves `p` behind it.
+errc scan_endpoint(const char*& p, const char* end, endpoint& result) noexcept {
+    // Straight into `result`: to copy what was just written in smaller pieces stalls the processor.
+    unsigned port = 0;
+    result.scope_ = 0;
+    if (p != end && *p == '[') {
+        const std::string_view rest(p + 1, static_cast<std::size_t>(end - p - 1));
+        const auto inside = rest.substr(0, rest.find(']'));
+        const bool is_v6 = inside.size() != rest.size() && inside.find(':') != rest.npos;
+        if (!is_v6 || !scan_v6(inside, result.bytes_, result.scope_)) return errc::bad_address;
+        if (result.is_v4()) result.scope_ = 0;
+        p += inside.size() + 2;
+    } else {
+        std::memcpy(result.bytes_, v4_prefix, sizeof v4_prefix);
+        if (!scan_v4(p, end, result.bytes_ + 12)) return errc::bad_address;
+    }
+    if (p != end && *p != ':' && !is_space(*p)) return errc::bad_address;
+    if (p == end || *p++ != ':' || !scan_number(p, end, 65535, port) || port == 0)
+        return errc::bad_port;
+    result.port_ = static_cast<std::uint16_t>(port);
+    return no_error;
+}
+
+inline void append_number(std::string& out, std::uint64_t value) {
+    char digits[20];
+    out.append(digits, std::to_chars(digits, digits + sizeof digits, value).ptr);
+}
+
+/// As on the wire, or with the scope, which means something on this machine only.
+inline void append_address(std::string& out, const endpoint& value, bool with_scope) {
+    if (!value.is_v4()) {
+        char text[os::v6_text_size];
+        out += os::format_v6(value.bytes(), text);
+    }
+    for (int i = 12; i < 16 && value.is_v4(); ++i) {
+        if (i != 12) out += '.';
+        append_number(out, value.bytes()[i]);
+    }
+    if (!with_scope || value.scope() == 0) return;
+    out += '%';
+    append_number(out, value.scope());
+}
+
+inline void append_endpoint(std::string& out, const endpoint& value, bool with_scope) {
+    if (!value.is_v4()) out += '[';
+    append_address(out, value, with_scope);
+    out += value.is_v4() ? ":" : "]:";
+    append_number(out, value.port());
+}
+
+/// Whether it has an address, whatever its port.
+inline bool is_named(const endpoint& address) noexcept {
+    return static_cast<bool>(endpoint(address.bytes(), 1, 0));
+}
+
+}  // namespace detail
+
+const std::error_category& category() noexcept {
+    static const detail::errc_category instance;
+    return instance;
+}
+
+std::error_code make_error_code(errc value) noexcept {
+    return {static_cast<int>(value), category()};
+}
+
+endpoint::endpoint(std::string_view address, std::uint16_t port) noexcept {
+    unsigned char bytes[16];
+    std::uint32_t scope = 0;
+    if (detail::scan_address(address, bytes, scope)) *this = endpoint(bytes, port, scope);
+}
+
+endpoint::endpoint(const unsigned char (&address)[16], std::uint16_t port,
+                   std::uint32_t scope) noexcept
+    : port_(port) {
+    std::memcpy(bytes_, address, sizeof bytes_);
+    if (!is_v4()) scope_ = scope;  // else one address would have many names
+}
+
+endpoint::operator bool() const noexcept {
+    static constexpr unsigned char none[16] = {};
+    const bool unspecified =
+        std::memcmp(bytes_ + 12, none, 4) == 0 && (is_v4() || std::memcmp(bytes_, none, 12) == 0);
+    return port_ != 0 && !unspecified;
+}
+
+std::string endpoint::address() const {
+    std::string out;
+    detail::append_address(out, *this, true);
+    return out;
+}
+
+bool endpoint::is_v4() const noexcept {
+    return std::memcmp(bytes_, detail::v4_prefix, sizeof detail::v4_prefix) == 0;
+}
+
+bool endpoint::is_loopback() const noexcept {
+    static constexpr unsigned char v6_loopback[16] = {0, 0, 0, 0, 0, 0, 0, 0,
+                                                      0, 0, 0, 0, 0, 0, 0, 1};
+    return is_v4() ? bytes_[12] == 127 : std::memcmp(bytes_, v6_loopback, sizeof bytes_) == 0;
+}
+
+bool operator<(const endpoint& a, const endpoint& b) noexcept {
+    if (const int order = std::memcmp(a.bytes_, b.bytes_, sizeof a.bytes_)) return order < 0;
+    return a.scope_ != b.scope_ ? a.scope_ < b.scope_ : a.port_ < b.port_;
+}
+
+std::error_code parse(std::string_view text, endpoint& result) noexcept {
+    const char* p = text.data();
+    const char* const end = p + text.size();
+    endpoint found;
+    if (const errc error = detail::scan_endpoint(p, end, found); error != detail::no_error)
+        return make_error_code(error);
+    if (p != end) return make_error_code(errc::bad_port);
+    result = found;
+    return {};
+}
+
+std::string to_string(const endpoint& value) {
+    std::string out;
+    detail::append_endpoint(out, value, true);
+    return out;
+}
+
+std::error_code resolve(std::string_view host, std::uint16_t port, endpoint& result) {
+    if (port == 0) return make_error_code(errc::bad_port);
+    if (const endpoint numeric(host, port); numeric) {
+        result = numeric;
+        return {};
+    }
+    // "10.18.1" is no host name, though the system would read it as 10.18.0.1.
+    const auto last_label = host.substr(host.rfind('.') + 1);
+    const bool number = !last_label.empty() && detail::is_digit(last_label.front());
+    if (host.empty() || number || host.find('\0') != std::string_view::npos)
+        return make_error_code(errc::bad_address);
+    std::vector<endpoint> addresses;
+    if (auto error = detail::os::look_up(std::string(host).c_str(), addresses)) return error;
+    endpoint found;
+    for (const auto& address : addresses) {
+        const endpoint candidate(address.bytes(), port, address.scope());
+        if (candidate && (!found || (candidate.is_v4() && !found.is_v4()))) found = candidate;
+    }
+    if (!found) return make_error_code(errc::bad_address);
+    result = found;
+    return {};
+}
+
+endpoint detect_address() {
+    const endpoint loopback("127.0.0.1", 0);
+    // Documentation addresses (RFC 5737, RFC 3849), which only a default route leads to.
+    for (const char* target : {"192.0.2.1", "2001:db8::1"})
+        if (const auto found = detail::os::route_source({target, 9}); detail::is_named(found))
+            return found;
+    // A LAN without a default route: the first interface that is not loopback, IPv4 preferred.
+    endpoint best = loopback;
+    detail::os::visit_interfaces([&](const endpoint& found) {
+        const endpoint address(found.bytes(), 0, found.scope());
+        if (!detail::is_named(address) || address.is_loopback()) return false;
+        if (best.is_loopback() || address.is_v4()) best = address;
+        return best.is_v4();
+    });
+    return best;
+}
+
+namespace detail {
+
+inline constexpr std::string_view connect_word = "CONNECT";
+
+inline bool is_exit(std::string_view text) noexcept {
+    constexpr std::string_view word = "exit";
+    return text.size() == word.size() && std::equal(text.begin(), text.end(), word.begin(),
+                                                    [](char a, char b) { return (a | 0x20) == b; });
+}
+
+inline void skip_space(const char*& p, const char* end) noexcept {
+    while (p != end && is_space(*p)) ++p;
+}
+
+inline std::string_view trimmed(std::string_view text) noexcept {
+    while (!text.empty() && is_space(text.back())) text.remove_suffix(1);
+    while (!text.empty() && is_space(text.front())) text.remove_prefix(1);
+    return text;
+}
+
+/// Several lines may come from a one-shot, ended by LF or CR LF.
+inline bool is_text(std::string_view text) noexcept {
+    if (text.empty() || text.find('\0') != text.npos) return false;
+    for (auto at = text.find('\r'); at != text.npos; at = text.find('\r', at + 1))
+        if (at + 1 == text.size() || text[at + 1] != '\n') return false;
+    return true;
+}
+
+/// What we send: one line that parse() gives back as it is.
+inline bool is_sendable(std::string_view text) noexcept {
+    return !text.empty() && text.size() == trimmed(text).size() && text.find('\0') == text.npos &&
+           text.find('\r') == text.npos && text.find('\n') == text.npos;
+}
+
+inline bool is_team(std::string_view team) noexcept {
+    return !team.empty() && team.size() <= max_team_bytes &&
+           std::none_of(team.begin(), team.end(), [](char c) { return is_space(c) || c == '\0'; });
+}
+
+inline bool in_brackets(std::string_view word) noexcept {
+    return word.size() >= 2 && word.front() == '<' && word.back() == '>';
+}
+
+inline errc scan_message(std::string_view bytes, message_view& result) noexcept {
+    const char* p = bytes.data();
+    const char* end = p + bytes.size();
+    skip_space(p, end);
+    while (end != p && is_space(end[-1])) --end;
+    if (p == end) return errc::too_few_words;
+
+    const bool bracket = *p == '<';
+    if (bracket) ++p;
+    if (const errc error = scan_endpoint(p, end, result.sender); error != no_error) return error;
+    if (!result.sender) return errc::bad_address;  // 0.0.0.0 and :: are nobody
+    if (result.sender.scope() != 0)                // means something on the sender's machine only
+        result.sender = endpoint(result.sender.bytes(), result.sender.port(), 0);
+    if (bracket && (p == end || *p++ != '>')) return errc::bad_port;
+    if (p == end) return errc::too_few_words;
+    if (!is_space(*p)) return errc::bad_port;
+    skip_space(p, end);
+
+    const char* const team = p;
+    while (p != end && !is_space(*p) && *p != '\0') ++p;
+    if (p == end) return errc::too_few_words;
+    if (*p == '\0') return errc::bad_team;
+    result.team = {team, static_cast<std::size_t>(p - team)};
+    if (in_brackets(result.team)) result.team = result.team.substr(1, result.team.size() - 2);
+    if (result.team.empty() || result.team.size() > max_team_bytes) return errc::bad_team;
+    skip_space(p, end);
+
+    result.text = {p, static_cast<std::size_t>(end - p)};
+    return is_text(result.text) ? no_error : errc::bad_text;
+}
+
+}  // namespace detail
+
+std::error_code parse(std::string_view bytes, message_view& result) noexcept {
+    return detail::to_error(detail::scan_message(bytes, result));
+}
+
+std::error_code format(const endpoint& sender, std::string_view team, std::string_view text,
+                       std::string& result) {
+    if (sender.port() == 0) return make_error_code(errc::bad_port);
+    if (!sender) return make_error_code(errc::bad_address);
+    if (!detail::is_team(team) || detail::in_brackets(team)) return make_error_code(errc::bad_team);
+    if (!detail::is_sendable(text)) return make_error_code(errc::bad_text);
+    result.clear();
+    detail::append_endpoint(result, sender, false);
+    result.append(1, ' ').append(team).append(1, ' ').append(text);
+    return {};
+}
+
+}  // namespace p2pchat
+
+std::size_t std::hash<p2pchat::endpoint>::operator()(
+    const p2pchat::endpoint& value) const noexcept {
+    std::uint64_t half[2];
+    std::memcpy(half, value.bytes(), sizeof half);
+    std::uint64_t mixed = half[0] ^ (std::uint64_t{value.port()} << 32 | value.scope());
+    mixed = (mixed ^ mixed >> 29) * 0xbf58476d1ce4e5b9u + half[1];
+    mixed = (mixed ^ mixed >> 32) * 0x94d049bb133111ebu;
+    return static_cast<std::size_t>(mixed ^ mixed >> 31);
+}
+// ------------------------------------------------------------------------------------ >> socket
+//
+// Does:        tcp_socket: the platform's calls, owned, and repeated until a time-out.
+// May use:     the interface, platform, text
+// Guarded by:  nothing: a socket is its owner's
+// Never:       waits longer than it is told
+
+namespace p2pchat {
+
+namespace detail {
+
+using clock = std::chrono::steady_clock;
+
+/// For ever, where somebody says milliseconds::max(): what can be added to a time_point.
+inline constexpr std::chrono::milliseconds longest_timeout = std::chrono::hours(24 * 365);
+
+inline clock::time_point after(std::chrono::milliseconds timeout) noexcept {
+    return os::now() + (std::min)(timeout, longest_timeout);
+}
+
+/// Milliseconds until `end`, rounded up, as the platform's waits take them.
+inline int remaining(clock::time_point end, clock::time_point now) noexcept {
+    if (end <= now) return 0;
+    const auto left = std::chrono::ceil<std::chrono::milliseconds>(end - now).count();
+    return static_cast<int>((std::min<long long>)(left, 1000 * 60 * 60));
+}
+
+/// Waits until a socket can be read from or written to. Its errors are found by the next call.
+/// Once `interrupt` (if any) can be read from, the error is `stopped`.
+inline std::error_code wait_until_ready(os::handle socket, bool to_write, clock::time_point end,
+                                        os::handle interrupt = tcp_socket::invalid) noexcept {
+    for (;;) {
+        const int left = remaining(end, os::now());
+        const auto error = os::wait_ready(socket, to_write, left, interrupt);
+        if (error == std::errc::operation_canceled) return make_error_code(errc::stopped);
+        const bool again =
+            error == std::errc::interrupted || (error == std::errc::timed_out && left > 0);
+        if (!again) return error;
+    }
+}
+
+/// A call that does not block is repeated until it succeeds, fails or its time is over. A time-out
+/// of zero is one try.
+class attempts {
+public:
+    attempts(os::handle socket, bool to_write, std::chrono::milliseconds timeout) noexcept
+        : socket_(socket), to_write_(to_write), waits_(timeout.count() > 0) {
+        if (waits_) end_ = after(timeout);
+    }
+
+    /// What came of the last call, and whether it is to be made again.
+    bool again(std::error_code& error) noexcept {
+        if (error == std::errc::interrupted) return true;
+        if (!waits_ || error != std::errc::operation_would_block) return false;
+        if (auto failed = wait_until_ready(socket_, to_write_, end_)) error = failed;
+        return error == std::errc::operation_would_block;
+    }
+
+private:
+    os::handle socket_;
+    bool to_write_;
+    bool waits_;
+    clock::time_point end_{};
+};
+
+}  // namespace detail
+
+tcp_socket::tcp_socket(tcp_socket&& other) noexcept
+    : handle_(std::exchange(other.handle_, invalid)) {}
+
+tcp_socket& tcp_socket::operator=(tcp_socket&& other) noexcept {
+    if (this != &other) {
+        close();
+        handle_ = std::exchange(other.handle_, invalid);
+    }
+    return *this;
+}
+
+std::error_code tcp_socket::listen(const endpoint& local) {
+    close();
+    auto error = detail::os::open_stream(local, handle_);
+    if (!error) error = detail::os::listen(handle_, local, detail::is_named(local));
+    if (error) close();
+    return error;
+}
+
+std::error_code tcp_socket::accept(tcp_socket& peer, milliseconds timeout,
+                                   endpoint* from) noexcept {
+    detail::attempts tries(handle_, false, timeout);
+    auto handle = invalid;
+    endpoint origin;
+    std::error_code error;
+    do error = detail::os::accept(handle_, handle, origin);
+    while (tries.again(error));
+    if (error) return error;
+    peer.close();
+    peer.handle_ = handle;
+    if (from) *from = origin;
+    return {};
+}
+
+std::error_code tcp_socket::connect(const endpoint& to, milliseconds timeout) noexcept {
+    close();
+    if (!to) return make_error_code(to.port() == 0 ? errc::bad_port : errc::bad_address);
+    auto error = detail::os::open_stream(to, handle_);
+    if (!error) error = detail::os::connect(handle_, to);
+    if (error == std::errc::operation_in_progress) {
+        if (timeout.count() <= 0) return error;
+        error = detail::wait_until_ready(handle_, true, detail::after(timeout));
+    }
+    if (!error) error = finish_connect();
+    if (error) close();
+    return error;
+}
+
+std::error_code tcp_socket::finish_connect() noexcept {
+    if (const auto error = detail::os::pending_error(handle_)) return error;
+    // A port of this machine on which nobody listens can be connected to itself, where it happens
+    // to be the port that the system chose for us.
+    return local() == remote() ? std::make_error_code(std::errc::connection_refused)
+                               : std::error_code();
+}
+
+std::error_code tcp_socket::send(std::string_view data, std::size_t& sent,
+                                 milliseconds timeout) noexcept {
+    detail::attempts tries(handle_, true, timeout);
+    sent = 0;
+    while (sent < data.size()) {
+        std::size_t count = 0;
+        auto error = detail::os::send(handle_, data.data() + sent, data.size() - sent, count);
+        sent += count;
+        if (error && !tries.again(error)) return error;
+    }
+    return {};
+}
+
+std::error_code tcp_socket::receive(char* buffer, std::size_t size, std::size_t& received,
+                                    milliseconds timeout) noexcept {
+    detail::attempts tries(handle_, false, timeout);
+    std::error_code error;
+    do error = detail::os::receive(handle_, buffer, size, received);
+    while (tries.again(error));
+    return error;
+}
+
+std::error_code tcp_socket::shutdown_send() noexcept { return detail::os::shutdown_send(handle_); }
+
+void tcp_socket::no_delay() noexcept { detail::os::no_delay(handle_); }
+
+void tcp_socket::keep_alive(std::chrono::seconds idle) noexcept {
+    const auto seconds = (std::min<long long>)(idle.count(), 1 << 15);
+    if (seconds > 0) detail::os::keep_alive(handle_, static_cast<int>(seconds));
+}
+
+endpoint tcp_socket::local() const noexcept { return detail::os::local(handle_); }
+endpoint tcp_socket::remote() const noexcept { return detail::os::remote(handle_); }
+
+void tcp_socket::close() noexcept {
+    if (is_open()) detail::os::close(std::exchange(handle_, invalid));
+}
+
+void tcp_socket::reset() noexcept {
+    if (!is_open()) return;
+    detail::os::reset_on_close(handle_, true);
+    close();
+}
+
+}  // namespace p2pchat
+// ------------------------------------------------------------------------------------- >> peers
+//
+// Does:        Whom we have heard from: a table by address and by age, and peer_set around it.
+// May use:     the interface, platform, text (the hash of an endpoint)
+// Guarded by:  peer_table: its owner; peer_set: a mutex of its own, under which nothing is called
+// Never:       remembers more than its maximum
+
+namespace p2pchat {
+
+namespace detail {
+
+class peer_table {
+public:
+    using time_point = std::chrono::system_clock::time_point;
+
+    explicit peer_table(std::size_t max) : max_(max) {}
+
+    /// True when it is new; the last team counts. Changes nothing if it throws.
+    bool heard(const endpoint& address, std::string_view team, time_point now) {
+        auto place = by_age_.begin();
+        if (by_age_.empty() || place->address != address) {  // else: it goes on talking
+            const auto found = places_.find(address);
+            if (found == places_.end()) return add({address, std::string(team), now, false});
+            place = found->second;
+        }
+        if (place->team != team) place->team = team;
+        place->last_heard = now;
+        by_age_.splice(by_age_.begin(), by_age_, place);
+        return false;
+    }
+
+    /// False if it is not known. Fills `removed` with what was.
+    bool remove(const endpoint& address, peer& removed) noexcept {
+        const auto found = places_.find(address);
+        if (found == places_.end()) return false;
+        removed = std::move(*found->second);
+        by_age_.erase(found->second);
+        places_.erase(found);
+        return true;
+    }
+
+    void clear() noexcept {
+        places_.clear();
+        by_age_.clear();
+    }
+
+    bool contains(const endpoint& address) const { return places_.count(address) != 0; }
+    std::size_t size() const noexcept { return places_.size(); }
+
+    std::vector<peer> snapshot() const {
+        std::vector<peer> result(by_age_.begin(), by_age_.end());
+        std::sort(result.begin(), result.end(),
+                  [](const peer& a, const peer& b) { return a.address < b.address; });
+        return result;
+    }
+
+private:
+    bool add(peer&& fresh) {
+        if (max_ == 0) return false;
+        std::list<peer> one;
+        one.push_back(std::move(fresh));
+        places_.emplace(one.front().address, one.begin());
+        by_age_.splice(by_age_.begin(), one);
+        if (places_.size() <= max_) return true;
+        places_.erase(by_age_.back().address);
+        by_age_.pop_back();
+        return true;
+    }
+
+    std::size_t max_;
+    std::list<peer> by_age_;  // heard from most recently first
+    std::unordered_map<endpoint, std::list<peer>::iterator> places_;
+};
+
+}  // namespace detail
+
+struct peer_set::state {
+    explicit state(std::size_t max) : table(max) {}
+
+    mutable std::mutex mutex;  // guards `table`
+    detail::peer_table table;
+};
+
+peer_set::peer_set(std::size_t max_peers) : state_(std::make_unique<state>(max_peers)) {}
+peer_set::~peer_set() = default;
+
+bool peer_set::heard(const endpoint& address, std::string_view team) {
+    const std::lock_guard<std::mutex> lock(state_->mutex);
+    return state_->table.heard(address, team, detail::os::wall_time());
+}
+
+bool peer_set::remove(const endpoint& address, peer& removed) {
+    const std::lock_guard<std::mutex> lock(state_->mutex);
+    return state_->table.remove(address, removed);
+}
+
+void peer_set::clear() noexcept {
+    const std::lock_guard<std::mutex> lock(state_->mutex);
+    state_->table.clear();
+}
+
+bool peer_set::contains(const endpoint& address) const {
+    const std::lock_guard<std::mutex> lock(state_->mutex);
+    return state_->table.contains(address);
+}
+
+std::size_t peer_set::size() const {
+    const std::lock_guard<std::mutex> lock(state_->mutex);
+    return state_->table.size();
+}
+
+std::vector<peer> peer_set::snapshot() const {
+    const std::lock_guard<std::mutex> lock(state_->mutex);
+    return state_->table.snapshot();
+}
+
+}  // namespace p2pchat
+
+// ---------------------------------------------------------------------------------- >> mailbox
+//
+// Does:        carries events and outcomes to the handlers' thread, and outcomes to callers that
+//              wait; says what there is to say of messages, peers and refusals.
+// May use:     platform, text, peers.
+// Guarded by:  its own mutex, the second lock, for what has been handed over; the node's mutex for
+//              everything on the engine's side, the reporter included.
+// Never:       calls a user's function, or takes another lock while it holds its own.
+
+namespace p2pchat {
+namespace detail {
+
+/// How long a thread spins, giving way to others, before it sleeps: to wake a thread that sleeps on
+/// another processor takes longer than that. One for all threads of a node; thread-safe.
+class spin_policy {
+public:
+    static constexpr std::chrono::microseconds span{50};  // 14 us for a round trip; 80 without
+
+    /// Until when to spin; `now` for not at all.
+    clock::time_point until(clock::time_point now) const noexcept {
+        return now < suspended_until_.load(std::memory_order_relaxed) ? now : now + span;
+    }
+
+    /// A thread has yielded. Where another program computes on the same processor, that lasts for
+    /// its whole time slice, while a thread that sleeps is let in at once when it is woken. So
+    /// nobody spins for a while: one slice in 20 ms is waited for, not each.
+    void yielded(clock::time_point before, clock::time_point after) noexcept {
+        if (after - before > std::chrono::milliseconds(1))
+            suspended_until_.store(after + std::chrono::milliseconds(20),
+                                   std::memory_order_relaxed);
+    }
+
+private:
+    std::atomic<clock::time_point> suspended_until_{};
+};
+
+/// A thread that waits for `count` outcomes. Lives on that thread's stack: whoever tells it is done
+/// with it before it goes on, since both hold the mailbox's mutex.
+class waiter {
+public:
+    explicit waiter(std::size_t count = 1) : left_(count) {}
+
+private:
+    friend class mailbox;
+    std::condition_variable told_;
+    std::atomic<std::size_t> left_;  // changed under the mailbox's mutex
+};
+
+/// A message of ours from post() to its outcome. It moves from list to list by splicing, so that
+/// no outcome that is owed can be lost for want of memory.
+struct posting {
+    std::string text;                   // until it is written
+    node::completion done;              // to be called by the handlers' thread; or else
+    waiter* waiting = nullptr;          // to be told at once,
+    std::error_code* answer = nullptr;  // when this is filled
+    std::error_code outcome;
+    std::uint32_t size = 0;        // in bytes, as it is sent
+    bool opens_link = false;       // it is our CONNECT
+    bool reported = false;         // as timed out; its confirmation may still come
+    clock::time_point deadline{};  // for its outcome
+};
+
+using postings = std::list<posting>;
+
+struct message_event {
+    endpoint sender, origin;
+    bool verified = false;
+    std::uint32_t team_size = 0, text_size = 0;
+    std::size_t at = 0;  // where team and text begin in the batch's bytes
+};
+
+struct peer_event {
+    endpoint address;
+    std::uint32_t team_size = 0;
+    std::size_t at = 0;
+};
+
+struct joined_event : peer_event {};
+
+struct left_event : peer_event {
+    departure how = departure::left;
+};
+
+struct rejected_event {
+    endpoint from;
+    std::error_code why;
+};
+
+using event = std::variant<message_event, joined_event, left_event, rejected_event>;
+
+/// Events in their order, and the texts that they refer to.
+struct batch {
+    std::vector<event> events;
+    std::string bytes;
+};
+
+/// What the handlers' thread takes at once.
+struct handlers_work {
+    std::list<batch> batches;
+    postings outcomes;
+};
+
+class mailbox {
+public:
+    explicit mailbox(std::size_t max_bytes) : max_(max_bytes) {}
+
+    // The engine's side. Events are staged, and all handed over at once.
+
+    template <typename Event>
+    void add(Event what, std::string_view team, std::string_view text = {});
+    void add(const rejected_event& what);
+    void add_outcome(postings& from, postings::iterator which) noexcept;
+    void hand_over() noexcept;
+    bool full() const noexcept { return waiting() + staged_cost_ >= max_; }
+    /// Has room_wanted() say so when there is room; false if there is room already.
+    bool ask_for_room() noexcept;
+    void close() noexcept;  ///< nothing more comes
+
+    /// A posting of which nothing is left to say is used again for another.
+    void recycle(postings& from, postings::iterator which) noexcept;
+    void new_posting(postings& to);  ///< puts one into an empty list
+
+    // The handlers' thread's side.
+
+    bool take(handlers_work& work);            ///< waits; false once closed and empty
+    bool release(std::size_t bytes) noexcept;  ///< whether posts may have waited for that
+    bool room_wanted() noexcept { return !crowded() && wanted_.exchange(false); }
+    static std::size_t cost_of(const event& what) noexcept;
+    static constexpr std::size_t batch_cost = sizeof(batch) + 64;  // with what it allocates
+
+    // For any thread.
+
+    bool crowded() const noexcept { return waiting_ >= max_; }
+    void tell(waiter& who) noexcept;
+    bool wait(waiter& who, std::chrono::milliseconds timeout);  ///< false: not all told in time
+    spin_policy& spin() noexcept { return spin_; }
+
+private:
+    std::size_t waiting() const noexcept { return waiting_.load(std::memory_order_relaxed); }
+    batch& staging();
+
+    static constexpr std::size_t max_spare_batches = 4, max_spare_postings = 1024;
+
+    const std::size_t max_;
+    spin_policy spin_;
+    std::atomic<std::size_t> waiting_{0};  // bytes handed over and not released
+    std::atomic<bool> wanted_{false};      // the engine waits for room
+
+    handlers_work staged_;
+    std::size_t staged_cost_ = 0;
+    handlers_work spare_;  // used before
+
+    std::mutex mutex_;  // guards what follows, and is the last one to be taken
+    std::condition_variable filled_;
+    handlers_work ready_, returned_;
+    bool closed_ = false;
+};
+
+inline batch& mailbox::staging() {
+    auto& batches = staged_.batches;
+    if (!batches.empty()) return batches.back();
+    if (spare_.batches.empty()) spare_.batches.emplace_back();
+    batches.splice(batches.end(), spare_.batches, spare_.batches.begin());
+    staged_cost_ += batch_cost;
+    return batches.back();
+}
+
+/// Out of memory, nothing has happened: bytes that no event refers to do no harm.
+template <typename Event>
+void mailbox::add(Event what, std::string_view team, std::string_view text) {
+    batch& to = staging();
+    what.at = to.bytes.size();
+    what.team_size = static_cast<std::uint32_t>(team.size());
+    to.bytes.append(team).append(text);
+    to.events.emplace_back(what);
+    staged_cost_ += sizeof(event) + team.size() + text.size();
+}
+
+inline void mailbox::add(const rejected_event& what) {
+    staging().events.emplace_back(what);
+    staged_cost_ += sizeof(event);
+}
+
+inline std::size_t mailbox::cost_of(const event& what) noexcept {
+    std::size_t text = 0;
+    if (const auto* m = std::get_if<message_event>(&what)) text = m->team_size + m->text_size;
+    if (const auto* p = std::get_if<joined_event>(&what)) text = p->team_size;
+    if (const auto* p = std::get_if<left_event>(&what)) text = p->team_size;
+    return sizeof(event) + text;
+}
+
+inline void mailbox::add_outcome(postings& from, postings::iterator which) noexcept {
+    staged_.outcomes.splice(staged_.outcomes.end(), from, which);
+    staged_cost_ += sizeof(posting);
+}
+
+inline void mailbox::hand_over() noexcept {
+    if (staged_.batches.empty() && staged_.outcomes.empty()) return;
+    waiting_ += std::exchange(staged_cost_, 0);
+    {
+        const std::lock_guard<std::mutex> lock(mutex_);
+        ready_.batches.splice(ready_.batches.end(), staged_.batches);
+        ready_.outcomes.splice(ready_.outcomes.end(), staged_.outcomes);
+        if (spare_.batches.empty()) spare_.batches.swap(returned_.batches);
+        if (spare_.outcomes.empty()) spare_.outcomes.swap(returned_.outcomes);
+    }
+    filled_.notify_one();
+}
+
+inline bool mailbox::ask_for_room() noexcept {
+    wanted_ = true;
+    return waiting_ + staged_cost_ >= max_;
+}
+
+inline void mailbox::close() noexcept {
+    hand_over();
+    const std::lock_guard<std::mutex> lock(mutex_);
+    closed_ = true;
+    filled_.notify_one();
+}
+
+inline void mailbox::new_posting(postings& to) {
+    if (spare_.outcomes.empty())
+        to.emplace_back();
+    else
+        to.splice(to.end(), spare_.outcomes, spare_.outcomes.begin());
+}
+
+inline void mailbox::recycle(postings& from, postings::iterator which) noexcept {
+    *which = posting();
+    if (spare_.outcomes.size() < max_spare_postings)
+        spare_.outcomes.splice(spare_.outcomes.end(), from, which);
+    else
+        from.erase(which);
+}
+
+/// What `work` held has been done.
+inline bool mailbox::take(handlers_work& work) {
+    for (batch& done : work.batches) {
+        done.events.clear();
+        done.bytes.clear();
+    }
+    for (posting& done : work.outcomes) done = posting();
+    while (work.batches.size() > max_spare_batches) work.batches.pop_back();
+    while (work.outcomes.size() > max_spare_postings) work.outcomes.pop_back();
+    std::unique_lock<std::mutex> lock(mutex_);
+    if (returned_.batches.empty()) returned_.batches.swap(work.batches);
+    if (returned_.outcomes.empty()) returned_.outcomes.swap(work.outcomes);
+    work.batches.clear();
+    work.outcomes.clear();
+    while (!closed_ && ready_.batches.empty() && ready_.outcomes.empty()) filled_.wait(lock);
+    work.batches.swap(ready_.batches);
+    work.outcomes.swap(ready_.outcomes);
+    return !work.batches.empty() || !work.outcomes.empty();
+}
+
+inline bool mailbox::release(std::size_t bytes) noexcept {
+    return waiting_.fetch_sub(bytes) >= max_;
+}
+
+inline void mailbox::tell(waiter& who) noexcept {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    if (--who.left_ == 0) who.told_.notify_all();
+}
+
+inline bool mailbox::wait(waiter& who, std::chrono::milliseconds timeout) {
+    const auto began = os::now();
+    const auto spin_until = spin_.until(began);
+    for (auto now = began; who.left_.load(std::memory_order_acquire) != 0 && now < spin_until;) {
+        const auto before = now;
+        std::this_thread::yield();
+        now = os::now();
+        spin_.yielded(before, now);
+        // Others ran, and brought no answer. To sleep breaks the order in which that is so each
+        // time (25 us for a round trip on one processor, else 20).
+        if (now - before > std::chrono::microseconds(5)) break;
+    }
+    std::unique_lock<std::mutex> lock(mutex_);
+    return who.told_.wait_until(lock, began + timeout, [&] { return who.left_ == 0; });
+}
+
+/// What the engine has to say: each of its functions counts, and puts it into the mailbox.
+class reporter {
+public:
+    reporter(mailbox& to, peer_table& peers, counters& counts)
+        : mailbox_(to), peers_(peers), counts_(counts) {}
+
+    bool full() const noexcept { return mailbox_.full(); }
+
+    /// A message was taken: when this returns, it will be shown.
+    void message(const message_view& what, const endpoint& origin, bool verified);
+    /// A verified peer was heard from.
+    void heard(const endpoint& address, std::string_view team);
+    void left(const endpoint& address, std::string_view team, departure how) noexcept;
+    void rejected(const endpoint& from, std::error_code why) noexcept;
+    /// The outcome of a posting, taken out of its list.
+    void outcome(postings& from, postings::iterator which, std::error_code error) noexcept;
+    void outcomes(postings& all, std::error_code error) noexcept;
+    /// The outcome of a posting that stays in its list, to be confirmed yet.
+    void timed_out(posting& late);
+
+    void count_accepted() noexcept { ++counts_.connections; }
+    void count_received() noexcept { ++counts_.received; }
+
+private:
+    mailbox& mailbox_;
+    peer_table& peers_;
+    counters& counts_;
+};
+
+inline void reporter::message(const message_view& what, const endpoint& origin, bool verified) {
+    message_event news;
+    news.sender = what.sender;
+    news.origin = origin;
+    news.verified = verified;
+    news.text_size = static_cast<std::uint32_t>(what.text.size());
+    mailbox_.add(news, what.team, what.text);
+    ++counts_.received;
+}
+
+inline void reporter::heard(const endpoint& address, std::string_view team) {
+    if (!peers_.heard(address, team, os::wall_time())) return;
+    joined_event news;
+    news.address = address;
+    mailbox_.add(news, team);
+}
+
+/// Out of memory, the peer is gone all the same.
+inline void reporter::left(const endpoint& address, std::string_view team,
+                           departure how) noexcept {
+    peer known;
+    peers_.remove(address, known);
+    left_event news;
+    news.address = address;
+    news.how = how;
+    try {
+        mailbox_.add(news, known.team.empty() ? team : std::string_view(known.team));
+    } catch (const std::bad_alloc&) {
+    }
+}
+
+/// While the mailbox is full they are only counted: a flood of them must not fill the memory.
+inline void reporter::rejected(const endpoint& from, std::error_code why) noexcept {
+    ++counts_.rejected;
+    try {
+        if (!full()) mailbox_.add(rejected_event{from, why});
+    } catch (const std::bad_alloc&) {
+    }
+}
+
+/// Counted first: whoever hears of it finds it in statistics().
+inline void reporter::outcome(postings& from, postings::iterator which,
+                              std::error_code error) noexcept {
+    if (!which->reported) ++(error ? counts_.undelivered : counts_.delivered);
+    which->outcome = error;
+    if (which->waiting) {
+        *which->answer = error;
+        mailbox_.tell(*which->waiting);
+    } else if (which->done) {
+        return mailbox_.add_outcome(from, which);
+    }
+    mailbox_.recycle(from, which);
+}
+
+inline void reporter::outcomes(postings& all, std::error_code error) noexcept {
+    while (!all.empty()) outcome(all, all.begin(), error);
+}
+
+/// Out of memory, nothing has happened.
+inline void reporter::timed_out(posting& late) {
+    if (late.reported) return;
+    postings told;
+    mailbox_.new_posting(told);
+    told.front().done = std::move(late.done);
+    told.front().waiting = std::exchange(late.waiting, nullptr);
+    told.front().answer = late.answer;
+    late.done = nullptr;
+    late.reported = true;
+    outcome(told, told.begin(), std::make_error_code(std::errc::timed_out));
+}
+
+/// Somebody whose messages wait until the mailbox has room.
+class room_waiter {
+public:
+    virtual void on_room() = 0;
+
+protected:
+    ~room_waiter() = default;
+};
+
+/// Those who wait for room in the mailbox, first come, first served.
+class room_queue {
+public:
+    bool empty() const noexcept { return waiting_.empty(); }
+    void join(room_waiter& who) { waiting_.push_back(&who); }
+    void leave(room_waiter& who) noexcept { waiting_.remove(&who); }
+    room_waiter& next() noexcept {
+        room_waiter& first = *waiting_.front();
+        waiting_.pop_front();
+        return first;
+    }
+
+private:
+    std::list<room_waiter*> waiting_;
+};
+
+}  // namespace detail
+}  // namespace p2pchat
+
+// ------------------------------------------------------------------------------------- >> loop
+//
+// Does:        owns what has a socket, tells it what the socket is ready for and when its time is
+//              over, and destroys it when nobody can refer to it any more.
+// May use:     platform, text, socket.
+// Guarded by:  the node's mutex; only wait() runs without it, and wake() may.
+// Never:       knows what a message is, or reads the clock.
+
+namespace p2pchat {
+namespace detail {
+
+inline constexpr clock::time_point never = clock::time_point::max();
+
+inline clock::time_point after(clock::time_point now, std::chrono::milliseconds timeout) noexcept {
+    return now + (std::min)(timeout, longest_timeout);
+}
+
+/// What the loop calls: the owner of one socket. Each call may end in retire().
+class io_object : public os::watched {
+public:
+    io_object() = default;
+    io_object(const io_object&) = delete;
+    io_object& operator=(const io_object&) = delete;
+    virtual ~io_object() = default;
+
+    virtual void on_readable() {}
+    virtual void on_writable() {}
+    /// The deadline has passed, and all that had come by `now` was read before.
+    virtual void on_deadline(clock::time_point) {}
+    /// It cannot be watched, or there was no memory for what it had to do.
+    virtual void on_failure(std::error_code) noexcept {}
+
+private:
+    friend class loop;
+    using objects = std::list<std::unique_ptr<io_object>>;
+    using timers = std::set<std::pair<clock::time_point, io_object*>>;
+
+    clock::time_point deadline_ = never;
+    clock::time_point timer_ = never;  // the time for which it stands among the timers
+    timers::node_type spare_timer_;    // while it does not: so only the first takes memory
+    objects::iterator place_{};
+    bool retired_ = false;
+};
+
+class loop {
+public:
+    std::error_code open() { return poller_.open(); }
+    void wake() noexcept { poller_.wake(); }
+
+    /// The time of this turn, or of the call of somebody who posts.
+    clock::time_point now() const noexcept { return now_; }
+    void set_time(clock::time_point now) noexcept { now_ = now; }
+
+    /// Owns it from now on.
+    template <typename Object>
+    Object& add(std::unique_ptr<Object> object);
+
+    /// It is called no more, and is destroyed at the end of the turn.
+    void retire(io_object& object) noexcept;
+    bool is_retired(const io_object& object) const noexcept { return object.retired_; }
+
+    /// Watches for what is asked from now on. After an error, on_failure() has been called.
+    std::error_code watch(io_object& object, const tcp_socket& socket, bool read, bool write);
+    void ignore(io_object& object, const tcp_socket& socket) noexcept;
+
+    /// Has on_deadline() called then; `never` for not at all. Timers are lazy: one that stands for
+    /// an earlier time stays, so that moving a deadline on costs nothing.
+    void arm(io_object& object, clock::time_point deadline);
+    clock::time_point deadline_of(const io_object& object) const noexcept {
+        return object.deadline_;
+    }
+    clock::time_point next_timer() const noexcept {
+        return timers_.empty() ? never : timers_.begin()->first;
+    }
+
+    /// Runs `work` for the object; out of memory, the object fails and the others go on.
+    template <typename Work>
+    void guard(io_object& object, const Work& work) noexcept;
+
+    // One turn is prepare(), wait() without the lock, collect(), each event, run_timers().
+
+    void prepare();  ///< destroys the retired, notes what to wait for
+    int wait(int timeout) { return poller_.wait(timeout); }
+    int collect(int count, clock::time_point began);
+    void run_event(int number) noexcept;
+    void run_timers() noexcept;
+
+    /// For whatever is read: shared, as one is read at a time.
+    char (&buffer() noexcept)[64 * 1024] { return buffer_; }
+
+private:
+    os::poller poller_;
+    clock::time_point now_{};
+    clock::time_point read_until_{};  // all that had come by then has been read
+    io_object::objects objects_;
+    io_object::objects retired_;  // until the end of the turn: events may still point to them
+    io_object::timers timers_;
+    os::readiness ready_[os::poller::batch];
+    char buffer_[64 * 1024];
+};
+
+template <typename Object>
+Object& loop::add(std::unique_ptr<Object> object) {
+    Object& result = *object;
+    objects_.push_back(std::move(object));
+    result.place_ = std::prev(objects_.end());
+    return result;
+}
+
+inline void loop::retire(io_object& object) noexcept {
+    if (std::exchange(object.retired_, true)) return;
+    timers_.erase({object.timer_, &object});
+    retired_.splice(retired_.end(), objects_, object.place_);
+}
+
+inline std::error_code loop::watch(io_object& object, const tcp_socket& socket, bool read,
+                                   bool write) {
+    const auto error = poller_.watch(socket.native_handle(), object, read, write);
+    if (error) object.on_failure(error);
+    return error;
+}
+
+inline void loop::ignore(io_object& object, const tcp_socket& socket) noexcept {
+    static_cast<void>(poller_.watch(socket.native_handle(), object, false, false));
+}
+
+inline void loop::arm(io_object& object, clock::time_point deadline) {
+    object.deadline_ = deadline;
+    if (object.timer_ <= deadline) return;
+    auto timer = object.timer_ == never ? std::move(object.spare_timer_)
+                                        : timers_.extract({object.timer_, &object});
+    if (timer) {
+        timer.value() = {deadline, &object};
+        timers_.insert(std::move(timer));
+    } else {
+        timers_.insert({deadline, &object});
+    }
+    object.timer_ = deadline;
+}
+
+template <typename Work>
+void loop::guard(io_object& object, const Work& work) noexcept {
+    if (object.retired_) return;
+    try {
+        work();
+    } catch (const std::bad_alloc&) {
+        if (!object.retired_) object.on_failure(std::make_error_code(std::errc::not_enough_memory));
+    }
+}
+
+inline void loop::prepare() {
+    retired_.clear();
+    poller_.prepare();
+}
+
+/// `began` is when the wait did. Where that found more than one batch, or was interrupted, what
+/// had come by then is not all known yet.
+inline int loop::collect(int count, clock::time_point began) {
+    const int ready = poller_.collect(ready_);
+    if (count >= 0 && ready < os::poller::batch) read_until_ = began;
+    return ready;
+}
+
+inline void loop::run_event(int number) noexcept {
+    const auto [what, read, write] = ready_[number];
+    auto& object = static_cast<io_object&>(*what);
+    // It may have been retired meanwhile, and is then watched no more.
+    if (write && object.write) guard(object, [&] { object.on_writable(); });
+    if (read && object.read) guard(object, [&] { object.on_readable(); });
+}
+
+inline void loop::run_timers() noexcept {
+    while (next_timer() <= read_until_) {
+        io_object& object = *timers_.begin()->second;
+        object.spare_timer_ = timers_.extract(timers_.begin());
+        object.timer_ = never;
+        guard(object, [&] {
+            if (object.deadline_ <= read_until_)
+                object.on_deadline(read_until_);
+            else if (object.deadline_ != never)
+                arm(object, object.deadline_);
+        });
+    }
+}
+
+}  // namespace detail
+}  // namespace p2pchat
+
+// --------------------------------------------------------------------------------- >> identity
+//
+// Does:        says by which name we go, whose a claimed name is, and whether a claim holds.
+// May use:     platform, text, socket, peers, mailbox, loop.
+// Guarded by:  nothing: functions without state, and what all connections share.
+// Never:       changes anything.
+
+namespace p2pchat {
+namespace detail {
+
+/// By which name we go.
+struct own_name {
+    endpoint address;      // to reach the LAN, or as configured
+    bool configured = false;
+    std::string team;
+};
+
+/// What all connections share.
+struct context {
+    const config& settings;
+    const own_name& us;
+    const std::string& head;  // of our messages, as long as no connection says better
+    loop& events;
+    reporter& report;
+    room_queue& rooms;
+};
+
+/// What we claim over this connection: without an address configured, the one by which the other
+/// side sees us, so that the claim holds on each of our networks.
+inline endpoint claim_over(const own_name& us, const tcp_socket& socket) noexcept {
+    if (us.configured) return us.address;
+    const endpoint local = socket.local();
+    const endpoint claim(local.bytes(), us.address.port(), local.scope());
+    return claim ? claim : us.address;
+}
+
+/// "sender team ", as each of our messages begins.
+inline std::string head_of(const endpoint& claim, std::string_view team) {
+    std::string head;
+    append_endpoint(head, claim, false);
+    head.append(1, ' ').append(team).append(1, ' ');
+    return head;
+}
+
+/// Reads what came from `remote`. A link-local address means nothing without the device that leads
+/// to it, which is here another than there.
+inline errc scan_from(std::string_view bytes, const endpoint& remote,
+                      message_view& result) noexcept {
+    const errc error = scan_message(bytes, result);
+    endpoint& sender = result.sender;
+    if (error == no_error && remote.scope() != 0 && sender.same_address(remote))
+        sender = endpoint(sender.bytes(), sender.port(), remote.scope());
+    return error;
+}
+
+/// Whether a connection comes from this machine.
+inline bool is_from_here(const endpoint& remote, const tcp_socket& socket) noexcept {
+    return remote.is_loopback() || remote.same_address(socket.local());
+}
+
+/// Whether a claim is verified: its IP is where the connection comes from, or that is here.
+inline bool holds(const endpoint& claim, const endpoint& remote,
+                  const tcp_socket& socket) noexcept {
+    return claim.same_address(remote) || is_from_here(remote, socket);
+}
+
+inline bool is_own(const endpoint& claim, const own_name& us, const tcp_socket& socket) noexcept {
+    if (claim.port() != us.address.port()) return false;
+    return claim.same_address(us.address) || claim.is_loopback() ||
+           claim.same_address(socket.local());
+}
+
+}  // namespace detail
+}  // namespace p2pchat
+
+// --------------------------------------------------------------------------------- >> incoming
+//
+// Does:        accepts connections, bounds how many are open, and makes of the first bytes of each
+//              a message, a link or a refusal.
+// May use:     platform, text, socket, mailbox, loop, identity.
+// Guarded by:  the node's mutex.
+// Never:       takes a message that it cannot hand to the mailbox, or closes in order what it has
+//              not taken.
+
+namespace p2pchat {
+namespace detail {
+
+inline bool out_of_descriptors(std::error_code error) noexcept {
+    return error == std::errc::too_many_files_open ||
+           error == std::errc::too_many_files_open_in_system;
+}
+
+inline bool out_of_resources(std::error_code error) noexcept {
+    return out_of_descriptors(error) || error == std::errc::no_buffer_space ||
+           error == std::errc::not_enough_memory;
+}
+
+class incoming;
+
+/// What becomes of somebody who says CONNECT.
+enum class admission {
+    link,      // it is answered
+    one_shot,  // it is taken as a message: no link can be had
+    wait,      // it waits until a link that we are opening to the same peer has come about or not
+    redundant  // there is such a link
+};
+
+/// What accepted connections ask about links.
+class link_openers {
+public:
+    virtual admission admit(incoming& opener, const endpoint& claim) = 0;
+    virtual void forget(incoming& opener) noexcept = 0;  ///< it waits no more
+    virtual void open_link(incoming& opener, const message_view& greeting, bool claim_holds,
+                           std::string_view rest) = 0;
+    virtual bool has_link(const endpoint& peer) const noexcept = 0;
+
+protected:
+    ~link_openers() = default;
+};
+
+/// Takes a message whose sender is what it claims, over whatever connection.
+inline void take_claimed(const context& shared, const link_openers& links,
+                         const message_view& what, const endpoint& remote,
+                         const tcp_socket& socket) {
+    auto& report = shared.report;
+    const bool own = is_own(what.sender, shared.us, socket);
+    const bool verified = holds(what.sender, remote, socket);
+    if (own || !verified) {
+        const errc why = own ? errc::own_address : errc::sender_not_verified;
+        report.rejected(remote, make_error_code(why));
+        return report.message(what, remote, verified);
+    }
+    if (!is_exit(what.text)) {
+        report.heard(what.sender, what.team);
+        return report.message(what, remote, true);
+    }
+    report.count_received();
+    // Whoever has a link says exit over it: this is somebody else on the same machine.
+    if (links.has_link(what.sender))
+        report.rejected(remote, make_error_code(errc::sender_not_verified));
+    else
+        report.left(what.sender, what.team, departure::left);
+}
+
+class acceptor;
+using accepted_list = std::list<incoming*>;
+
+/// An accepted connection until it is known what it brings.
+///
+///     reading --whole--> taken (closed in order)
+///      |  |  \--bad, too long, too late, broken, evicted--> refused (reset)
+///      |  \--whole, but no room in the mailbox--> no_room --room--> as if just whole
+///      \--CONNECT--> a link, which takes the socket
+///          \--while we open one to the same peer--> contending --ours failed--> a link
+///                                                              \--ours is there--> closed
+class incoming final : public io_object, public room_waiter {
+public:
+    incoming(const context& shared, acceptor& owner, link_openers& links, tcp_socket socket,
+             const endpoint& from)
+        : shared_(shared), owner_(owner), links_(links), socket_(std::move(socket)), remote_(from) {}
+
+    void begin();  ///< most messages are there when the connection is
+    void refuse(std::error_code why) noexcept;
+    accepted_list::iterator place;  ///< the acceptor's
+
+    /// The link that we opened has come about, or has not.
+    void contend(bool ours_stands) noexcept;
+    /// Whether the other side has closed already; what else came is put by.
+    bool has_ended();
+
+    const endpoint& remote() const noexcept { return remote_; }
+    tcp_socket& socket() noexcept { return socket_; }  ///< which a link takes
+
+    void on_readable() override;
+    void on_deadline(clock::time_point now) override;
+    void on_failure(std::error_code why) noexcept override { refuse(why); }
+    void on_room() override;
+
+private:
+    enum class state : unsigned char { reading, no_room, contending, ended };
+
+    void on_bytes(std::string_view bytes);
+    void greet();
+    void complete();
+    void wait_for_room();
+    void end(bool in_order) noexcept;
+
+    const context& shared_;
+    acceptor& owner_;
+    link_openers& links_;
+    tcp_socket socket_;
+    const endpoint remote_;
+    std::string in_;
+    clock::time_point limit_{};  // the latest that its deadline may become
+    state state_ = state::reading;
+    bool line_seen_ = false;  // of the first line it is known whether it is CONNECT
+};
+
+/// The listening socket, and the connections accepted from it.
+class acceptor final : public io_object {
+public:
+    acceptor(const context& shared, link_openers& links) : shared_(shared), links_(links) {}
+
+    std::error_code open(std::uint16_t port);
+    std::error_code start();
+    std::uint16_t port() const noexcept { return listener_.local().port(); }
+    void close() noexcept;  ///< and resets all that it has
+
+    /// Refuses the oldest; false if there is none.
+    bool evict() noexcept;
+    void forget(incoming& one) noexcept { connections_.erase(one.place); }
+
+    void on_readable() override;
+    void on_deadline(clock::time_point now) override;
+    void on_failure(std::error_code) noexcept override { pause(); }
+
+private:
+    void admit(tcp_socket socket, const endpoint& from);
+    void pause() noexcept;
+
+    const context& shared_;
+    link_openers& links_;
+    tcp_socket listener_;
+    accepted_list connections_;  // oldest first
+};
+
+inline void incoming::begin() {
+    auto& events = shared_.events;
+    limit_ = events.now() + shared_.settings.first_message_timeout;
+    on_readable();
+    if (state_ != state::reading) return;
+    if (events.deadline_of(*this) == never) events.arm(*this, limit_);
+    events.watch(*this, socket_, true, false);
+}
+
+inline void incoming::on_readable() {
+    auto& buffer = shared_.events.buffer();
+    // A bound, so that one busy connection does not keep others waiting.
+    for (int rounds = 0; rounds < 16; ++rounds) {
+        std::size_t size = 0;
+        const auto error = socket_.receive(buffer, sizeof buffer, size, {});
+        if (error == std::errc::operation_would_block) return;
+        if (state_ == state::contending && (error || size == 0)) return end(true);
+        if (error) return refuse(error);
+        if (size == 0) return complete();
+        on_bytes({buffer, size});
+        if (state_ != state::reading && state_ != state::contending) return;
+    }
+}
+
+inline void incoming::on_bytes(std::string_view bytes) {
+    // A line's end may follow the message.
+    if (in_.size() + bytes.size() > shared_.settings.max_message_bytes + 2)
+        return refuse(make_error_code(errc::message_too_long));
+    const std::size_t before = in_.size();
+    in_.append(bytes);
+    if (state_ == state::contending) return;
+    auto& events = shared_.events;
+    events.arm(*this, (std::min)(limit_, events.now() + shared_.settings.quiet_period));
+    if (line_seen_ || in_.find('\n', before) == std::string::npos) return;
+    line_seen_ = true;
+    greet();
+}
+
+/// Where the first line is CONNECT, it becomes a link.
+inline void incoming::greet() {
+    const std::size_t end_of_line = in_.find('\n');
+    message_view greeting;
+    if (scan_from(std::string_view(in_).substr(0, end_of_line), remote_, greeting) != no_error)
+        return;
+    if (greeting.text != connect_word) return;
+    const bool own = is_own(greeting.sender, shared_.us, socket_);
+    if (own && is_from_here(remote_, socket_)) return complete();
+    if (shared_.report.full()) return wait_for_room();
+    const bool claim_holds = !own && holds(greeting.sender, remote_, socket_);
+    switch (links_.admit(*this, claim_holds ? greeting.sender : remote_)) {
+        case admission::one_shot:
+            return complete();
+        case admission::redundant:
+            return end(true);
+        case admission::wait:
+            state_ = state::contending;
+            return shared_.events.arm(*this, never);
+        case admission::link:
+            break;
+    }
+    shared_.events.ignore(*this, socket_);
+    // Once more, as has_ended() may have moved what the greeting refers to.
+    static_cast<void>(scan_from(std::string_view(in_).substr(0, end_of_line), remote_, greeting));
+    links_.open_link(*this, greeting, claim_holds, std::string_view(in_).substr(end_of_line + 1));
+    end(true);  // the link has the socket
+}
+
+inline void incoming::contend(bool ours_stands) noexcept {
+    state_ = state::reading;
+    if (ours_stands) return end(true);
+    shared_.events.guard(*this, [&] { greet(); });
+}
+
+inline bool incoming::has_ended() {
+    char more[4096];
+    std::size_t size = 0;
+    const auto error = socket_.receive(more, sizeof more, size, {});
+    in_.append(more, size);
+    return error ? error != std::errc::operation_would_block : size == 0;
+}
+
+/// A one-shot is whole.
+inline void incoming::complete() {
+    message_view what;
+    const std::string_view bytes = trimmed(in_);
+    if (bytes.empty()) return refuse(make_error_code(errc::no_message));
+    if (bytes.size() > shared_.settings.max_message_bytes)
+        return refuse(make_error_code(errc::message_too_long));
+    if (const errc error = scan_from(bytes, remote_, what); error != no_error)
+        return refuse(make_error_code(error));
+    if (shared_.report.full()) return wait_for_room();
+    take_claimed(shared_, links_, what, remote_, socket_);
+    end(true);
+}
+
+inline void incoming::wait_for_room() {
+    shared_.rooms.join(*this);
+    state_ = state::no_room;
+    shared_.events.arm(*this, never);
+    shared_.events.ignore(*this, socket_);
+}
+
+/// There is room; but whoever has given up meanwhile was told that it was not taken.
+inline void incoming::on_room() {
+    shared_.events.guard(*this, [&] {
+        if (os::is_reset(socket_.native_handle()))
+            return refuse(std::make_error_code(std::errc::connection_reset));
+        state_ = state::reading;
+        if (line_seen_) greet();
+        if (state_ == state::reading) complete();
+    });
+}
+
+inline void incoming::on_deadline(clock::time_point now) {
+    if (in_.empty() || now >= limit_) return refuse(std::make_error_code(std::errc::timed_out));
+    complete();  // quiet for long enough
+}
+
+inline void incoming::refuse(std::error_code why) noexcept {
+    shared_.report.rejected(remote_, why);
+    end(false);
+}
+
+inline void incoming::end(bool in_order) noexcept {
+    if (state_ == state::no_room) shared_.rooms.leave(*this);
+    if (state_ == state::contending) links_.forget(*this);
+    state_ = state::ended;
+    if (socket_.is_open()) {
+        shared_.events.ignore(*this, socket_);
+        os::reset_on_close(socket_.native_handle(), !in_order);
+        socket_.close();
+    }
+    owner_.forget(*this);
+    shared_.events.retire(*this);
+}
+
+inline std::error_code acceptor::open(std::uint16_t port) {
+    auto error = listener_.listen({"::", port});
+    if (error && error != std::errc::address_in_use && error != std::errc::permission_denied)
+        error = listener_.listen({"0.0.0.0", port});  // a machine without IPv6
+    if (error) return error;
+    const bool known = this->port() != 0;  // or the system does not say
+    return known ? error : std::make_error_code(std::errc::no_buffer_space);
+}
+
+inline std::error_code acceptor::start() {
+    shared_.events.arm(*this, shared_.events.now());  // a timer for pause(), which must have one
+    return shared_.events.watch(*this, listener_, true, false);
+}
+
+inline void acceptor::close() noexcept {
+    shared_.events.ignore(*this, listener_);
+    listener_.close();
+    for (incoming* one : connections_) one->socket().reset();
+    connections_.clear();
+}
+
+inline bool acceptor::evict() noexcept {
+    if (connections_.empty()) return false;
+    connections_.front()->refuse(make_error_code(errc::connection_limit));
+    return true;
+}
+
+inline void acceptor::on_readable() {
+    for (int i = 0; i < 64; ++i) {
+        tcp_socket socket;
+        endpoint from;
+        const auto error = listener_.accept(socket, {}, &from);
+        if (!error)
+            admit(std::move(socket), from);
+        else if (error == std::errc::operation_would_block)
+            return;
+        else if (error == std::errc::connection_aborted || error == std::errc::connection_reset)
+            continue;  // it ended before; the second is Winsock's name for it
+        else if (!out_of_resources(error) || !evict())
+            return pause();
+    }
+}
+
+inline void acceptor::admit(tcp_socket socket, const endpoint& from) {
+    shared_.report.count_accepted();
+    if (connections_.size() >= shared_.settings.max_connections && !evict()) {
+        shared_.report.rejected(from, make_error_code(errc::connection_limit));
+        return socket.reset();
+    }
+    // Whatever ends this process, the sender of what was not taken yet is to see a reset.
+    os::reset_on_close(socket.native_handle(), true);
+    incoming* one = nullptr;
+    try {
+        auto made = std::make_unique<incoming>(shared_, *this, links_, std::move(socket), from);
+        made->place = connections_.insert(connections_.end(), made.get());
+        one = made.get();
+        shared_.events.add(std::move(made));
+    } catch (const std::bad_alloc&) {
+        if (one) connections_.pop_back();
+        return shared_.report.rejected(from, std::make_error_code(std::errc::not_enough_memory));
+    }
+    shared_.events.guard(*one, [&] { one->begin(); });
+}
+
+/// With no descriptor left the listener stays ready: to ask it on and on would be a busy loop.
+inline void acceptor::pause() noexcept {
+    shared_.events.ignore(*this, listener_);
+    shared_.events.arm(*this, shared_.events.now() + std::chrono::milliseconds(100));
+}
+
+inline void acceptor::on_deadline(clock::time_point) {
+    static_cast<void>(shared_.events.watch(*this, listener_, true, false));
+}
+
+}  // namespace detail
+}  // namespace p2pchat
+
+// --------------------------------------------------------------------------------- >> outgoing
+//
+// Does:        sends a message over a connection of its own, and finds out what became of it.
+// May use:     platform, text, socket, mailbox, loop, identity.
+// Guarded by:  one_shot: whoever runs it, and nobody else; outgoing: the node's mutex.
+// Never:       knows what else waits for the same peer.
+
+namespace p2pchat {
+namespace detail {
+
+/// One message on its way, run by an event loop or by a thread that waits for it.
+///
+///     connecting --> sending --> confirming --the other side closes--> done: delivered
+///                      |            \--before it had acknowledged all--> acknowledging --> done
+///                      \--CONNECT--> greeting --answered in kind--> done: linked
+///     any --closed too early, reset, too late--> done: an error
+class one_shot {
+public:
+    explicit one_shot(const endpoint& to) : to_(to) {}
+
+    /// Begins to connect, and sends at once where that is possible: to this machine. Gives up at
+    /// `end` at the latest.
+    void start(std::string_view text, bool opens_link, const config& settings, const own_name& us,
+               clock::time_point now, clock::time_point end);
+
+    /// Goes on for as long as nothing has to be waited for.
+    void advance(const config& settings, clock::time_point now);
+
+    /// Its deadline has passed, and all that had come was read.
+    void expire(clock::time_point now);
+    void fail(std::error_code error) noexcept;
+
+    bool done() const noexcept { return state_ == state::done; }
+    std::error_code error() const noexcept { return error_; }
+    bool linked() const noexcept { return !error_ && end_of_greeting_ != 0; }
+    bool opens_link() const noexcept { return opens_link_; }
+    /// Whether CONNECT has been sent, or some of it.
+    bool has_greeted() const noexcept { return sent_ != 0; }
+
+    // What it waits for.
+    bool wants_write() const noexcept { return state_ <= state::sending; }
+    bool wants_read() const noexcept {
+        return state_ == state::confirming || state_ == state::greeting;
+    }
+    clock::time_point deadline() const noexcept { return deadline_; }
+
+    const endpoint& to() const noexcept { return to_; }
+    tcp_socket& socket() noexcept { return socket_; }
+    /// Of a link: the other side's CONNECT, and what came behind it.
+    std::string_view greeting() const noexcept {
+        return std::string_view(in_).substr(0, end_of_greeting_);
+    }
+    std::string_view rest() const noexcept {
+        return std::string_view(in_).substr(end_of_greeting_ + 1);
+    }
+
+private:
+    enum class state : unsigned char {
+        connecting,
+        sending,
+        confirming,
+        acknowledging,
+        greeting,
+        done
+    };
+
+    void send(const config& settings, clock::time_point now);
+    void receive(const config& settings, clock::time_point now);
+    void on_answer(std::string_view bytes, std::size_t max_bytes);
+    void on_end(clock::time_point now);
+    void finish() noexcept { state_ = state::done; }
+
+    const endpoint to_;
+    std::string bytes_;  // what is sent
+    std::string in_;     // greeting: what came
+    tcp_socket socket_;
+    std::size_t sent_ = 0;
+    std::size_t end_of_greeting_ = 0;  // of a link: where the other side's CONNECT ends
+    std::error_code error_;
+    clock::time_point deadline_{};
+    clock::time_point limit_{};  // the latest that `deadline_` may become
+    bool opens_link_ = false;
+    state state_ = state::connecting;
+};
+
+/// The reset, or what else a close without reading comes to, by the name that callers know.
+inline std::error_code not_taken_if_closed(std::error_code error) noexcept {
+    const bool closed = error == std::errc::connection_reset || error == std::errc::broken_pipe ||
+                        error == std::errc::connection_aborted || error == std::errc::not_connected;
+    return closed ? make_error_code(errc::not_taken) : error;
+}
+
+inline void one_shot::start(std::string_view text, bool opens_link, const config& settings,
+                            const own_name& us, clock::time_point now, clock::time_point end) {
+    opens_link_ = opens_link;
+    limit_ = end;
+    deadline_ = (std::min)(limit_, after(now, settings.connect_timeout));
+    const auto error = socket_.connect(to_, {});
+    if (error && error != std::errc::operation_in_progress) return fail(error);
+    bytes_ = head_of(claim_over(us, socket_), us.team);
+    bytes_.append(text);
+    if (bytes_.size() > settings.max_message_bytes)
+        return fail(make_error_code(errc::message_too_long));
+    if (opens_link_) bytes_.append(1, '\n');
+    send(settings, now);
+}
+
+inline void one_shot::advance(const config& settings, clock::time_point now) {
+    if (wants_read()) return receive(settings, now);
+    if (!wants_write()) return;
+    if (state_ == state::connecting)
+        if (const auto error = socket_.finish_connect()) return fail(error);
+    send(settings, now);
+}
+
+inline void one_shot::send(const config& settings, clock::time_point now) {
+    std::size_t sent = 0;
+    const auto error = socket_.send(std::string_view(bytes_).substr(sent_), sent, {});
+    sent_ += sent;
+    if (state_ == state::connecting && sent_ != 0) {
+        state_ = state::sending;
+        deadline_ = (std::min)(limit_, after(now, settings.delivery_timeout));
+    }
+    const bool connecting = state_ == state::connecting && error == std::errc::not_connected;
+    if (connecting || error == std::errc::operation_would_block) return;
+    if (error) return fail(error);
+    if (opens_link_) {
+        state_ = state::greeting;
+        deadline_ = (std::min)(limit_, after(now, settings.handshake_timeout));
+    } else {
+        if (const auto failed = socket_.shutdown_send()) return fail(failed);
+        state_ = state::confirming;
+    }
+}
+
+inline void one_shot::receive(const config& settings, clock::time_point now) {
+    char buffer[4096];
+    // A bound, so that a peer that answers without end does not hold up others.
+    for (int rounds = 0; rounds < 16 && !done(); ++rounds) {
+        std::size_t size = 0;
+        const auto error = socket_.receive(buffer, sizeof buffer, size, {});
+        if (error == std::errc::operation_would_block) return;
+        if (error) return fail(error);
+        if (size == 0) return on_end(now);
+        on_answer({buffer, size}, settings.max_message_bytes);
+    }
+}
+
+/// To a one-shot there is no answer: what comes all the same is nothing to us.
+inline void one_shot::on_answer(std::string_view bytes, std::size_t max_bytes) {
+    // Our own message: nobody listens there, and the port is connected to itself.
+    if (socket_.local() == socket_.remote())
+        return fail(std::make_error_code(std::errc::connection_refused));
+    if (state_ != state::greeting) return;
+    const std::size_t before = in_.size();
+    in_.append(bytes);
+    const std::size_t end = in_.find('\n', before);
+    if (end == std::string::npos) {
+        if (in_.size() > max_bytes) fail(make_error_code(errc::message_too_long));
+        return;
+    }
+    message_view answer;
+    if (scan_message(std::string_view(in_).substr(0, end), answer) != no_error ||
+        answer.text != connect_word)
+        return fail(make_error_code(errc::protocol_error));
+    end_of_greeting_ = end;
+    finish();
+}
+
+/// The other side has closed. That confirms the message if it had all of it: with some still on
+/// the way (the original reads 1024 bytes and closes) a reset may follow.
+inline void one_shot::on_end(clock::time_point now) {
+    if (state_ == state::greeting) return finish();  // it knows one-shots only
+    constexpr int our_end = 1;                       // the half-close counts as a byte
+    if (os::unacknowledged(socket_.native_handle()) <= our_end) {
+        if (os::pending_error(socket_.native_handle()))
+            return fail(make_error_code(errc::not_taken));
+        return finish();
+    }
+    if (state_ != state::acknowledging) limit_ = deadline_;
+    state_ = state::acknowledging;
+    deadline_ = (std::min)(limit_, now + std::chrono::milliseconds(5));
+}
+
+inline void one_shot::expire(clock::time_point now) {
+    if (state_ == state::acknowledging && now < limit_) return on_end(now);
+    fail(std::make_error_code(std::errc::timed_out));
+}
+
+inline void one_shot::fail(std::error_code error) noexcept {
+    error_ = not_taken_if_closed(error);
+    finish();
+}
+
+class outgoing;
+
+class outgoing_owner {
+public:
+    /// Its message has its outcome, or it is linked; it is not used after this.
+    virtual void on_finished(outgoing& one) noexcept = 0;
+
+protected:
+    ~outgoing_owner() = default;
+};
+
+/// A one-shot that the loop runs.
+class outgoing final : public io_object {
+public:
+    outgoing(const context& shared, outgoing_owner& owner, const endpoint& to)
+        : shared_(shared), owner_(owner), shot_(to) {}
+
+    void begin();           ///< with its item
+    void end() noexcept;    ///< it is not used any more
+
+    one_shot& shot() noexcept { return shot_; }
+    postings item;  ///< the message that it carries
+
+    void on_readable() override;
+    void on_writable() override { on_readable(); }
+    void on_deadline(clock::time_point now) override;
+    void on_failure(std::error_code why) noexcept override;
+
+private:
+    void settle();
+
+    const context& shared_;
+    outgoing_owner& owner_;
+    one_shot shot_;
+};
+
+inline void outgoing::begin() {
+    const posting& what = item.front();
+    shot_.start(what.text, what.opens_link, shared_.settings, shared_.us, shared_.events.now(),
+                what.waiting ? what.deadline : never);
+    settle();
+}
+
+inline void outgoing::end() noexcept {
+    tcp_socket& socket = shot_.socket();
+    if (socket.is_open()) shared_.events.ignore(*this, socket);
+    if (shot_.done() && shot_.error())
+        socket.reset();
+    else
+        socket.close();
+    shared_.events.retire(*this);
+}
+
+inline void outgoing::on_readable() {
+    shot_.advance(shared_.settings, shared_.events.now());
+    settle();
+}
+
+inline void outgoing::on_deadline(clock::time_point now) {
+    shot_.expire(now);
+    settle();
+}
+
+inline void outgoing::on_failure(std::error_code why) noexcept {
+    shot_.fail(why);
+    owner_.on_finished(*this);
+}
+
+inline void outgoing::settle() {
+    auto& events = shared_.events;
+    if (shot_.done()) return owner_.on_finished(*this);
+    events.arm(*this, shot_.deadline());
+    events.watch(*this, shot_.socket(), shot_.wants_read(), shot_.wants_write());
+}
+
+}  // namespace detail
+}  // namespace p2pchat
+
+// ------------------------------------------------------------------------------------- >> link
+//
+// Does:        lines of messages and control in both directions of one connection, their
+//              confirmations, and the link's end.
+// May use:     platform, text, socket, mailbox, loop, identity, incoming.
+// Guarded by:  the node's mutex.
+// Never:       confirms what is not in the mailbox, or knows of other links.
+
+namespace p2pchat {
+namespace detail {
+
+/// The most that may be under way on a link, posted and not yet confirmed. A receiver whose
+/// handlers lag can hold that much and still read the confirmations that come behind it: so two
+/// nodes with full buffers cannot wait for each other.
+inline constexpr std::size_t link_window = 256 * 1024;
+
+class link;
+using link_list = std::list<link*>;
+
+/// What a link tells whoever sends over it.
+class link_owner {
+public:
+    virtual void on_exit_heard(link& one) = 0;
+    virtual void on_confirmed(link& one) noexcept = 0;     ///< there is more room on it
+    virtual void on_exit_over(link& one) noexcept = 0;     ///< our exit is confirmed, or lost
+    virtual void on_ended(link& one, departure how, bool was_open) noexcept = 0;
+
+protected:
+    ~link_owner() = default;
+};
+
+/// Who is at the other end of a link.
+struct link_peer {
+    endpoint remote;           // where the connection comes from, or leads
+    endpoint claim;            // who it says it is
+    endpoint key;              // by which it is known here: the one or the other
+    bool claim_holds = false;  // verified
+    bool reachable = false;    // by `key`, without the link too
+};
+
+/// A link.
+///
+///     open --exit is said or heard, or a newer link stands--> closing
+///      |      closing --nothing is under way--> half_closed --the other side closes--> ended
+///      \--reset, given up, closed by the other side--> ended
+class link final : public io_object, public room_waiter {
+public:
+    link(const context& shared, link_owner& owner, const link_openers& links, const link_peer& who)
+        : shared_(shared), owner_(owner), links_(links), who_(who) {}
+
+    /// Takes the socket of a connection on which CONNECT has been said.
+    void begin(tcp_socket socket);
+    void answer();  ///< says CONNECT
+    void on_bytes(std::string_view bytes);
+
+    std::size_t unconfirmed() const noexcept { return unconfirmed_; }  ///< bytes posted
+    /// Queues a message and, with `at_once`, writes it if nothing else is under way; else it waits
+    /// for flush(). Takes the posting out of `item`, or, out of memory, does nothing.
+    void post(std::string_view text, postings& item, bool at_once);
+    void flush();
+    bool is_dirty() const noexcept { return dirty_; }
+
+    /// Nothing more is posted: ends when nothing is under way any more.
+    void close(bool we_said_exit);
+
+    /// At the end of all: confirms what was taken, reports all that is under way.
+    void stop(std::error_code why) noexcept;
+
+    const link_peer& peer() const noexcept { return who_; }
+    const std::string& head() const noexcept { return head_; }
+    bool heard_exit() const noexcept { return heard_exit_; }
+    link_list::iterator place;  ///< its owner's
+
+    void on_readable() override;
+    void on_writable() override { flush(); }
+    void on_deadline(clock::time_point now) override;
+    void on_failure(std::error_code) noexcept override { lose(departure::lost); }
+    void on_room() override;
+
+private:
+    enum class state : unsigned char { open, closing, half_closed, ended };
+
+    /// Not while it has more than its window to wait with.
+    bool reads() const noexcept { return parked_ <= link_window; }
+    void on_end();
+    void on_long_line();
+    void on_line(std::string_view line, bool from_tail);
+    void park(std::string_view line, bool from_tail);
+    void take(std::string_view line);
+    void on_control(std::string_view line);
+    void on_ack(std::uint64_t count);
+    void settle();
+    void release_idle_memory() noexcept;
+    void lose(departure how, std::error_code why = make_error_code(errc::link_lost)) noexcept;
+
+    const context& shared_;
+    link_owner& owner_;
+    const link_openers& links_;
+    const link_peer who_;
+    tcp_socket socket_;
+    std::string head_;           // of our messages: "sender team "
+    std::string in_;             // lines that wait for room (`parked_` bytes), then half a line
+    std::string out_;            // whole lines, of which `written_` bytes are sent
+    postings in_flight_;         // in the order sent
+    std::size_t parked_ = 0;
+    std::size_t written_ = 0;
+    std::size_t unconfirmed_ = 0;    // bytes of what is in flight
+    std::uint64_t taken_ = 0;        // messages of theirs,
+    std::uint64_t acknowledged_ = 0; // and how many of them we have confirmed
+    std::uint64_t confirmed_ = 0;    // messages of ours
+    clock::time_point progress_{};   // when the other side last confirmed something
+    state state_ = state::open;
+    bool said_exit_ = false;  // and it is not confirmed yet
+    bool heard_exit_ = false;
+    bool waits_for_room_ = false;
+    bool dirty_ = false;  // there is something to flush
+};
+
+inline void link::begin(tcp_socket socket) {
+    head_ = head_of(claim_over(shared_.us, socket), shared_.us.team);
+    socket_ = std::move(socket);
+    os::reset_on_close(socket_.native_handle(), false);
+    socket_.no_delay();
+    socket_.keep_alive(shared_.settings.keep_alive);
+}
+
+inline void link::answer() { out_.append(head_).append(connect_word).append(1, '\n'); }
+
+inline void link::post(std::string_view text, postings& item, bool at_once) {
+    const std::size_t size = head_.size() + text.size() + 1;
+    const std::size_t needed = out_.size() + size;
+    if (needed > out_.capacity()) out_.reserve((std::max)(needed, 2 * out_.capacity()));
+    out_.append(head_).append(text).append(1, '\n');
+    posting& what = item.front();
+    what.size = static_cast<std::uint32_t>(size);
+    const auto deadline = after(shared_.events.now(), shared_.settings.delivery_timeout);
+    what.deadline = what.waiting ? (std::min)(what.deadline, deadline) : deadline;
+    const bool alone = in_flight_.empty();
+    in_flight_.splice(in_flight_.end(), item);
+    unconfirmed_ += size;
+    dirty_ = true;
+    if (at_once && alone) shared_.events.guard(*this, [this] { flush(); });
+}
+
+inline void link::flush() {
+    dirty_ = false;
+    if (state_ == state::half_closed) return;
+    if (acknowledged_ != taken_) {
+        out_.append("ACK ");
+        append_number(out_, taken_);
+        out_.append(1, '\n');
+        acknowledged_ = taken_;
+    }
+    if (!in_flight_.empty() && shared_.events.deadline_of(*this) == never)
+        shared_.events.arm(*this, in_flight_.front().deadline);
+    std::size_t sent = 0;
+    const auto error = socket_.send(std::string_view(out_).substr(written_), sent, {});
+    written_ += sent;
+    const bool blocked = error == std::errc::operation_would_block;
+    if (error && !blocked) return lose(departure::lost);
+    if (!blocked || written_ > out_.size() / 2) {
+        out_.erase(0, written_);
+        written_ = 0;
+    }
+    if (shared_.events.watch(*this, socket_, reads(), blocked)) return;
+    if (!blocked && state_ == state::closing) settle();
+}
+
+inline void link::close(bool we_said_exit) {
+    said_exit_ = we_said_exit;
+    if (state_ == state::open) state_ = state::closing;
+    shared_.events.guard(*this, [this] { flush(); });
+}
+
+/// A link that is closing half-closes when nothing is under way any more.
+inline void link::settle() {
+    if (!in_flight_.empty() || !out_.empty()) return;
+    if (std::exchange(said_exit_, false)) owner_.on_exit_over(*this);
+    if (parked_ != 0) return;
+    state_ = state::half_closed;
+    static_cast<void>(socket_.shutdown_send());
+    shared_.events.arm(*this,
+                       after(shared_.events.now(), shared_.settings.delivery_timeout));
+}
+
+inline void link::on_readable() {
+    auto& buffer = shared_.events.buffer();
+    // A bound, so that one busy connection does not keep others waiting.
+    for (int rounds = 0; rounds < 16; ++rounds) {
+        std::size_t size = 0;
+        const auto error = socket_.receive(buffer, sizeof buffer, size, {});
+        if (error == std::errc::operation_would_block) return;
+        if (error) return lose(departure::lost);
+        if (size == 0) return on_end();
+        on_bytes({buffer, size});
+        if (state_ == state::ended || !reads() || size < sizeof buffer) return;
+    }
+}
+
+inline void link::on_end() {
+    if (state_ != state::open) return lose(departure::left);
+    flush();  // the last confirmations, should the other side still read
+    if (state_ != state::ended) lose(departure::stopped);
+}
+
+inline void link::on_bytes(std::string_view bytes) {
+    while (!bytes.empty() && state_ != state::ended) {
+        const std::size_t end = bytes.find('\n');
+        const bool whole = end != std::string_view::npos;
+        const std::string_view piece = bytes.substr(0, end);
+        const std::size_t tail = in_.size() - parked_;
+        if (tail + piece.size() > shared_.settings.max_message_bytes + 1) return on_long_line();
+        bytes.remove_prefix(whole ? end + 1 : bytes.size());
+        if (tail != 0 || !whole) in_.append(piece);
+        if (whole && tail != 0)
+            on_line(std::string_view(in_).substr(parked_), true);
+        else if (whole)
+            on_line(piece, false);
+    }
+    if (state_ == state::ended) return;
+    if (acknowledged_ != taken_ || state_ == state::closing) flush();
+}
+
+inline void link::on_long_line() {
+    shared_.report.rejected(who_.remote, make_error_code(errc::message_too_long));
+    lose(departure::lost);
+}
+
+/// `from_tail`: the line stands at the end of `in_`, which is to be rid of it.
+inline void link::on_line(std::string_view line, bool from_tail) {
+    const std::string_view words = trimmed(line);
+    if (words.size() > shared_.settings.max_message_bytes) return on_long_line();
+    const char first = words.empty() ? '\0' : words.front();
+    const bool is_message = is_digit(first) || first == '[' || first == '<';
+    if (is_message && (parked_ != 0 || shared_.report.full())) return park(line, from_tail);
+    if (is_message)
+        take(words);
+    else if (!words.empty())
+        on_control(words);
+    if (from_tail) in_.resize(parked_);
+}
+
+/// The mailbox has no room: the line waits here, unconfirmed, while control lines behind it are
+/// read. A peer that sends more than the window lets its own confirmations wait.
+inline void link::park(std::string_view line, bool from_tail) {
+    if (!from_tail) in_.append(line);
+    in_.append(1, '\n');
+    parked_ = in_.size();
+    if (!waits_for_room_) shared_.rooms.join(*this);
+    waits_for_room_ = true;
+    shared_.events.watch(*this, socket_, reads(), write);
+}
+
+inline void link::on_room() {
+    waits_for_room_ = false;
+    shared_.events.guard(*this, [this] {
+        std::size_t start = 0;
+        while (start < parked_ && state_ != state::ended && !shared_.report.full()) {
+            const std::size_t end = in_.find('\n', start);
+            take(trimmed(std::string_view(in_).substr(start, end - start)));
+            start = end + 1;
+        }
+        in_.erase(0, start);
+        parked_ -= start;
+        if (parked_ != 0) shared_.rooms.join(*this);
+        waits_for_room_ = parked_ != 0;
+        if (state_ != state::ended) flush();
+    });
+}
+
+inline void link::take(std::string_view line) {
+    message_view what;
+    if (const errc error = scan_from(line, who_.remote, what); error != no_error)
+        return shared_.report.rejected(who_.remote, make_error_code(error));
+    if (what.sender != who_.claim) {
+        take_claimed(shared_, links_, what, who_.remote, socket_);
+    } else if (is_exit(what.text)) {
+        shared_.report.count_received();
+        if (!std::exchange(heard_exit_, true)) {
+            if (state_ == state::open) state_ = state::closing;
+            owner_.on_exit_heard(*this);
+            shared_.report.left(who_.key, what.team, departure::left);
+        }
+    } else {
+        shared_.report.heard(who_.key, what.team);
+        shared_.report.message(what, who_.remote, who_.claim_holds);
+    }
+    ++taken_;
+}
+
+inline void link::on_control(std::string_view line) {
+    constexpr std::string_view word = "ACK ";
+    std::uint64_t count = 0;
+    if (line.substr(0, word.size()) == word) {
+        const char* const end = line.data() + line.size();
+        const auto [stop, error] = std::from_chars(line.data() + word.size(), end, count);
+        if (error == std::errc() && stop == end) return on_ack(count);
+    }
+    shared_.report.rejected(who_.remote, make_error_code(errc::protocol_error));
+}
+
+inline void link::on_ack(std::uint64_t count) {
+    const bool fresh = count > confirmed_ && !in_flight_.empty();
+    for (; confirmed_ < count && !in_flight_.empty(); ++confirmed_) {
+        unconfirmed_ -= in_flight_.front().size;
+        shared_.report.outcome(in_flight_, in_flight_.begin(), {});
+    }
+    if (confirmed_ < count) {  // it confirms what we never sent
+        shared_.report.rejected(who_.remote, make_error_code(errc::protocol_error));
+        return lose(departure::lost);
+    }
+    if (!fresh) return;
+    progress_ = shared_.events.now();
+    owner_.on_confirmed(*this);
+}
+
+/// What was posted too long ago is reported so. The link itself is given up only when the other
+/// side has confirmed nothing at all for that long.
+inline void link::on_deadline(clock::time_point now) {
+    if (state_ == state::half_closed)
+        return lose(departure::left, std::make_error_code(std::errc::timed_out));
+    auto next = never;
+    for (posting& one : in_flight_) {
+        if (!one.reported && one.deadline > now) {
+            next = one.deadline;
+            break;
+        }
+        shared_.report.timed_out(one);
+    }
+    if (in_flight_.empty()) return release_idle_memory();
+    const posting& first = in_flight_.front();
+    if (first.reported)
+        next = (std::min)(next, (std::max)(first.deadline,
+                                           after(progress_, shared_.settings.delivery_timeout)));
+    if (next <= now) return lose(departure::lost, std::make_error_code(std::errc::timed_out));
+    shared_.events.arm(*this, next);
+}
+
+inline void link::release_idle_memory() noexcept {
+    shared_.events.arm(*this, never);
+    for (auto* buffer : {&in_, &out_})
+        if (buffer->empty()) std::string().swap(*buffer);
+}
+
+inline void link::lose(departure how, std::error_code why) noexcept {
+    const auto before = std::exchange(state_, state::ended);
+    if (before == state::ended) return;
+    shared_.report.outcomes(in_flight_, why);
+    unconfirmed_ = 0;
+    if (waits_for_room_) shared_.rooms.leave(*this);
+    shared_.events.ignore(*this, socket_);
+    os::reset_on_close(socket_.native_handle(), how == departure::lost);
+    socket_.close();
+    if (std::exchange(said_exit_, false)) owner_.on_exit_over(*this);
+    owner_.on_ended(*this, how, before == state::open);
+    shared_.events.retire(*this);
+}
+
+/// What is not begun to be written is not sent any more, as it is about to be reported so.
+inline void link::stop(std::error_code why) noexcept {
+    if (state_ == state::ended) return;
+    const bool cut = written_ != 0 && out_[written_ - 1] != '\n';
+    out_.resize(cut ? out_.find('\n', written_) + 1 : written_);
+    shared_.report.outcomes(in_flight_, why);
+    if (taken_ != 0) acknowledged_ = taken_ - 1;  // what was queued of it may be gone
+    if (state_ != state::half_closed) shared_.events.guard(*this, [this] { flush(); });
+    state_ = state::ended;
+    socket_.close();
+}
+
+}  // namespace detail
+}  // namespace p2pchat
+
+// ----------------------------------------------------------------------------------- >> routes
+//
+// Does:        knows for each peer which way messages go, in which order, and how much may wait;
+//              which links there are, and which one stands where both sides open one.
+// May use:     all above.
+// Guarded by:  the node's mutex.
+// Never:       touches a socket or a byte of a message.
+
+namespace p2pchat {
+namespace detail {
+
+/// How messages go to one peer: over a link or one-shot, one after another.
+struct route {
+    explicit route(const endpoint& to) : peer(to) {}
+
+    bool busy() const noexcept { return held != 0 || under_way; }
+    bool idle() const noexcept { return !busy() && !current && !contender && waiting.empty(); }
+
+    const endpoint peer;
+    link* current = nullptr;        // what is posted goes over it
+    outgoing* under_way = nullptr;  // a one-shot, or a link that we open
+    incoming* contender = nullptr;  // a link that the peer opens meanwhile
+    unsigned held = 0;  // by a caller's one-shot, an exit not confirmed yet, somebody on the stack
+    postings waiting;
+    std::size_t waiting_bytes = 0;           // and of what is under way
+    std::list<route>* group = nullptr;       // the list in which it stands
+};
+
+class routes final : public link_openers, public outgoing_owner, public link_owner, io_object {
+public:
+    routes(const context& shared, acceptor& accepted) : shared_(shared), accepted_(accepted) {}
+
+    /// Takes the posting out of `item`, or says why not.
+    std::error_code post(const endpoint& to, std::string_view text, postings& item);
+
+    /// Lets the caller send a one-shot by itself: not while anything else is under way there.
+    bool reserve(const endpoint& to);
+    void release(const endpoint& to) noexcept;
+
+    bool too_long(const endpoint& to, std::string_view text) const noexcept;
+    bool has_link(const endpoint& peer) const noexcept override;
+    std::vector<endpoint> linked() const;
+
+    bool has_work() const noexcept { return !ready_.empty() || !dirty_.empty(); }
+    void do_work() noexcept;
+    /// Whether there may be more room for posts than when this was last asked.
+    bool room_made() noexcept { return std::exchange(room_made_, false); }
+
+    void stop(std::error_code why) noexcept;  ///< reports all that is owed
+
+    admission admit(incoming& opener, const endpoint& claim) override;
+    void forget(incoming& opener) noexcept override;
+    void open_link(incoming& opener, const message_view& greeting, bool claim_holds,
+                   std::string_view rest) override;
+    void on_finished(outgoing& one) noexcept override;
+    void on_exit_heard(link& one) override;
+    void on_confirmed(link&) noexcept override { room_made_ = true; }
+    void on_exit_over(link& one) noexcept override;
+    void on_ended(link& one, departure how, bool was_open) noexcept override;
+    void on_deadline(clock::time_point now) override;
+
+private:
+    using group = std::list<route>;
+
+    route* find(const endpoint& peer) const noexcept;
+    route& add(const endpoint& peer);
+    void move_to(group& where, route& one) noexcept;
+    void schedule(route& one) noexcept;
+    void begin_next(route& next);
+    void move_to_link(const endpoint& peer);
+    bool postpone(route& one, outgoing& failed) noexcept;
+    void become_link(route& one, outgoing& opened);
+    link& add_link(route& one, tcp_socket& socket, const link_peer& who);
+    void queue_on_link(route& one, std::string_view text, postings& item);
+
+    std::size_t head_size(const route* one) const noexcept;
+
+    const context& shared_;
+    acceptor& accepted_;
+    std::unordered_map<endpoint, group::iterator> index_;
+    group resting_;  // nothing to begin
+    group ready_;    // something to begin
+    group crowded_;  // the same, but no connection is left
+    link_list links_;
+    std::vector<link*> dirty_;      // with something to flush
+    std::size_t one_shots_ = 0;     // under way
+    std::size_t openings_ = 0;      // of which open a link
+    bool room_made_ = false;
+};
+
+inline route* routes::find(const endpoint& peer) const noexcept {
+    const auto found = index_.find(peer);
+    return found == index_.end() ? nullptr : &*found->second;
+}
+
+inline route& routes::add(const endpoint& peer) {
+    group fresh;
+    fresh.emplace_back(peer);
+    index_.emplace(peer, fresh.begin());
+    resting_.splice(resting_.end(), fresh);
+    resting_.back().group = &resting_;
+    return resting_.back();
+}
+
+inline void routes::move_to(group& where, route& one) noexcept {
+    where.splice(where.end(), *one.group, index_.find(one.peer)->second);
+    one.group = &where;
+}
+
+/// Has what waits begun, or forgets a route by which nothing goes.
+inline void routes::schedule(route& one) noexcept {
+    room_made_ = true;
+    if (!one.idle()) return move_to(one.busy() || one.waiting.empty() ? resting_ : ready_, one);
+    const auto found = index_.find(one.peer);
+    const auto place = found->second;
+    index_.erase(found);
+    one.group->erase(place);
+}
+
+inline std::size_t routes::head_size(const route* one) const noexcept {
+    return one && one->current ? one->current->head().size() : shared_.head.size();
+}
+
+inline bool routes::too_long(const endpoint& to, std::string_view text) const noexcept {
+    return head_size(find(to)) + text.size() > shared_.settings.max_message_bytes;
+}
+
+inline std::error_code routes::post(const endpoint& to, std::string_view text, postings& item) {
+    posting& what = item.front();
+    if (too_long(to, text)) return make_error_code(errc::message_too_long);
+    route* one = find(to);
+    const std::size_t size = head_size(one) + text.size() + 1;
+    const auto& settings = shared_.settings;
+    const std::size_t max_routes = settings.max_peers + settings.max_links;
+    if (!one && index_.size() >= max_routes) return make_error_code(errc::queue_full);
+    if (one) {
+        const std::size_t bytes =
+            one->waiting_bytes + (one->current ? one->current->unconfirmed() : 0);
+        if (bytes != 0 && bytes + size > settings.max_queued_bytes)
+            return make_error_code(errc::queue_full);
+    }
+    what.size = static_cast<std::uint32_t>(size);
+    if (one && one->current && !one->busy() && one->waiting.empty()) {
+        queue_on_link(*one, text, item);
+        return {};
+    }
+    what.text.assign(text);
+    if (what.waiting && what.deadline < shared_.events.deadline_of(*this))
+        shared_.events.arm(*this, what.deadline);
+    if (!one) one = &add(to);
+    one->waiting_bytes += size;
+    one->waiting.splice(one->waiting.end(), item);
+    if (!one->busy() && one->group == &resting_) move_to(ready_, *one);
+    return {};
+}
+
+/// Out of memory, nothing has happened. The route may be gone afterwards.
+inline void routes::queue_on_link(route& one, std::string_view text, postings& item) {
+    link& over = *one.current;
+    if (item.front().opens_link) return shared_.report.outcome(item, item.begin(), {});
+    if (!over.is_dirty()) dirty_.push_back(&over);
+    ++one.held;  // so that it stays if the link breaks here
+    try {
+        over.post(text, item, item.front().waiting != nullptr);
+    } catch (const std::bad_alloc&) {
+        --one.held;
+        throw;
+    }
+    if (one.current && is_exit(text)) {
+        // What is posted next waits until the exit is confirmed: it must not arrive before.
+        one.current = nullptr;
+        return over.close(true);
+    }
+    --one.held;
+    if (!one.current) schedule(one);
+}
+
+inline bool routes::reserve(const endpoint& to) {
+    if (find(to)) return false;
+    ++add(to).held;
+    return true;
+}
+
+inline void routes::release(const endpoint& to) noexcept {
+    route& one = *find(to);
+    --one.held;
+    schedule(one);
+}
+
+inline bool routes::has_link(const endpoint& peer) const noexcept {
+    const route* const one = find(peer);
+    return one && one->current;
+}
+
+inline std::vector<endpoint> routes::linked() const {
+    std::vector<endpoint> result;
+    for (const link* one : links_)
+        if (has_link(one->peer().key)) result.push_back(one->peer().key);
+    return result;
+}
+
+inline void routes::do_work() noexcept {
+    while (!ready_.empty()) {
+        route& one = ready_.front();
+        move_to(resting_, one);
+        try {
+            begin_next(one);
+        } catch (const std::bad_alloc&) {
+            one.waiting_bytes -= one.waiting.front().size;
+            shared_.report.outcome(one.waiting, one.waiting.begin(),
+                                   std::make_error_code(std::errc::not_enough_memory));
+            schedule(one);
+        }
+    }
+    while (!dirty_.empty()) {
+        link& one = *dirty_.back();
+        dirty_.pop_back();
+        shared_.events.guard(one, [&] { if (one.is_dirty()) one.flush(); });
+    }
+}
+
+inline void routes::begin_next(route& next) {
+    const endpoint peer = next.peer;
+    if (next.current) move_to_link(peer);
+    route* const one = find(peer);
+    if (!one) return;
+    if (one->busy() || one->waiting.empty()) return schedule(*one);
+    if (one_shots_ >= shared_.settings.max_connections) return move_to(crowded_, *one);
+    posting& what = one->waiting.front();
+    auto& begun = shared_.events.add(std::make_unique<outgoing>(shared_, *this, peer));
+    if (links_.size() + openings_ >= shared_.settings.max_links) what.opens_link = false;
+    begun.item.splice(begun.item.end(), one->waiting, one->waiting.begin());
+    one->under_way = &begun;
+    ++one_shots_;
+    openings_ += what.opens_link ? 1u : 0u;
+    shared_.events.guard(begun, [&] { begun.begin(); });
+}
+
+/// What waited for its turn goes over the link that has come meanwhile.
+inline void routes::move_to_link(const endpoint& peer) {
+    for (route* one = find(peer); one && one->current; one = find(peer)) {
+        if (one->busy() || one->waiting.empty()) return;
+        postings item;
+        item.splice(item.end(), one->waiting, one->waiting.begin());
+        one->waiting_bytes -= item.front().size;
+        const std::string text = std::exchange(item.front().text, {});
+        try {
+            queue_on_link(*one, text, item);
+        } catch (const std::bad_alloc&) {
+            shared_.report.outcome(item, item.begin(),
+                                   std::make_error_code(std::errc::not_enough_memory));
+        }
+    }
+}
+
+/// No descriptor is left: somebody who has said nothing gives one back, or another message of ours
+/// when it is delivered.
+inline bool routes::postpone(route& one, outgoing& failed) noexcept {
+    if (!out_of_descriptors(failed.shot().error())) return false;
+    const bool evicted = accepted_.evict();
+    if (!evicted && one_shots_ == 0) return false;
+    one.waiting.splice(one.waiting.begin(), failed.item);
+    failed.end();
+    move_to(evicted ? ready_ : crowded_, one);
+    return true;
+}
+
+inline void routes::on_finished(outgoing& done) noexcept {
+    one_shot& shot = done.shot();
+    route& one = *find(shot.to());
+    if (shot.linked()) {
+        try {
+            become_link(one, done);
+        } catch (const std::bad_alloc&) {
+            shot.fail(std::make_error_code(std::errc::not_enough_memory));
+        }
+    }
+    one.under_way = nullptr;
+    --one_shots_;
+    openings_ -= shot.opens_link() ? 1u : 0u;
+    if (postpone(one, done)) return;
+    const auto error = shot.error();
+    one.waiting_bytes -= done.item.front().size;
+    shared_.report.outcome(done.item, done.item.begin(), error);
+    // A peer that cannot be reached is not tried again for each message that waits.
+    if (error && error != errc::not_taken) {
+        shared_.report.outcomes(one.waiting, error);
+        one.waiting_bytes = 0;
+    }
+    done.end();
+    ++one.held;  // so that it stays whatever becomes of the contender
+    if (one.contender) std::exchange(one.contender, nullptr)->contend(one.current != nullptr);
+    --one.held;
+    schedule(one);
+    if (!crowded_.empty()) move_to(ready_, crowded_.front());
+}
+
+/// We have opened it.
+inline void routes::become_link(route& one, outgoing& opened) {
+    one_shot& shot = opened.shot();
+    message_view greeting;
+    static_cast<void>(scan_from(shot.greeting(), one.peer, greeting));
+    link_peer who{one.peer, greeting.sender, one.peer, false, true};
+    who.claim_holds = !is_own(who.claim, shared_.us, shot.socket()) &&
+                      holds(who.claim, who.remote, shot.socket());
+    shared_.events.ignore(opened, shot.socket());
+    shared_.report.heard(who.key, greeting.team);  // whoever waits for the link finds it listed
+    link& fresh = add_link(one, shot.socket(), who);
+    shared_.events.guard(fresh, [&] {
+        fresh.flush();
+        fresh.on_bytes(shot.rest());
+    });
+}
+
+/// It is the one to be used from now on; an older one ends when nothing is under way on it.
+inline link& routes::add_link(route& one, tcp_socket& socket, const link_peer& who) {
+    auto made = std::make_unique<link>(shared_, *this, *this, who);
+    made->begin(std::move(socket));
+    link& fresh = *made;
+    fresh.place = links_.insert(links_.end(), &fresh);
+    try {
+        shared_.events.add(std::move(made));
+    } catch (const std::bad_alloc&) {
+        links_.pop_back();
+        throw;
+    }
+    link* const older = std::exchange(one.current, &fresh);
+    if (older) older->close(false);
+    return fresh;
+}
+
+/// Where both sides open a link at once, the one survives that the side with the higher address has
+/// opened, as of two BGP connections (RFC 4271, 6.8): both sides come to the same.
+inline admission routes::admit(incoming& opener, const endpoint& claim) {
+    route* const one = find(claim);
+    const bool opening = one && one->under_way && one->under_way->shot().opens_link();
+    if (opening && one->under_way->shot().has_greeted() &&
+        claim < claim_over(shared_.us, opener.socket())) {
+        if (one->contender) one->contender->contend(true);
+        one->contender = &opener;
+        return admission::wait;
+    }
+    if (one && one->current && opener.has_ended()) return admission::redundant;
+    const std::size_t others = links_.size() + openings_ - (opening ? 1u : 0u);
+    return others < shared_.settings.max_links ? admission::link : admission::one_shot;
+}
+
+inline void routes::forget(incoming& opener) noexcept {
+    for (auto& [peer, one] : index_)
+        if (one->contender == &opener) one->contender = nullptr;
+}
+
+inline void routes::open_link(incoming& opener, const message_view& greeting, bool claim_holds,
+                              std::string_view rest) {
+    const endpoint from = opener.remote();
+    const link_peer who{from, greeting.sender, claim_holds ? greeting.sender : from, claim_holds,
+                        claim_holds};
+    auto& report = shared_.report;
+    if (!claim_holds) {
+        const bool own = is_own(who.claim, shared_.us, opener.socket());
+        report.rejected(from, make_error_code(own ? errc::own_address : errc::sender_not_verified));
+    }
+    report.heard(who.key, greeting.team);
+    report.message(greeting, from, claim_holds);
+    route* const known = find(who.key);
+    route& one = known ? *known : add(who.key);
+    link& fresh = add_link(one, opener.socket(), who);
+    postings ours;
+    if (one.under_way && one.under_way->shot().opens_link()) {
+        outgoing& yields = *std::exchange(one.under_way, nullptr);
+        ours.splice(ours.end(), yields.item);
+        one.waiting_bytes -= ours.front().size;
+        --one_shots_;
+        --openings_;
+        yields.end();
+    }
+    ++one.held;  // so that it stays if the link breaks here
+    shared_.events.guard(fresh, [&] {
+        fresh.answer();
+        fresh.flush();
+        fresh.on_bytes(rest);
+    });
+    report.outcomes(ours, {});
+    --one.held;
+    schedule(one);
+}
+
+inline void routes::on_exit_heard(link& over) {
+    route* const one = find(over.peer().key);
+    if (!one || !one->current) return;
+    link& current = *std::exchange(one->current, nullptr);
+    ++one->held;
+    if (&current != &over) current.close(false);
+    --one->held;
+    schedule(*one);
+}
+
+inline void routes::on_exit_over(link& over) noexcept {
+    route& one = *find(over.peer().key);
+    --one.held;
+    schedule(one);
+}
+
+/// Having said goodbye, or with a newer link, we go on knowing the peer; but not by an address that
+/// only the link had.
+inline void routes::on_ended(link& over, departure how, bool was_open) noexcept {
+    links_.erase(over.place);
+    dirty_.erase(std::remove(dirty_.begin(), dirty_.end(), &over), dirty_.end());
+    route* const one = find(over.peer().key);
+    if (one && one->current == &over) one->current = nullptr;
+    const bool other = one && one->current;
+    const bool unknown_now = was_open || !over.peer().reachable;
+    if (!other && unknown_now && !over.heard_exit())
+        shared_.report.left(over.peer().key, {}, how);
+    if (one) schedule(*one);
+}
+
+/// Callers that have waited for their turn for too long; so many that it matters there are not.
+inline void routes::on_deadline(clock::time_point now) {
+    auto next = never;
+    for (auto& [peer, one] : index_) {
+        for (auto what = one->waiting.begin(); what != one->waiting.end();) {
+            const auto late = what++;
+            if (!late->waiting) continue;
+            if (late->deadline > now) {
+                next = (std::min)(next, late->deadline);
+                continue;
+            }
+            one->waiting_bytes -= late->size;
+            shared_.report.outcome(one->waiting, late, std::make_error_code(std::errc::timed_out));
+        }
+    }
+    shared_.events.arm(*this, next);
+}
+
+inline void routes::stop(std::error_code why) noexcept {
+    while (!links_.empty()) {
+        link& one = *links_.front();
+        one.stop(why);
+        if (!links_.empty() && links_.front() == &one) links_.pop_front();
+    }
+    for (auto& [peer, one] : index_) {
+        shared_.report.outcomes(one->waiting, why);
+        if (!one->under_way) continue;
+        shared_.report.outcomes(one->under_way->item, why);
+        one->under_way->shot().fail(why);
+        one->under_way->end();
+    }
+    index_.clear();
+    for (group* all : {&resting_, &ready_, &crowded_}) all->clear();
+    dirty_.clear();
+}
+
+}  // namespace detail
+}  // namespace p2pchat
+
+// ------------------------------------------------------------------------------------- >> node
+//
+// Does:        the engine: all of the protocol, as one plain object; and around it the lock, the
+//              two threads, and the callers that wait.
+// May use:     all above.
+// Guarded by:  locks in this order: `lifecycle_` (one start() or stop() at a time, the threads),
+//              `mutex_` (the engine and all that is marked below), the mailbox's.
+// Never:       runs anything of the user's under a lock; the engine starts no thread, reads no
+//              clock and waits for nothing.
+
+namespace p2pchat {
+namespace detail {
+
+/// All of a node but threads and waiting: it is given events and the time, and asks the platform
+/// for sockets.
+class engine {
+public:
+    engine(const config& settings, mailbox& events, counters& counts)
+        : settings_(settings), mailbox_(events), report_(events, peers_, counts) {}
+
+    std::error_code start(clock::time_point now);
+    void stop(std::error_code why) noexcept;
+
+    loop& events() noexcept { return events_; }
+    const endpoint& address() const noexcept { return us_.address; }
+    const own_name& us() const noexcept { return us_; }
+
+    std::error_code post(const endpoint& to, std::string_view text, postings& item);
+    /// What need not wait: see routes. Errors: refused at once.
+    bool reserve(const endpoint& to, std::string_view text);
+    void release(const endpoint& to) noexcept { routes_.release(to); }
+    bool is_own(const endpoint& peer) const noexcept;
+    bool has_link(const endpoint& peer) const noexcept { return routes_.has_link(peer); }
+    std::vector<peer> peers() const;
+
+    /// Begins what is to be begun, and hands over what there is to say.
+    void do_work() noexcept;
+    /// Nothing is to be done before an event comes.
+    bool idle() noexcept;
+    bool has_work() const noexcept { return routes_.has_work(); }
+    bool room_made() noexcept { return routes_.room_made(); }
+
+private:
+    const config& settings_;
+    mailbox& mailbox_;
+    own_name us_;
+    std::string head_;
+    peer_table peers_{settings_.max_peers};
+    reporter report_;
+    loop events_;
+    room_queue rooms_;
+    const context shared_{settings_, us_, head_, events_, report_, rooms_};
+    acceptor acceptor_{shared_, routes_};
+    routes routes_{shared_, acceptor_};
+};
+
+inline std::error_code engine::start(clock::time_point now) {
+    if (!is_team(settings_.team) || in_brackets(settings_.team))
+        return make_error_code(errc::bad_team);
+    us_.team = settings_.team;
+    us_.configured = !settings_.address.empty();
+    us_.address = us_.configured ? endpoint(settings_.address, 0) : detect_address();
+    if (!is_named(us_.address)) return make_error_code(errc::bad_address);
+    events_.set_time(now);
+    if (const auto error = acceptor_.open(settings_.port)) return error;
+    us_.address = endpoint(us_.address.bytes(), acceptor_.port(), us_.address.scope());
+    head_ = head_of(us_.address, us_.team);
+    if (const auto error = events_.open()) return error;
+    return acceptor_.start();
+}
+
+inline void engine::stop(std::error_code why) noexcept {
+    acceptor_.close();
+    routes_.stop(why);
+}
+
+inline std::error_code engine::post(const endpoint& to, std::string_view text, postings& item) {
+    // Outcomes that no handler fetches are bounded as messages are.
+    if (item.front().done && mailbox_.crowded()) return make_error_code(errc::queue_full);
+    return routes_.post(to, text, item);
+}
+
+inline bool engine::reserve(const endpoint& to, std::string_view text) {
+    return !routes_.too_long(to, text) && routes_.reserve(to);
+}
+
+inline bool engine::is_own(const endpoint& peer) const noexcept {
+    return peer == us_.address ||
+           (peer.is_loopback() && peer.port() == us_.address.port());
+}
+
+inline std::vector<peer> engine::peers() const {
+    auto result = peers_.snapshot();
+    for (peer& known : result) known.linked = has_link(known.address);
+    // Linked, but so many others talked since that they pushed it out of the table.
+    for (const endpoint& linked : routes_.linked())
+        if (!peers_.contains(linked)) result.push_back({linked, {}, {}, true});
+    std::sort(result.begin(), result.end(),
+              [](const peer& a, const peer& b) { return a.address < b.address; });
+    return result;
+}
+
+inline void engine::do_work() noexcept {
+    while (!rooms_.empty() && !report_.full()) rooms_.next().on_room();
+    routes_.do_work();
+    mailbox_.hand_over();
+}
+
+inline bool engine::idle() noexcept {
+    return !has_work() && (rooms_.empty() || mailbox_.ask_for_room());
+}
+
+}  // namespace detail
+
+class node::impl {
+public:
+    explicit impl(config settings);
+    ~impl() { stop(); }
+
+    std::error_code start();
+    void stop() noexcept;
+    std::error_code send(const endpoint& to, std::string_view text, bool opens_link);
+    std::error_code post(const endpoint& to, std::string_view text, completion done,
+                         when_full mode, bool opens_link);
+    std::vector<delivery> broadcast(std::string_view text, bool then_stop);
+    connect_result connect(const endpoint& to);
+    std::error_code connect(const endpoint& to, connect_handler done);
+    std::vector<peer> peers() const;
+    counters statistics() const noexcept;
+    endpoint address() const;
+    const std::string& team() const noexcept { return settings_.team; }
+
+    message_handler on_message;
+    joined_handler on_joined;
+    left_handler on_left;
+    rejected_handler on_rejected;
+
+private:
+    using lock = std::unique_lock<std::mutex>;
+    using clock = detail::clock;
+
+    std::error_code start_threads();
+    void request_stop() noexcept;
+    void join_threads() noexcept;
+    bool in_handler() const noexcept { return handlers_id_.load() == std::this_thread::get_id(); }
+
+    void run_io() noexcept;
+    int wait(lock& held, bool idle, clock::time_point spin_until);
+    void run_handlers();
+    void handle(const detail::event& what, const std::string& bytes, message& incoming);
+    bool drains() const noexcept;
+    void give_back(std::size_t bytes) noexcept;
+
+    /// To be called after each call of the engine by another thread than io's.
+    void after_call() noexcept;
+    std::error_code send_as_caller(lock& held, const endpoint& to, std::string_view text,
+                                   bool opens_link);
+    void run_one_shot(detail::one_shot& shot, std::string_view text) noexcept;
+    std::error_code post_for(const endpoint& to, std::string_view text, detail::waiter& who,
+                             std::error_code& answer, bool opens_link);
+    std::error_code wait_for_room(lock& held, const endpoint& to, std::string_view text,
+                                  detail::postings& item);
+
+    config settings_;
+    std::mutex lifecycle_;  // guards the two threads
+    std::thread io_;
+    std::thread handlers_;
+    std::atomic<std::thread::id> handlers_id_{};
+    std::atomic<clock::rep> drain_end_{0};  // after that no handler is called; 0: not stopping
+    std::atomic<std::uint64_t> dropped_{0};
+    std::atomic<bool> posted_{false};       // io has something to do, if it spins
+    detail::os::channel stopping_;          // signalled by stop(), for callers' own one-shots
+
+    mutable std::mutex mutex_;  // guards all that follows
+    counters counts_;
+    std::unique_ptr<detail::mailbox> mailbox_;  // its functions for any thread need no lock
+    std::unique_ptr<detail::engine> engine_;    // none before the first start()
+    bool running_ = false;
+    bool sleeping_ = false;            // io waits in the poller: wake it
+    clock::time_point wakes_at_{};     // then, by itself
+    std::size_t callers_ = 0;          // threads that wait for an outcome
+    std::size_t room_waiters_ = 0;     // threads that wait for room
+    std::condition_variable changed_;  // there is room, or a caller is gone
+};
+
+// Starting and stopping.
+
+node::impl::impl(config settings) : settings_(std::move(settings)) {
+    settings_.max_queued_bytes = (std::min)(settings_.max_queued_bytes, detail::link_window);
+}
+
+std::error_code node::impl::start() {
+    if (in_handler()) return make_error_code(errc::already_running);
+    const std::lock_guard<std::mutex> life(lifecycle_);
+    {
+        const lock held(mutex_);
+        if (running_) return make_error_code(errc::already_running);
+    }
+    join_threads();  // of a node that was stopped by one of its handlers
+    std::error_code error = std::make_error_code(std::errc::not_enough_memory);
+    try {
+        const lock held(mutex_);
+        engine_.reset();
+        mailbox_ = std::make_unique<detail::mailbox>(settings_.max_received_bytes);
+        engine_ = std::make_unique<detail::engine>(settings_, *mailbox_, counts_);
+        error = engine_->start(detail::os::now());
+        if (!error) error = stopping_.open();
+    } catch (const std::bad_alloc&) {
+    }
+    if (!error) return start_threads();
+    const lock held(mutex_);
+    engine_.reset();
+    return error;
+}
+
+std::error_code node::impl::start_threads() {
+    drain_end_ = 0;
+    stopping_.drain();
+    std::error_code error;
+    try {
+        handlers_ = std::thread([this] { run_handlers(); });
+        {
+            const lock held(mutex_);
+            running_ = true;
+        }
+        io_ = std::thread([this] { run_io(); });
+        return {};
+    } catch (const std::system_error& failure) {
+        error = failure.code();
+    } catch (const std::bad_alloc&) {
+        error = std::make_error_code(std::errc::not_enough_memory);
+    }
+    request_stop();
+    {
+        const lock held(mutex_);
+        engine_->stop(make_error_code(errc::stopped));  // what was posted meanwhile
+        mailbox_->close();
+    }
+    join_threads();
+    return error;
+}
+
+void node::impl::request_stop() noexcept {
+    const auto end = detail::after(detail::os::now(), settings_.drain_timeout);
+    clock::rep none = 0;
+    drain_end_.compare_exchange_strong(none, end.time_since_epoch().count());
+    const lock held(mutex_);
+    running_ = false;
+    changed_.notify_all();
+    stopping_.signal();
+    posted_ = true;
+    if (engine_ && std::exchange(sleeping_, false)) engine_->events().wake();
+}
+
+/// And waits for callers that have not returned yet.
+void node::impl::join_threads() noexcept {
+    if (io_.joinable()) io_.join();
+    if (handlers_.joinable()) handlers_.join();
+    handlers_id_ = std::thread::id();
+    lock held(mutex_);
+    while (callers_ != 0) changed_.wait(held);
+}
+
+void node::impl::stop() noexcept {
+    const bool waits = !in_handler();
+    lock life(lifecycle_, std::defer_lock);
+    if (waits) life.lock();  // first: a start() under way would forget that we asked
+    try {
+        if (settings_.leave_on_stop) broadcast("exit", true);
+    } catch (const std::bad_alloc&) {
+        // Then we go without a word, as on a power failure.
+    }
+    request_stop();
+    if (waits) join_threads();
+}
+
+// The I/O thread.
+
+void node::impl::run_io() noexcept {
+    lock held(mutex_);
+    auto& events = engine_->events();
+    events.set_time(detail::os::now());
+    auto spin_until = events.now();
+    while (running_) {
+        posted_ = false;
+        const bool busy = !engine_->idle();
+        engine_->do_work();
+        after_call();
+        if (busy) spin_until = mailbox_->spin().until(events.now());
+        const int ready = wait(held, engine_->idle(), spin_until);
+        for (int i = 0; i < ready; ++i) {
+            if (i != 0) held.unlock(), held.lock();  // one event at a time
+            events.run_event(i);
+        }
+        events.run_timers();
+        if (ready > 0) spin_until = mailbox_->spin().until(events.now());
+    }
+    engine_->stop(make_error_code(errc::stopped));
+    mailbox_->close();
+    changed_.notify_all();
+}
+
+/// Spins for a while, without the lock, before it sleeps. Returns how many are ready.
+int node::impl::wait(lock& held, bool idle, clock::time_point spin_until) {
+    auto& events = engine_->events();
+    sleeping_ = idle && events.now() >= spin_until;
+    wakes_at_ = events.next_timer();
+    const int timeout = !sleeping_ ? 0 : wakes_at_ == detail::never
+                                       ? -1
+                                       : detail::remaining(wakes_at_, events.now());
+    events.prepare();
+    held.unlock();
+    auto began = detail::os::now();
+    int count = events.wait(timeout);
+    auto now = timeout == 0 ? began : detail::os::now();
+    while (idle && timeout == 0 && count == 0 && now < spin_until && !posted_) {
+        std::this_thread::yield();
+        now = detail::os::now();
+        mailbox_->spin().yielded(began, now);
+        began = now;
+        count = events.wait(0);
+    }
+    held.lock();
+    sleeping_ = false;
+    events.set_time(now);
+    return events.collect(count, began);
+}
+
+// The handlers' thread.
+
+void node::impl::run_handlers() {
+    handlers_id_ = std::this_thread::get_id();
+    detail::handlers_work work;
+    message incoming;  // reused, so that a message costs no allocation
+    while (mailbox_->take(work)) {
+        std::size_t owed = 0;
+        const auto done = [&](std::size_t bytes) {
+            owed += bytes;
+            if (mailbox_->crowded()) give_back(std::exchange(owed, 0));
+        };
+        for (auto& posting : work.outcomes) {
+            posting.done(posting.outcome);
+            done(sizeof posting);
+        }
+        for (const auto& batch : work.batches) {
+            for (const auto& event : batch.events) {
+                if (!drains()) handle(event, batch.bytes, incoming);
+                else if (std::get_if<detail::message_event>(&event)) ++dropped_;
+                done(detail::mailbox::cost_of(event));
+            }
+            done(detail::mailbox::batch_cost);
+        }
+        give_back(owed);
+    }
+}
+
+bool node::impl::drains() const noexcept {
+    const clock::rep end = drain_end_.load(std::memory_order_relaxed);
+    return end != 0 && detail::os::now().time_since_epoch().count() >= end;
+}
+
+void node::impl::give_back(std::size_t bytes) noexcept {
+    const bool was_crowded = mailbox_->release(bytes);
+    const bool wanted = mailbox_->room_wanted();
+    if (!was_crowded && !wanted) return;
+    const lock held(mutex_);
+    if (room_waiters_ != 0) changed_.notify_all();
+    if (!wanted) return;
+    posted_ = true;
+    if (std::exchange(sleeping_, false)) engine_->events().wake();
+}
+
+void node::impl::handle(const detail::event& what, const std::string& bytes, message& incoming) {
+    const auto text = [&](std::size_t at, std::size_t size) {
+        return std::string_view(bytes).substr(at, size);
+    };
+    const auto who = [&](const detail::peer_event& e) {
+        return peer{e.address, std::string(text(e.at, e.team_size)), detail::os::wall_time()};
+    };
+    if (const auto* m = std::get_if<detail::message_event>(&what)) {
+        if (!on_message) return;
+        incoming.sender = m->sender;
+        incoming.origin = m->origin;
+        incoming.verified = m->verified;
+        incoming.team.assign(text(m->at, m->team_size));
+        incoming.text.assign(text(m->at + m->team_size, m->text_size));
+        on_message(incoming);
+    } else if (const auto* joined = std::get_if<detail::joined_event>(&what)) {
+        if (on_joined) on_joined(who(*joined));
+    } else if (const auto* left = std::get_if<detail::left_event>(&what)) {
+        if (on_left) on_left(who(*left), left->how);
+    } else if (const auto* rejected = std::get_if<detail::rejected_event>(&what)) {
+        if (on_rejected) on_rejected(rejected->from, rejected->why);
+    }
+}
+
+// Callers.
+
+void node::impl::after_call() noexcept {
+    mailbox_->hand_over();
+    if (engine_->room_made() && room_waiters_ != 0) changed_.notify_all();
+    const bool work = engine_->has_work() || engine_->events().next_timer() < wakes_at_;
+    if (!work) return;
+    posted_ = true;
+    if (std::exchange(sleeping_, false)) engine_->events().wake();
+}
+
+/// What can be told before anything else is asked.
+static std::error_code refused(const endpoint& to, std::string_view text) noexcept {
+    if (!to) return make_error_code(to.port() == 0 ? errc::bad_port : errc::bad_address);
+    return detail::is_sendable(text) ? std::error_code() : make_error_code(errc::bad_text);
+}
+
+std::error_code node::impl::post(const endpoint& to, std::string_view text, completion done,
+                                 when_full mode, bool opens_link) {
+    text = detail::trimmed(text);
+    if (const auto error = refused(to, text)) return error;
+    lock held(mutex_);
+    if (!running_) return make_error_code(errc::stopped);
+    if (sleeping_) engine_->events().set_time(detail::os::now());  // io's is from before
+    detail::postings item;
+    mailbox_->new_posting(item);
+    item.front().done = std::move(done);
+    item.front().opens_link = opens_link;
+    auto error = engine_->post(to, text, item);
+    if (error == errc::queue_full && mode == when_full::wait)
+        error = wait_for_room(held, to, text, item);
+    if (running_) after_call();
+    return error;
+}
+
+std::error_code node::impl::wait_for_room(lock& held, const endpoint& to, std::string_view text,
+                                          detail::postings& item) {
+    // In a handler there is nobody else to make room in the mailbox.
+    if (in_handler() && item.front().done && mailbox_->crowded())
+        return make_error_code(errc::queue_full);
+    const auto end = detail::after(detail::os::now(), settings_.delivery_timeout);
+    auto error = make_error_code(errc::queue_full);
+    auto status = std::cv_status::no_timeout;
+    ++callers_;
+    ++room_waiters_;
+    while (error == errc::queue_full && status == std::cv_status::no_timeout) {
+        status = changed_.wait_until(held, end);
+        error = running_ ? engine_->post(to, text, item) : make_error_code(errc::stopped);
+    }
+    --room_waiters_;
+    if (--callers_ == 0) changed_.notify_all();
+    return error;
+}
+
+std::error_code node::impl::send(const endpoint& to, std::string_view text, bool opens_link) {
+    text = detail::trimmed(text);
+    if (const auto error = refused(to, text)) return error;
+    lock held(mutex_);
+    if (!running_) return make_error_code(errc::stopped);
+    ++callers_;
+    std::error_code error;
+    try {
+        error = send_as_caller(held, to, text, opens_link);
+    } catch (const std::bad_alloc&) {
+        error = std::make_error_code(std::errc::not_enough_memory);
+    }
+    if (!held.owns_lock()) held.lock();
+    if (--callers_ == 0) changed_.notify_all();
+    return error;
+}
+
+std::error_code node::impl::send_as_caller(lock& held, const endpoint& to, std::string_view text,
+                                           bool opens_link) {
+    if (!opens_link && engine_->reserve(to, text)) {
+        held.unlock();
+        detail::one_shot shot(to);
+        run_one_shot(shot, text);
+        held.lock();
+        engine_->release(to);
+        after_call();
+        if (!detail::out_of_descriptors(shot.error())) {
+            ++(shot.error() ? counts_.undelivered : counts_.delivered);
+            return shot.error();
+        }  // else the engine can make room
+    }
+    detail::waiter done;
+    std::error_code answer;
+    held.unlock();
+    if (const auto error = post_for(to, text, done, answer, opens_link)) return error;
+    while (!mailbox_->wait(done, std::chrono::hours(1))) {
+    }
+    return answer;
+}
+
+/// Posts for a thread that waits.
+std::error_code node::impl::post_for(const endpoint& to, std::string_view text, detail::waiter& who,
+                                     std::error_code& answer, bool opens_link) {
+    const lock held(mutex_);
+    if (!running_) return make_error_code(errc::stopped);
+    const auto now = sleeping_ ? detail::os::now() : engine_->events().now();
+    engine_->events().set_time(now);
+    detail::postings item;
+    mailbox_->new_posting(item);
+    detail::posting& what = item.front();
+    what.waiting = &who;
+    what.answer = &answer;
+    what.opens_link = opens_link;
+    const auto last = (std::max)(settings_.delivery_timeout, settings_.handshake_timeout);
+    what.deadline = detail::after(detail::after(now, settings_.connect_timeout),
+                                  opens_link ? last : settings_.delivery_timeout);
+    const auto error = engine_->post(to, text, item);
+    after_call();
+    return error;
+}
+
+/// All of a one-shot in the calling thread: no other has to wake for it, which makes it twice as
+/// fast.
+void node::impl::run_one_shot(detail::one_shot& shot, std::string_view text) noexcept {
+    try {
+        shot.start(text, false, settings_, engine_->us(), detail::os::now(), detail::never);
+        const auto stopped = stopping_.in();
+        while (!shot.done()) {
+            const bool waits = shot.wants_write() || shot.wants_read();
+            const auto error = detail::os::wait_ready(
+                waits ? shot.socket().native_handle() : stopped, shot.wants_write(),
+                detail::remaining(shot.deadline(), detail::os::now()), stopped);
+            const auto now = detail::os::now();
+            if (error == std::errc::operation_canceled || (!waits && !error))
+                shot.fail(make_error_code(errc::stopped));
+            else if (error == std::errc::timed_out && now >= shot.deadline())
+                shot.expire(now);
+            else if (!error)
+                shot.advance(settings_, now);
+        }
+    } catch (const std::bad_alloc&) {
+        shot.fail(std::make_error_code(std::errc::not_enough_memory));
+    }
+    if (shot.error()) shot.socket().reset();
+}
+
+std::vector<delivery> node::impl::broadcast(std::string_view text, bool then_stop) {
+    std::vector<delivery> results;
+    lock held(mutex_);
+    if (!engine_) return results;
+    for (const auto& known : engine_->peers()) results.push_back({known.address, {}});
+    ++callers_;
+    held.unlock();
+    text = detail::trimmed(text);
+    detail::waiter all(results.size() + 1);
+    for (auto& result : results) {
+        std::error_code error = refused(result.to, text);
+        try {
+            if (!error) error = post_for(result.to, text, all, result.error, false);
+        } catch (const std::bad_alloc&) {  // what was posted before points to this stack
+            error = std::make_error_code(std::errc::not_enough_memory);
+        }
+        if (!error) continue;
+        result.error = error;
+        mailbox_->tell(all);
+    }
+    mailbox_->tell(all);
+    if (then_stop) {
+        mailbox_->wait(all, settings_.drain_timeout);
+        request_stop();  // has the rest reported at once
+    }
+    while (!mailbox_->wait(all, std::chrono::hours(1))) {
+    }
+    held.lock();
+    if (--callers_ == 0) changed_.notify_all();
+    return results;
+}
+
+connect_result node::impl::connect(const endpoint& to) {
+    {
+        const lock held(mutex_);
+        if (running_ && engine_->is_own(to)) return {make_error_code(errc::own_address), false};
+        if (running_ && engine_->has_link(to)) return {{}, true};
+    }
+    if (const auto error = send(to, detail::connect_word, true)) return {error, false};
+    const lock held(mutex_);
+    return {{}, engine_->has_link(to)};
+}
+
+std::error_code node::impl::connect(const endpoint& to, connect_handler done) {
+    {
+        const lock held(mutex_);
+        if (running_ && engine_->is_own(to)) return make_error_code(errc::own_address);
+    }
+    completion told;
+    if (done)
+        told = [this, to, done = std::move(done)](std::error_code error) {
+            lock held(mutex_);
+            const bool linked = !error && engine_->has_link(to);
+            held.unlock();
+            done({error, linked});
+        };
+    return post(to, detail::connect_word, std::move(told), when_full::refuse, true);
+}
+
+std::vector<peer> node::impl::peers() const {
+    const lock held(mutex_);
+    return engine_ ? engine_->peers() : std::vector<peer>();
+}
+
+counters node::impl::statistics() const noexcept {
+    const lock held(mutex_);
+    counters result = counts_;
+    result.dropped = dropped_;
+    return result;
+}
+
+endpoint node::impl::address() const {
+    const lock held(mutex_);
+    return engine_ ? engine_->address() : endpoint();
+}
+
+// What users see of it.
+
+node::node(config settings) : impl_(new impl(std::move(settings))) {}
+node::~node() = default;
+
+void node::on_message(message_handler handler) { impl_->on_message.swap(handler); }
+void node::on_peer_joined(joined_handler handler) { impl_->on_joined.swap(handler); }
+void node::on_peer_left(left_handler handler) { impl_->on_left.swap(handler); }
+void node::on_rejected(rejected_handler handler) { impl_->on_rejected.swap(handler); }
+
+std::error_code node::start() { return impl_->start(); }
+void node::stop() noexcept { impl_->stop(); }
+endpoint node::address() const { return impl_->address(); }
+const std::string& node::team() const noexcept { return impl_->team(); }
+
+std::error_code node::send(const endpoint& to, std::string_view text) {
+    return impl_->send(to, text, false);
+}
+std::error_code node::post(const endpoint& to, std::string_view text, completion done,
+                           when_full mode) {
+    return impl_->post(to, text, std::move(done), mode, false);
+}
+std::vector<delivery> node::broadcast(std::string_view text) {
+    return impl_->broadcast(text, false);
+}
+connect_result node::connect(const endpoint& to) { return impl_->connect(to); }
+std::error_code node::connect(const endpoint& to, connect_handler done) {
+    return impl_->connect(to, std::move(done));
+}
+std::vector<peer> node::peers() const { return impl_->peers(); }
+counters node::statistics() const noexcept { return impl_->statistics(); }
+
+}  // namespace p2pchat
+
+#endif  // P2PCHAT_IMPLEMENTATION
