@@ -478,22 +478,12 @@ struct std::hash<p2pchat::endpoint> {
 
 // ---------------------------------------------------------------------------------- >> platform
 //
-// Does:        Every call to the operating system, clocks included: sockets, their options, waiting
-//              for one (wait_ready) and for many (poller), names and interfaces. Windows and POSIX
-//              side by side, then what is the same on both. Sockets never block, and child processes
-//              do not inherit them; where the system can, from the moment they are made. Errors
-//              leave in the generic category, so that comparing with std::errc works everywhere.
+// Does:        Every call to the operating system, its clocks included; Windows and POSIX side by
+//              side. Sockets never block and are not inherited by child processes, where possible
+//              from the moment they are made. Errors are of the generic category.
 // May use:     the interface
-// Guarded by:  nothing; a poller by its owner's lock, see there
-// Never:       blocks, but in look_up(), wait_ready() and poller::wait(). Throws, but bad_alloc.
-
-#include <algorithm>
-#include <cerrno>
-#include <charconv>
-#include <list>
-#include <mutex>
-#include <unordered_map>
-#include <utility>
+// Guarded by:  nothing, except that a poller is guarded by its owner's lock
+// Never:       blocks outside wait_ready(), poller::wait() and look_up()
 
 #if defined(_WIN32)
 
@@ -513,51 +503,32 @@ namespace p2pchat::detail::os {
 using handle = tcp_socket::native_handle_type;
 using native = SOCKET;
 using poll_entry = WSAPOLLFD;
-using length = int;   // of an address
-using io_size = int;  // of what is sent or received
+using length = int;
+using io_size = int;
 inline constexpr int send_flags = 0;
-
-/// SO_REUSEADDR would let two programs share a port here; this forbids it, to others too.
-inline constexpr int own_port = SO_EXCLUSIVEADDRUSE;
-
-// Below, the same on both systems.
-endpoint to_endpoint(const sockaddr* address) noexcept;
-std::error_code look_up(const char* host, std::vector<endpoint>& found);
+inline constexpr int own_port = SO_EXCLUSIVEADDRUSE;  // SO_REUSEADDR: two programs share a port
+inline constexpr bool end_may_be_reset = true;        // under Wine, but to WSAPoll
 
 inline native raw(handle socket) noexcept { return static_cast<native>(socket); }
 
-/// Winsock's codes as those of <cerrno>; <system_error> does not map them everywhere.
+/// Winsock's codes as those of <cerrno>, which <system_error> does not do everywhere.
 inline std::error_code error_of(int code) noexcept {
-    static constexpr struct {
-        int code;
-        std::errc generic;
-    } table[] = {
-        {WSAEWOULDBLOCK, std::errc::operation_would_block},
-        {WSAEINPROGRESS, std::errc::operation_in_progress},
-        {WSAEINTR, std::errc::interrupted},
-        {WSAEACCES, std::errc::permission_denied},
-        {WSAEINVAL, std::errc::invalid_argument},
-        {WSAEMFILE, std::errc::too_many_files_open},
-        {WSAENOTSOCK, std::errc::not_a_socket},
-        {WSAEADDRINUSE, std::errc::address_in_use},
-        {WSAEADDRNOTAVAIL, std::errc::address_not_available},
-        {WSAEAFNOSUPPORT, std::errc::address_family_not_supported},
-        {WSAENETDOWN, std::errc::network_down},
-        {WSAENETUNREACH, std::errc::network_unreachable},
-        {WSAENETRESET, std::errc::network_reset},
-        {WSAECONNABORTED, std::errc::connection_aborted},
-        {WSAECONNRESET, std::errc::connection_reset},
-        {WSAENOBUFS, std::errc::no_buffer_space},
-        {WSAEISCONN, std::errc::already_connected},
-        {WSAENOTCONN, std::errc::not_connected},
-        {WSAESHUTDOWN, std::errc::broken_pipe},
-        {WSAETIMEDOUT, std::errc::timed_out},
-        {WSAECONNREFUSED, std::errc::connection_refused},
-        {WSAEHOSTUNREACH, std::errc::host_unreachable},
-    };
-    for (const auto& row : table)
-        if (row.code == code) return std::make_error_code(row.generic);
-    return {code, std::system_category()};
+    static constexpr int winsock[] = {
+        WSAEWOULDBLOCK,  WSAEINPROGRESS, WSAEINTR,      WSAEACCES,        WSAEINVAL,
+        WSAEMFILE,       WSAENOTSOCK,    WSAEADDRINUSE, WSAEADDRNOTAVAIL, WSAEAFNOSUPPORT,
+        WSAENETDOWN,     WSAENETUNREACH, WSAENETRESET,  WSAECONNABORTED,  WSAECONNRESET,
+        WSAENOBUFS,      WSAEISCONN,     WSAENOTCONN,   WSAETIMEDOUT,     WSAECONNREFUSED,
+        WSAEHOSTUNREACH, WSAESHUTDOWN};
+    static constexpr int generic[] = {
+        EWOULDBLOCK, EINPROGRESS,  EINTR,         EACCES,       EINVAL,   EMFILE,
+        ENOTSOCK,    EADDRINUSE,   EADDRNOTAVAIL, EAFNOSUPPORT, ENETDOWN, ENETUNREACH,
+        ENETRESET,   ECONNABORTED, ECONNRESET,    ENOBUFS,      EISCONN,  ENOTCONN,
+        ETIMEDOUT,   ECONNREFUSED, EHOSTUNREACH,  EPIPE};
+    static_assert(sizeof winsock == sizeof generic);
+    const auto place = std::find(std::begin(winsock), std::end(winsock), code) - winsock;
+    const bool known = place != std::end(winsock) - winsock;
+    return known ? std::error_code(generic[place], std::generic_category())
+                 : std::error_code(code, std::system_category());
 }
 
 inline std::error_code last_error() noexcept { return error_of(WSAGetLastError()); }
@@ -574,7 +545,7 @@ inline std::error_code start_sockets() noexcept {
         WSADATA data;
         return WSAStartup(MAKEWORD(2, 2), &data);
     }();
-    return code == 0 ? std::error_code() : error_of(code);
+    return error_of(code);
 }
 
 inline void close(handle socket) noexcept { ::closesocket(raw(socket)); }
@@ -592,8 +563,8 @@ inline handle open(int family, int type) noexcept {
                                  WSA_FLAG_OVERLAPPED | WSA_FLAG_NO_HANDLE_INHERIT));
 }
 
-inline handle accept(handle listener, sockaddr* from, length* from_size) noexcept {
-    return prepared(::accept(raw(listener), from, from_size));
+inline handle accept(handle listener, sockaddr* from, length* size) noexcept {
+    return prepared(::accept(raw(listener), from, size));
 }
 
 inline void set_option(handle socket, int level, int name, int value) noexcept {
@@ -608,16 +579,9 @@ inline void keep_alive(handle socket, int seconds) noexcept {
                nullptr, nullptr);
 }
 
-/// Bytes sent that the other side's system has not acknowledged; not to be had here.
-inline int unacknowledged(handle) noexcept { return 0; }
+inline int unacknowledged(handle) noexcept { return 0; }  // not to be had here
 
-/// Whether what looks like the end of a stream was a reset: under Wine only WSAPoll knows.
-inline bool ended_by_reset(handle socket) noexcept {
-    WSAPOLLFD end{raw(socket), POLLIN, 0};
-    return ::WSAPoll(&end, 1, 0) == 1 && (end.revents & POLLERR) != 0;
-}
-
-/// Whether a connection did not come about; leaves the error where it is.
+/// Whether a connection did not come about, which leaves the error where it is.
 inline bool has_failed(native socket) noexcept {
     sockaddr_storage peer;
     length size = sizeof peer;
@@ -629,62 +593,22 @@ inline bool has_failed(native socket) noexcept {
     return ::select(0, nullptr, nullptr, &failed, &at_once) == 1;
 }
 
-/// Before Windows 10 2004, WSAPoll does not tell that a connection failed: so we look ourselves,
-/// ten times a second while one is under way.
+/// Before Windows 10 2004, WSAPoll does not tell that a connection failed: then we look, ten times
+/// a second while one is under way.
 inline int poll(poll_entry* entries, std::size_t count, int timeout_ms) noexcept {
     constexpr int slice = 100;
-    bool connecting = false;
-    for (std::size_t i = 0; i < count && !connecting; ++i)
-        connecting = (entries[i].events & POLLOUT) != 0;
-    for (;;) {
+    const auto writes = [](const poll_entry& entry) { return (entry.events & POLLOUT) != 0; };
+    const bool connecting = std::any_of(entries, entries + count, writes);
+    for (;; timeout_ms -= timeout_ms > 0 ? slice : 0) {
         const bool whole = !connecting || (timeout_ms >= 0 && timeout_ms <= slice);
         int ready = ::WSAPoll(entries, static_cast<ULONG>(count), whole ? timeout_ms : slice);
-        for (std::size_t i = 0; i < count && connecting && ready >= 0; ++i) {
-            poll_entry& entry = entries[i];
-            if (entry.revents != 0 || (entry.events & POLLOUT) == 0 || !has_failed(entry.fd))
-                continue;
-            entry.revents = POLLERR;
+        for (auto* entry = entries; connecting && ready >= 0 && entry != entries + count; ++entry) {
+            if (entry->revents != 0 || !writes(*entry) || !has_failed(entry->fd)) continue;
+            entry->revents = POLLERR;
             ++ready;
         }
         if (ready != 0 || whole) return ready;
-        if (timeout_ms > 0) timeout_ms -= slice;
     }
-}
-
-/// A datagram socket connected to itself: pipes cannot be polled here.
-inline std::error_code open_channel(handle& in, handle& out) noexcept {
-    if (auto error = start_sockets()) return error;
-    in = open(AF_INET, SOCK_DGRAM);
-    if (in == tcp_socket::invalid) return last_error();
-    sockaddr_in self{};
-    self.sin_family = AF_INET;
-    self.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    length size = sizeof self;
-    auto* const address = reinterpret_cast<sockaddr*>(&self);
-    out = in;
-    if (::bind(raw(in), address, size) == 0 && ::getsockname(raw(in), address, &size) == 0 &&
-        ::connect(raw(in), address, size) == 0)
-        return {};
-    const auto error = last_error();
-    close(in);
-    in = out = tcp_socket::invalid;
-    return error;
-}
-
-inline void signal_channel(handle out) noexcept { ::send(raw(out), "", 1, 0); }
-
-inline void drain_channel(handle in) noexcept {
-    char bytes[64];
-    while (::recv(raw(in), bytes, sizeof bytes, 0) > 0) {
-    }
-}
-
-/// Calls visitor(const endpoint&) with each address of this machine until it returns true.
-template <typename Visitor>
-void visit_interfaces(const Visitor& visitor) {
-    std::vector<endpoint> found;
-    if (start_sockets() || look_up("", found)) return;
-    static_cast<void>(std::any_of(found.begin(), found.end(), visitor));
 }
 
 }  // namespace p2pchat::detail::os
@@ -699,6 +623,9 @@ void visit_interfaces(const Visitor& visitor) {
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
+#if defined(__linux__)
+#include <sys/epoll.h>
+#endif
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -715,18 +642,31 @@ inline constexpr int send_flags = MSG_NOSIGNAL;
 #else
 inline constexpr int send_flags = 0;  // SO_NOSIGPIPE does it, see prepared()
 #endif
-
-/// Lets a port be taken again at once after its last user ended.
-inline constexpr int own_port = SO_REUSEADDR;
-
-endpoint to_endpoint(const sockaddr* address) noexcept;  // below
+inline constexpr int own_port = SO_REUSEADDR;  // can be taken again once its last user ended
+inline constexpr bool end_may_be_reset = false;
+#if defined(FIONWRITE)
+inline constexpr auto unsent_bytes = FIONWRITE;
+#else
+inline constexpr auto unsent_bytes = TIOCOUTQ;
+#endif
+#if defined(TCP_KEEPIDLE)
+inline constexpr int keep_idle = TCP_KEEPIDLE;
+#else
+inline constexpr int keep_idle = TCP_KEEPALIVE;                         // macOS's name for it
+#endif
+#if defined(TCP_USER_TIMEOUT)
+inline constexpr int give_up = TCP_USER_TIMEOUT, give_up_unit = 1000;  // milliseconds
+#elif defined(TCP_RXT_CONNDROPTIME)
+inline constexpr int give_up = TCP_RXT_CONNDROPTIME, give_up_unit = 1;  // macOS: seconds
+#else
+inline constexpr int give_up = 0, give_up_unit = 0;  // the system's own limit stays
+#endif
 
 inline native raw(handle socket) noexcept { return static_cast<native>(socket); }
 
 inline std::error_code error_of(int code) noexcept {
     // EAGAIN and EWOULDBLOCK may differ: let one of them stand for both.
-    if (code == EAGAIN) code = EWOULDBLOCK;
-    return {code, std::generic_category()};
+    return {code == EAGAIN ? EWOULDBLOCK : code, std::generic_category()};
 }
 
 inline std::error_code last_error() noexcept { return error_of(errno); }
@@ -744,57 +684,34 @@ inline handle open(int family, int type) noexcept {
     return ::socket(family, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 }
 
-inline handle accept(handle listener, sockaddr* from, length* from_size) noexcept {
-    return ::accept4(raw(listener), from, from_size, SOCK_CLOEXEC | SOCK_NONBLOCK);
+inline handle accept(handle listener, sockaddr* from, length* size) noexcept {
+    return ::accept4(raw(listener), from, size, SOCK_CLOEXEC | SOCK_NONBLOCK);
 }
 
 inline int open_pipe(int (&ends)[2]) noexcept { return ::pipe2(ends, O_CLOEXEC | O_NONBLOCK); }
 
 #else  // macOS: two steps, between which a fork() in another thread may inherit
 
-inline handle set_flags(int descriptor) noexcept {
+inline handle prepared(int descriptor) noexcept {
     if (descriptor < 0) return tcp_socket::invalid;
     ::fcntl(descriptor, F_SETFD, FD_CLOEXEC);
     ::fcntl(descriptor, F_SETFL, O_NONBLOCK);
+    set_option(descriptor, SOL_SOCKET, SO_NOSIGPIPE, 1);  // a pipe has no such option
     return descriptor;
-}
-
-inline handle prepared(int socket) noexcept {
-    set_option(socket, SOL_SOCKET, SO_NOSIGPIPE, 1);
-    return set_flags(socket);
 }
 
 inline handle open(int family, int type) noexcept { return prepared(::socket(family, type, 0)); }
 
-inline handle accept(handle listener, sockaddr* from, length* from_size) noexcept {
-    return prepared(::accept(raw(listener), from, from_size));
+inline handle accept(handle listener, sockaddr* from, length* size) noexcept {
+    return prepared(::accept(raw(listener), from, size));
 }
 
 inline int open_pipe(int (&ends)[2]) noexcept {
     const int result = ::pipe(ends);
-    if (result == 0) set_flags(ends[0]), set_flags(ends[1]);
+    if (result == 0) prepared(ends[0]), prepared(ends[1]);
     return result;
 }
 
-#endif
-
-/// The other half of keep_alive(): no probe is sent while bytes wait to be acknowledged.
-#if defined(TCP_USER_TIMEOUT)
-inline void give_up_after(handle socket, int seconds) noexcept {
-    set_option(socket, IPPROTO_TCP, TCP_USER_TIMEOUT, seconds * 1000);
-}
-#elif defined(TCP_RXT_CONNDROPTIME)
-inline void give_up_after(handle socket, int seconds) noexcept {  // macOS
-    set_option(socket, IPPROTO_TCP, TCP_RXT_CONNDROPTIME, seconds);
-}
-#else
-inline void give_up_after(handle, int) noexcept {}  // the system's own limit stays
-#endif
-
-#if defined(TCP_KEEPIDLE)
-inline constexpr int keep_idle = TCP_KEEPIDLE;
-#else
-inline constexpr int keep_idle = TCP_KEEPALIVE;  // macOS's name for it
 #endif
 
 inline void keep_alive(handle socket, int seconds) noexcept {
@@ -803,11 +720,13 @@ inline void keep_alive(handle socket, int seconds) noexcept {
     set_option(socket, IPPROTO_TCP, keep_idle, seconds);
     set_option(socket, IPPROTO_TCP, TCP_KEEPINTVL, interval);
     set_option(socket, IPPROTO_TCP, TCP_KEEPCNT, probes);
-    give_up_after(socket, seconds + interval * probes);
+    // No probe is sent while bytes wait to be acknowledged: what then goes for them.
+    const int limit = (seconds + interval * probes) * give_up_unit;
+    if (give_up != 0) set_option(socket, IPPROTO_TCP, give_up, limit);
 }
 
 /// Bytes sent that the other side's system has not acknowledged, our end of stream included.
-#if defined(SO_NWRITE)
+#if defined(SO_NWRITE)  // macOS
 inline int unacknowledged(handle socket) noexcept {
     int count = 0;
     length size = sizeof count;
@@ -815,64 +734,19 @@ inline int unacknowledged(handle socket) noexcept {
     return count;
 }
 #else
-#if defined(FIONWRITE)
-inline constexpr auto pending_output = FIONWRITE;
-#else
-inline constexpr auto pending_output = TIOCOUTQ;
-#endif
 inline int unacknowledged(handle socket) noexcept {
     int count = 0;
-    ::ioctl(raw(socket), pending_output, &count);
+    ::ioctl(raw(socket), unsent_bytes, &count);
     return count;
 }
 #endif
-
-inline bool ended_by_reset(handle) noexcept { return false; }  // recv() has told
 
 inline int poll(poll_entry* entries, std::size_t count, int timeout_ms) noexcept {
     return ::poll(entries, static_cast<nfds_t>(count), timeout_ms);
 }
 
-inline std::error_code open_channel(handle& in, handle& out) noexcept {
-    int ends[2];
-    if (open_pipe(ends) != 0) return last_error();
-    in = ends[0];
-    out = ends[1];
-    return {};
-}
-
-inline void signal_channel(handle out) noexcept {
-    // A full pipe is as good as one byte more: whoever waits, wakes.
-    while (::write(raw(out), "", 1) < 0 && errno == EINTR) {
-    }
-}
-
-inline void drain_channel(handle in) noexcept {
-    char bytes[64];
-    while (::read(raw(in), bytes, sizeof bytes) > 0) {
-    }
-}
-
-/// Calls visitor(const endpoint&) with the address of each interface until it returns true. Not
-/// with loopback's, whose link-local one (macOS) tells nobody where we are.
-template <typename Visitor>
-void visit_interfaces(const Visitor& visitor) {
-    ifaddrs* list = nullptr;
-    if (::getifaddrs(&list) != 0) return;
-    for (auto* entry = list; entry; entry = entry->ifa_next) {
-        const bool usable = (entry->ifa_flags & (IFF_UP | IFF_LOOPBACK)) == IFF_UP;
-        if (usable && entry->ifa_addr && visitor(to_endpoint(entry->ifa_addr))) break;
-    }
-    ::freeifaddrs(list);
-}
-
 }  // namespace p2pchat::detail::os
 
-#endif
-
-#if defined(__linux__) && !defined(P2PCHAT_USE_POLL)  // which is for tests
-#define P2PCHAT_USE_EPOLL
-#include <sys/epoll.h>
 #endif
 
 namespace p2pchat::detail {
@@ -881,45 +755,37 @@ inline constexpr unsigned char v4_prefix[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x
 
 namespace os {
 
-inline std::chrono::steady_clock::time_point now() noexcept {
-    return std::chrono::steady_clock::now();
-}
+inline auto now() noexcept { return std::chrono::steady_clock::now(); }
+inline auto wall_time() noexcept { return std::chrono::system_clock::now(); }
 
-inline std::chrono::system_clock::time_point wall_time() noexcept {
-    return std::chrono::system_clock::now();
-}
-
-/// What a call that says so by its result has come to.
 inline std::error_code error_unless(bool success) noexcept {
     return success ? std::error_code() : last_error();
 }
 
 /// An endpoint in the form that the system's calls take.
 struct native_address {
-    sockaddr_storage storage{};
-    length size = sizeof(sockaddr_storage);
+    union {
+        sockaddr any;
+        sockaddr_in v4;
+        sockaddr_in6 v6{};
+    };
+    length size = sizeof(sockaddr_in6);
 
-    native_address() noexcept = default;
+    native_address() noexcept = default;  // of no family: nobody
     explicit native_address(const endpoint& value) noexcept {
         if (value.is_v4()) {
-            sockaddr_in v4{};
+            v4 = {};
             v4.sin_family = AF_INET;
             v4.sin_port = htons(value.port());
             std::memcpy(&v4.sin_addr, value.bytes() + 12, 4);
             size = sizeof v4;
-            std::memcpy(&storage, &v4, sizeof v4);
         } else {
-            sockaddr_in6 v6{};
             v6.sin6_family = AF_INET6;
             v6.sin6_port = htons(value.port());
             v6.sin6_scope_id = value.scope();
             std::memcpy(&v6.sin6_addr, value.bytes(), 16);
-            size = sizeof v6;
-            std::memcpy(&storage, &v6, sizeof v6);
         }
     }
-
-    sockaddr* get() noexcept { return reinterpret_cast<sockaddr*>(&storage); }
 };
 
 /// Nobody for what is not IP.
@@ -939,16 +805,14 @@ inline endpoint to_endpoint(const sockaddr* address) noexcept {
     return {bytes, ntohs(v6.sin6_port), v6.sin6_scope_id};
 }
 
-inline constexpr std::size_t v6_text_size = INET6_ADDRSTRLEN;
-
 inline bool parse_v6(const char* text, unsigned char (&bytes)[16]) noexcept {
-    return ::inet_pton(AF_INET6, text, bytes) == 1;
+    return !start_sockets() && ::inet_pton(AF_INET6, text, bytes) == 1;
 }
 
-/// The text of `bytes`, written to `buffer`.
-inline const char* format_v6(const unsigned char (&bytes)[16],
-                             char (&buffer)[v6_text_size]) noexcept {
-    return ::inet_ntop(AF_INET6, bytes, buffer, sizeof buffer);
+inline std::string format_v6(const unsigned char (&bytes)[16]) {
+    char text[INET6_ADDRSTRLEN] = "";
+    if (!start_sockets()) static_cast<void>(::inet_ntop(AF_INET6, bytes, text, sizeof text));
+    return text;
 }
 
 /// A socket of the family of `like`.
@@ -968,30 +832,30 @@ inline std::error_code open_datagram(const endpoint& like, handle& socket) noexc
 
 /// A port in use is address_in_use on every system.
 inline std::error_code listen(handle socket, const endpoint& local, bool only_v6) noexcept {
-    native_address address(local);
+    const native_address address(local);
     set_option(socket, SOL_SOCKET, own_port, 1);
     if (!local.is_v4()) set_option(socket, IPPROTO_IPV6, IPV6_V6ONLY, only_v6 ? 1 : 0);
-    const bool listens = ::bind(raw(socket), address.get(), address.size) == 0 &&
+    const bool listens = ::bind(raw(socket), &address.any, address.size) == 0 &&
                          ::listen(raw(socket), SOMAXCONN) == 0;
     return listens ? std::error_code() : listen_error();
 }
 
 inline std::error_code accept(handle listener, handle& socket, endpoint& from) noexcept {
     native_address address;
-    socket = os::accept(listener, address.get(), &address.size);
+    socket = os::accept(listener, &address.any, &address.size);
     if (socket == tcp_socket::invalid) return last_error();
-    from = to_endpoint(address.get());
+    from = to_endpoint(&address.any);
     return {};
 }
 
-/// operation_in_progress: it will be writable once that has ended, and pending_error() says how.
+/// operation_in_progress: once that ends, it can be written to, and pending_error() says how.
 inline std::error_code connect(handle socket, const endpoint& to) noexcept {
-    native_address address(to);
-    if (::connect(raw(socket), address.get(), address.size) == 0) return {};
+    const native_address address(to);
+    if (::connect(raw(socket), &address.any, address.size) == 0) return {};
     const auto error = last_error();
-    const bool under_way =
+    const bool goes_on =
         error == std::errc::operation_would_block || error == std::errc::interrupted;
-    return under_way ? std::make_error_code(std::errc::operation_in_progress) : error;
+    return goes_on ? std::make_error_code(std::errc::operation_in_progress) : error;
 }
 
 /// What the system has found out about a socket since it was last asked.
@@ -999,40 +863,8 @@ inline std::error_code pending_error(handle socket) noexcept {
     int code = 0;
     length size = sizeof code;
     auto* const value = reinterpret_cast<char*>(&code);
-    if (::getsockopt(raw(socket), SOL_SOCKET, SO_ERROR, value, &size) != 0) return last_error();
-    return code == 0 ? std::error_code() : error_of(code);
-}
-
-/// As much as a call takes: Winsock's sizes are of int.
-inline io_size at_once(std::size_t size) noexcept {
-    return static_cast<io_size>((std::min)(size, std::size_t{1} << 30));
-}
-
-inline std::error_code send(handle socket, const char* data, std::size_t size,
-                            std::size_t& sent) noexcept {
-    const auto count = ::send(raw(socket), data, at_once(size), send_flags);
-    sent = count < 0 ? 0 : static_cast<std::size_t>(count);
-    if (count >= 0) return {};
-    const auto error = last_error();
-    // Where a connection did not come about, the BSDs may say EPIPE here, Wine reset.
-    const bool vague = error == std::errc::broken_pipe || error == std::errc::connection_reset;
-    const auto why = vague ? pending_error(socket) : std::error_code();
-    return why ? why : error;
-}
-
-/// No error and nothing received is the other side's half-close.
-inline std::error_code receive(handle socket, char* buffer, std::size_t size,
-                               std::size_t& received) noexcept {
-    const auto count = ::recv(raw(socket), buffer, at_once(size), 0);
-    received = count < 0 ? 0 : static_cast<std::size_t>(count);
-    if (count == 0 && ended_by_reset(socket))
-        return std::make_error_code(std::errc::connection_reset);
-    return error_unless(count >= 0);
-}
-
-inline std::error_code shutdown_send(handle socket) noexcept {
-    constexpr int our_side = 1;  // SHUT_WR, SD_SEND
-    return error_unless(::shutdown(raw(socket), our_side) == 0);
+    const bool known = ::getsockopt(raw(socket), SOL_SOCKET, SO_ERROR, value, &size) == 0;
+    return known ? error_of(code) : last_error();
 }
 
 /// Whether the other side has reset a connection, found without reading from it. Winsock tells
@@ -1045,16 +877,48 @@ inline bool is_reset(handle socket) noexcept {
     return os::poll(&entry, 1, 0) > 0 && (entry.revents & POLLERR) != 0;
 }
 
+/// As much as one call takes: Winsock's sizes are of int.
+inline io_size at_once(std::size_t size) noexcept {
+    return static_cast<io_size>((std::min)(size, std::size_t{1} << 30));
+}
+
+inline std::error_code send(handle socket, const char* data, std::size_t size,
+                            std::size_t& sent) noexcept {
+    const auto count = ::send(raw(socket), data, at_once(size), send_flags);
+    sent = count < 0 ? 0 : static_cast<std::size_t>(count);
+    if (count >= 0) return {};
+    const auto error = last_error();
+    // Where a connection did not come about, the BSDs may say EPIPE here, Wine reset.
+    const bool vague = error == std::errc::broken_pipe || error == std::errc::connection_reset;
+    const auto why = vague ? pending_error(socket) : error;
+    return why ? why : error;
+}
+
+/// No error and nothing received is the other side's half-close.
+inline std::error_code receive(handle socket, char* buffer, std::size_t size,
+                               std::size_t& received) noexcept {
+    const auto count = ::recv(raw(socket), buffer, at_once(size), 0);
+    received = count < 0 ? 0 : static_cast<std::size_t>(count);
+    if (count == 0 && end_may_be_reset && is_reset(socket))
+        return std::make_error_code(std::errc::connection_reset);
+    return error_unless(count >= 0);
+}
+
+inline std::error_code shutdown_send(handle socket) noexcept {
+    constexpr int our_side = 1;  // SHUT_WR, SD_SEND
+    return error_unless(::shutdown(raw(socket), our_side) == 0);
+}
+
 inline endpoint local(handle socket) noexcept {
     native_address address;
-    const bool known = ::getsockname(raw(socket), address.get(), &address.size) == 0;
-    return known ? to_endpoint(address.get()) : endpoint();
+    ::getsockname(raw(socket), &address.any, &address.size);
+    return to_endpoint(&address.any);
 }
 
 inline endpoint remote(handle socket) noexcept {
     native_address address;
-    const bool known = ::getpeername(raw(socket), address.get(), &address.size) == 0;
-    return known ? to_endpoint(address.get()) : endpoint();
+    ::getpeername(raw(socket), &address.any, &address.size);
+    return to_endpoint(&address.any);
 }
 
 inline void no_delay(handle socket) noexcept { set_option(socket, IPPROTO_TCP, TCP_NODELAY, 1); }
@@ -1063,8 +927,8 @@ inline void no_delay(handle socket) noexcept { set_option(socket, IPPROTO_TCP, T
 inline void reset_on_close(handle socket, bool on) noexcept {
     linger how{};
     how.l_onoff = on ? 1 : 0;
-    ::setsockopt(raw(socket), SOL_SOCKET, SO_LINGER, reinterpret_cast<const char*>(&how),
-                 sizeof how);
+    const auto* const value = reinterpret_cast<const char*>(&how);
+    ::setsockopt(raw(socket), SOL_SOCKET, SO_LINGER, value, sizeof how);
 }
 
 /// Waits once, until a socket can be read from or written to (its errors are for the next call to
@@ -1096,24 +960,88 @@ inline endpoint route_source(const endpoint& target) noexcept {
 /// The addresses of a host by name, with port 0; blocks for as long as the system's resolver does.
 inline std::error_code look_up(const char* host, std::vector<endpoint>& found) {
     if (auto error = start_sockets()) return error;
-    addrinfo hints{}, *list = nullptr;
+    addrinfo hints{};
     hints.ai_socktype = SOCK_STREAM;
+    addrinfo* list = nullptr;
     if (::getaddrinfo(host, nullptr, &hints, &list) != 0) return make_error_code(errc::bad_address);
-    struct closer {
-        addrinfo* list;
-        ~closer() { ::freeaddrinfo(list); }
-    } const at_end{list};
+    const std::unique_ptr<addrinfo, void (*)(addrinfo*)> owner(
+        list, [](addrinfo* all) { ::freeaddrinfo(all); });
     for (auto* entry = list; entry; entry = entry->ai_next)
         found.push_back(to_endpoint(entry->ai_addr));
     return {};
 }
 
+#if defined(_WIN32)
+
+/// Calls visitor(const endpoint&) with each address of this machine until it returns true.
+template <typename Visitor>
+void visit_interfaces(const Visitor& visitor) {
+    std::vector<endpoint> found;
+    if (!look_up("", found)) static_cast<void>(std::any_of(found.begin(), found.end(), visitor));
+}
+
+/// A datagram socket connected to itself, for WSAPoll knows no pipes.
+inline std::error_code open_channel(handle& in, handle& out) noexcept {
+    const endpoint loopback("127.0.0.1", 0);
+    const native_address address(loopback);
+    auto error = open_datagram(loopback, in);
+    if (!error) error = error_unless(::bind(raw(in), &address.any, address.size) == 0);
+    if (!error) error = connect(in, local(in));
+    if (error && in != tcp_socket::invalid) close(std::exchange(in, tcp_socket::invalid));
+    out = in;
+    return error;
+}
+
+inline void signal_channel(handle out) noexcept { ::send(raw(out), "", 1, 0); }
+
+inline void drain_channel(handle in) noexcept {
+    char bytes[64];
+    while (::recv(raw(in), bytes, sizeof bytes, 0) > 0) {
+    }
+}
+
+#else
+
+/// Calls visitor(const endpoint&) with the address of each interface until it returns true. Not
+/// with loopback's, whose link-local one (macOS) tells nobody where we are.
+template <typename Visitor>
+void visit_interfaces(const Visitor& visitor) {
+    ifaddrs* list = nullptr;
+    if (::getifaddrs(&list) != 0) return;
+    for (auto* entry = list; entry; entry = entry->ifa_next) {
+        const bool usable = (entry->ifa_flags & (IFF_UP | IFF_LOOPBACK)) == IFF_UP;
+        if (usable && entry->ifa_addr && visitor(to_endpoint(entry->ifa_addr))) break;
+    }
+    ::freeifaddrs(list);
+}
+
+inline std::error_code open_channel(handle& in, handle& out) noexcept {
+    int ends[2];
+    if (open_pipe(ends) != 0) return last_error();
+    in = ends[0];
+    out = ends[1];
+    return {};
+}
+
+inline void signal_channel(handle out) noexcept {
+    // A full pipe is as good as one byte more: whoever waits, wakes.
+    while (::write(raw(out), "", 1) < 0 && errno == EINTR) {
+    }
+}
+
+inline void drain_channel(handle in) noexcept {
+    char bytes[64];
+    while (::read(raw(in), bytes, sizeof bytes) > 0) {
+    }
+}
+
+#endif
+
 /// Wakes a thread that waits for sockets. signal() is thread-safe once open() has returned.
 class channel {
 public:
     channel() = default;
-    channel(const channel&) = delete;
-    channel& operator=(const channel&) = delete;
+    channel(channel&&) = delete;
     ~channel() {
         if (is_open()) close(in_);
         if (out_ != in_) close(out_);
@@ -1136,216 +1064,209 @@ private:
 
 /// What the poller knows of a socket. Lives with the socket's owner and stays where it is.
 struct watched {
-    bool read = false;
-    bool write = false;
-    std::uint64_t name = 0;  // new each time that watching begins
+    bool read = false, write = false;
+    std::uint64_t name = 0;  // another one each time that watching begins
 };
 
 struct readiness {
     watched* what = nullptr;
-    bool read = false;
-    bool write = false;
+    bool read = false, write = false;
 };
 
-/// Waits for many sockets: by epoll on Linux, else by poll or WSAPoll. Level-triggered.
+using watched_sockets = std::unordered_map<std::uint64_t, std::pair<handle, watched*>>;  // by name
+
+/// What the system reports of one of them: an error or an end is both.
+struct event {
+    std::uint64_t name;
+    bool read, write;
+};
+
+inline constexpr int event_batch = 256;
+
+#if defined(__linux__) && !defined(P2PCHAT_USE_POLL)
+
+/// The system's part of a poller: epoll.
+class poller_backend {
+public:
+    static constexpr bool waits_with_copy = false;
+
+    poller_backend() = default;
+    poller_backend(poller_backend&&) = delete;
+    ~poller_backend() {
+        if (epoll_ >= 0) close(epoll_);
+    }
+
+    std::error_code open() noexcept {
+        if (epoll_ >= 0) close(epoll_);
+        epoll_ = ::epoll_create1(EPOLL_CLOEXEC);
+        return error_unless(epoll_ >= 0);
+    }
+
+    std::error_code change(handle socket, const watched& what, bool read, bool write) noexcept {
+        const bool known = what.read || what.write;
+        const int how = !read && !write ? EPOLL_CTL_DEL : known ? EPOLL_CTL_MOD : EPOLL_CTL_ADD;
+        epoll_event wanted{};
+        wanted.events = (read ? EPOLLIN : 0u) | (write ? EPOLLOUT : 0u);
+        wanted.data.u64 = what.name;
+        return error_unless(::epoll_ctl(epoll_, how, raw(socket), &wanted) == 0);
+    }
+
+    void copy(const watched_sockets&) noexcept {}
+
+    int wait(int timeout_ms, event (&events)[event_batch]) noexcept {
+        constexpr unsigned over = EPOLLERR | EPOLLHUP;
+        epoll_event found[event_batch];
+        const int count = ::epoll_wait(epoll_, found, event_batch, timeout_ms);
+        for (int i = 0; i < count; ++i)
+            events[i] = {found[i].data.u64, (found[i].events & (over | EPOLLIN)) != 0,
+                         (found[i].events & (over | EPOLLOUT)) != 0};
+        return count;
+    }
+
+private:
+    int epoll_ = -1;
+};
+
+#else
+
+/// The system's part of a poller: poll or WSAPoll, which wait with a copy of what is watched.
+class poller_backend {
+public:
+    static constexpr bool waits_with_copy = true;
+
+    std::error_code open() noexcept { return {}; }
+    std::error_code change(handle, const watched&, bool, bool) noexcept { return {}; }
+
+    void copy(const watched_sockets& all) noexcept {
+        polled_.clear();
+        names_.clear();
+        try {
+            for (const auto& [name, one] : all) {
+                poll_entry entry{};
+                entry.fd = raw(one.first);
+                const watched& what = *one.second;
+                entry.events =
+                    static_cast<short>((what.read ? POLLIN : 0) | (what.write ? POLLOUT : 0));
+                polled_.push_back(entry);
+                names_.push_back(name);
+            }
+        } catch (const std::bad_alloc&) {
+            // wait() does with what there is, and not for long
+        }
+        whole_ = names_.size() == all.size();
+    }
+
+    int wait(int timeout_ms, event (&events)[event_batch]) noexcept {
+        constexpr int over = POLLERR | POLLHUP | POLLNVAL;
+        const auto size = names_.size();
+        if (!whole_ && (timeout_ms < 0 || timeout_ms > 10)) timeout_ms = 10;
+        int left = os::poll(polled_.data(), size, timeout_ms);
+        if (left < 0) return -1;
+        int count = 0;
+        for (std::size_t seen = 0; seen < size && left > 0 && count < event_batch; ++seen) {
+            last_ = last_ + 1 < size ? last_ + 1 : 0;
+            const int found = polled_[last_].revents;
+            if (found == 0) continue;
+            events[count++] = {names_[last_], (found & (over | POLLIN)) != 0,
+                               (found & (over | POLLOUT)) != 0};
+            --left;
+        }
+        return count;
+    }
+
+private:
+    std::vector<poll_entry> polled_;
+    std::vector<std::uint64_t> names_;  // of each
+    std::size_t last_ = 0;              // where the last look ended, so that none starves
+    bool whole_ = true;
+};
+
+#endif
+
+/// Waits for many sockets, level-triggered.
 ///
-/// Guarded by its owner's lock, but for wait(), which one thread calls without it, between
-/// prepare() and collect(), and for wake(), which is thread-safe. So others may watch and forget
-/// while that thread waits: it then waits for what is asked now, and collect() leaves out what
-/// was forgotten meanwhile, though the system may have reported it.
+/// Guarded by its owner's lock, except for wake(), which is thread-safe, and for wait(), which one
+/// thread calls without the lock, between prepare() and collect(). Others may watch and forget
+/// meanwhile: it waits for what is asked now, and nothing is reported of what was forgotten.
 class poller {
 public:
-    poller() = default;
-    poller(const poller&) = delete;
-    poller& operator=(const poller&) = delete;
-    ~poller() { close_system(); }
+    static constexpr int batch = event_batch;
 
     /// Opens it, or makes it forget everything; wake() goes on working meanwhile.
-    std::error_code open();
+    std::error_code open() {
+        if (auto error = channel_.open()) return error;
+        if (auto error = backend_.open()) return error;
+        sockets_.clear();
+        wake_up_ = {};
+        return watch(channel_.in(), wake_up_, true, false);
+    }
 
     /// Watches for what is asked from now on; for neither is to forget the socket, which must
-    /// come before it is closed, and does so even where it is an error.
-    std::error_code watch(handle socket, watched& what, bool read, bool write);
+    /// come before it is closed, and is done even if an error is returned.
+    std::error_code watch(handle socket, watched& what, bool read, bool write) {
+        if (read == what.read && write == what.write) return {};
+        const bool more = (read && !what.read) || (write && !what.write);
+        const bool forget = !read && !write;
+        if (!what.read && !what.write) {
+            what.name = ++last_name_;
+            sockets_.emplace(what.name, std::make_pair(socket, &what));
+        }
+        const auto error = backend_.change(socket, what, read, write);
+        if (!error || forget) {
+            what.read = read;
+            what.write = write;
+        }
+        if (!what.read && !what.write) sockets_.erase(what.name);
+        // A socket in a copy that is waited with stays open after its close: let go of it.
+        if (backend_.waits_with_copy && (more || forget) && std::exchange(waiting_, false)) wake();
+        return error;
+    }
 
-    static constexpr int batch = 256;
-
-    void prepare();
+    void prepare() noexcept {
+        backend_.copy(sockets_);
+        waiting_ = true;
+    }
 
     /// Waits for `timeout_ms` at most, -1: for ever. How many are ready, a wake-up included; -1 if
     /// that is not known (interrupted, say).
-    int wait(int timeout_ms) noexcept;
+    int wait(int timeout_ms) noexcept { return count_ = backend_.wait(timeout_ms, events_); }
 
     /// Fills in which are, and returns their number; what found no place is ready the next time
-    /// too. An error or an end counts as ready for both.
-    int collect(readiness (&ready)[batch]) noexcept;
+    /// too.
+    int collect(readiness (&ready)[batch]) noexcept {
+        waiting_ = false;
+        int found = 0;
+        for (int i = 0; i < count_; ++i) {
+            const auto place = sockets_.find(events_[i].name);
+            if (place == sockets_.end()) continue;
+            watched* const what = place->second.second;
+            const bool read = events_[i].read && what->read;
+            const bool write = events_[i].write && what->write;
+            if (what == &wake_up_)
+                channel_.drain();
+            else if (read || write)
+                ready[found++] = {what, read, write};
+        }
+        return found;
+    }
 
     void wake() noexcept { channel_.signal(); }
 
 private:
-    struct entry {
-        handle socket;
-        watched* what;
-    };
-
-    std::error_code open_system();
-    void close_system() noexcept;
-    std::error_code change(handle socket, const watched& what, bool read, bool write) noexcept;
-    bool translate(std::uint64_t name, bool read, bool write, bool over,
-                   readiness& result) noexcept;
-
     channel channel_;
-    std::unordered_map<std::uint64_t, entry> sockets_;  // by name
-    std::uint64_t last_name_ = 0;                       // 0 is the channel's
-    int count_ = 0;                                     // what wait() has come to
-#if defined(P2PCHAT_USE_EPOLL)
-    int epoll_ = -1;
-    epoll_event events_[batch];
-#else
-    std::vector<poll_entry> polled_;    // a copy to wait with: the channel first
-    std::vector<std::uint64_t> names_;  // of each
-    std::size_t last_ = 0;              // where the last look ended, so that none starves
-    bool waiting_ = false;              // and not yet woken
-#endif
+    watched wake_up_;  // of the channel
+    poller_backend backend_;
+    watched_sockets sockets_;
+    std::uint64_t last_name_ = 0;
+    event events_[batch];
+    int count_ = 0;         // of events
+    bool waiting_ = false;  // and not yet woken
 };
-
-inline std::error_code poller::open() {
-    if (auto error = channel_.open()) return error;
-    close_system();
-    sockets_.clear();
-    count_ = 0;
-    return open_system();
-}
-
-inline std::error_code poller::watch(handle socket, watched& what, bool read, bool write) {
-    if (read == what.read && write == what.write) return {};
-    if (!what.read && !what.write) {
-        what.name = ++last_name_;
-        sockets_.emplace(what.name, entry{socket, &what});
-    }
-    const auto error = change(socket, what, read, write);
-    if (!error || (!read && !write)) {
-        what.read = read;
-        what.write = write;
-    }
-    if (!what.read && !what.write) sockets_.erase(what.name);
-    return error;
-}
-
-/// From what the system has reported to what is still of interest.
-inline bool poller::translate(std::uint64_t name, bool read, bool write, bool over,
-                              readiness& result) noexcept {
-    const auto found = sockets_.find(name);
-    if (found == sockets_.end()) return false;
-    watched& what = *found->second.what;
-    result = {&what, over || (read && what.read), over || (write && what.write)};
-    return result.read || result.write;
-}
-
-#if defined(P2PCHAT_USE_EPOLL)
-
-inline std::error_code poller::open_system() {
-    epoll_ = ::epoll_create1(EPOLL_CLOEXEC);
-    if (epoll_ < 0) return last_error();
-    epoll_event event{};
-    event.events = EPOLLIN;
-    return error_unless(::epoll_ctl(epoll_, EPOLL_CTL_ADD, raw(channel_.in()), &event) == 0);
-}
-
-inline void poller::close_system() noexcept {
-    if (epoll_ >= 0) os::close(std::exchange(epoll_, -1));
-}
-
-inline std::error_code poller::change(handle socket, const watched& what, bool read,
-                                      bool write) noexcept {
-    const bool known = what.read || what.write;
-    const int operation = !read && !write ? EPOLL_CTL_DEL : known ? EPOLL_CTL_MOD : EPOLL_CTL_ADD;
-    epoll_event event{};
-    event.events = (read ? EPOLLIN : 0u) | (write ? EPOLLOUT : 0u);
-    event.data.u64 = what.name;
-    return error_unless(::epoll_ctl(epoll_, operation, raw(socket), &event) == 0);
-}
-
-inline void poller::prepare() {}
-
-inline int poller::wait(int timeout_ms) noexcept {
-    return count_ = ::epoll_wait(epoll_, events_, batch, timeout_ms);
-}
-
-inline int poller::collect(readiness (&ready)[batch]) noexcept {
-    int found = 0;
-    for (int i = 0; i < count_; ++i) {
-        const auto events = events_[i].events;
-        const bool over = (events & (EPOLLERR | EPOLLHUP)) != 0;
-        if (events_[i].data.u64 == 0)
-            channel_.drain();
-        else if (translate(events_[i].data.u64, (events & EPOLLIN) != 0, (events & EPOLLOUT) != 0,
-                           over, ready[found]))
-            ++found;
-    }
-    return found;
-}
-
-#else  // poll
-
-inline std::error_code poller::open_system() { return {}; }
-
-inline void poller::close_system() noexcept { waiting_ = false; }
-
-/// What a thread waits with is a copy: it wakes to look for more, and to let go of a socket, which
-/// would otherwise stay open though it is closed.
-inline std::error_code poller::change(handle, const watched& what, bool read, bool write) noexcept {
-    const bool more = (read && !what.read) || (write && !what.write);
-    const bool forgotten = !read && !write;
-    if (waiting_ && (more || forgotten)) {
-        waiting_ = false;
-        wake();
-    }
-    return {};
-}
-
-inline void poller::prepare() {
-    polled_.clear();
-    names_.clear();
-    const auto add = [this](handle socket, std::uint64_t name, bool read, bool write) {
-        poll_entry entry{};
-        entry.fd = raw(socket);
-        entry.events = static_cast<short>((read ? POLLIN : 0) | (write ? POLLOUT : 0));
-        polled_.push_back(entry);
-        names_.push_back(name);
-    };
-    add(channel_.in(), 0, true, false);
-    for (const auto& [name, one] : sockets_) add(one.socket, name, one.what->read, one.what->write);
-    waiting_ = true;
-}
-
-inline int poller::wait(int timeout_ms) noexcept {
-    return count_ = os::poll(polled_.data(), polled_.size(), timeout_ms);
-}
-
-inline int poller::collect(readiness (&ready)[batch]) noexcept {
-    waiting_ = false;
-    int found = 0;
-    for (auto left = polled_.size(); left > 0 && count_ > 0 && found < batch; --left) {
-        last_ = last_ + 1 < polled_.size() ? last_ + 1 : 0;
-        const int events = polled_[last_].revents;
-        if (events == 0) continue;
-        --count_;
-        const bool over = (events & (POLLERR | POLLHUP | POLLNVAL)) != 0;
-        if (names_[last_] == 0)
-            channel_.drain();
-        else if (translate(names_[last_], (events & POLLIN) != 0, (events & POLLOUT) != 0, over,
-                           ready[found]))
-            ++found;
-    }
-    count_ = 0;
-    return found;
-}
-
-#endif
 
 }  // namespace os
 
 }  // namespace p2pchat::detail
+
 // -------------------------------------------------------------------------------------- >> text
 //
 // Does:        What stands in text: errors; endpoints and messages, to read and to write; names of
@@ -1425,9 +1346,9 @@ inline bool scan_number(const char*& p, const char* end, unsigned max, unsigned&
     return at != start && (*start != '0' || at - start == 1);
 }
 
-inline bool scan_v4(const char*& p, const char* end, unsigned char* out) noexcept {
-    const char* at = p;     // stays in a register, as in scan_number()
+inline bool scan_v4(const char*& p, const char* end, unsigned char (&out)[16]) noexcept {
     std::uint32_t all = 0;  // stored at once: four bytes that are then read as a word cost 2 ns
+    const char* at = p;
     for (int i = 0; i < 4; ++i) {
         unsigned octet = 0;
         if (i != 0 && (at == end || *at++ != '.')) return false;
@@ -1435,33 +1356,23 @@ inline bool scan_v4(const char*& p, const char* end, unsigned char* out) noexcep
         all = all << 8 | octet;
     }
     p = at;
-    for (int i = 0; i < 4; ++i) out[i] = static_cast<unsigned char>(all >> (24 - 8 * i));
+    std::memcpy(out, v4_prefix, sizeof v4_prefix);
+    for (int i = 0; i < 4; ++i) out[12 + i] = static_cast<unsigned char>(all >> (24 - 8 * i));
     return true;
 }
 
 /// An IPv6 address, with its scope after a '%' or without.
 inline bool scan_v6(std::string_view text, unsigned char (&out)[16],
                     std::uint32_t& scope) noexcept {
-    const auto percent = (std::min)(text.find('%'), text.size());
-    if (percent != text.size()) {
-        const char* p = text.data() + percent + 1;
-        const char* const end = text.data() + text.size();
-        if (!scan_number(p, end, 0x7fffffff, scope) || p != end) return false;
-    }
-    char copy[64] = {};
-    if (percent >= sizeof copy) return false;
-    text.copy(copy, percent);
-    return std::strlen(copy) == percent && os::parse_v6(copy, out);
-}
-
-/// A numeric address.
-inline bool scan_address(std::string_view text, unsigned char (&out)[16],
-                         std::uint32_t& scope) noexcept {
+    const auto size = (std::min)(text.find('%'), text.size());
+    const char* p = text.data() + size;
+    const char* const end = text.data() + text.size();
     scope = 0;
-    if (text.find(':') != std::string_view::npos) return scan_v6(text, out, scope);
-    const char* p = text.data();
-    std::memcpy(out, v4_prefix, sizeof v4_prefix);
-    return scan_v4(p, p + text.size(), out + 12) && p == text.data() + text.size();
+    if (p != end && (!scan_number(++p, end, 0x7fffffff, scope) || p != end)) return false;
+    char copy[64] = {};  // ended by NUL
+    if (size >= sizeof copy) return false;
+    text.copy(copy, size);
+    return std::strlen(copy) == size && os::parse_v6(copy, out);
 }
 
 /// Reads an endpoint at the beginning of [p, end) and moves `p` behind it.
@@ -1476,9 +1387,8 @@ errc scan_endpoint(const char*& p, const char* end, endpoint& result) noexcept {
         if (!is_v6 || !scan_v6(inside, result.bytes_, result.scope_)) return errc::bad_address;
         if (result.is_v4()) result.scope_ = 0;
         p += inside.size() + 2;
-    } else {
-        std::memcpy(result.bytes_, v4_prefix, sizeof v4_prefix);
-        if (!scan_v4(p, end, result.bytes_ + 12)) return errc::bad_address;
+    } else if (!scan_v4(p, end, result.bytes_)) {
+        return errc::bad_address;
     }
     if (p != end && *p != ':' && !is_space(*p)) return errc::bad_address;
     if (p == end || *p++ != ':' || !scan_number(p, end, 65535, port) || port == 0)
@@ -1494,10 +1404,7 @@ inline void append_number(std::string& out, std::uint64_t value) {
 
 /// As on the wire, or with the scope, which means something on this machine only.
 inline void append_address(std::string& out, const endpoint& value, bool with_scope) {
-    if (!value.is_v4()) {
-        char text[os::v6_text_size];
-        out += os::format_v6(value.bytes(), text);
-    }
+    if (!value.is_v4()) out += os::format_v6(value.bytes());
     for (int i = 12; i < 16 && value.is_v4(); ++i) {
         if (i != 12) out += '.';
         append_number(out, value.bytes()[i]);
@@ -1531,9 +1438,13 @@ std::error_code make_error_code(errc value) noexcept {
 }
 
 endpoint::endpoint(std::string_view address, std::uint16_t port) noexcept {
+    const char* p = address.data();
+    const char* const end = p + address.size();
     unsigned char bytes[16];
     std::uint32_t scope = 0;
-    if (detail::scan_address(address, bytes, scope)) *this = endpoint(bytes, port, scope);
+    const bool is_v6 = address.find(':') != address.npos;
+    if (is_v6 ? detail::scan_v6(address, bytes, scope) : detail::scan_v4(p, end, bytes) && p == end)
+        *this = endpoint(bytes, port, scope);
 }
 
 endpoint::endpoint(const unsigned char (&address)[16], std::uint16_t port,
@@ -1602,10 +1513,10 @@ std::error_code resolve(std::string_view host, std::uint16_t port, endpoint& res
     std::vector<endpoint> addresses;
     if (auto error = detail::os::look_up(std::string(host).c_str(), addresses)) return error;
     endpoint found;
-    for (const auto& address : addresses) {
-        const endpoint candidate(address.bytes(), port, address.scope());
-        if (candidate && (!found || (candidate.is_v4() && !found.is_v4()))) found = candidate;
-    }
+    for (const auto& address : addresses)
+        if (const endpoint one(address.bytes(), port, address.scope());
+            one && (!found || (one.is_v4() && !found.is_v4())))
+            found = one;
     if (!found) return make_error_code(errc::bad_address);
     result = found;
     return {};
@@ -1731,6 +1642,7 @@ std::size_t std::hash<p2pchat::endpoint>::operator()(
     mixed = (mixed ^ mixed >> 32) * 0x94d049bb133111ebu;
     return static_cast<std::size_t>(mixed ^ mixed >> 31);
 }
+
 // ------------------------------------------------------------------------------------ >> socket
 //
 // Does:        tcp_socket: the platform's calls, owned, and repeated until a time-out.
@@ -1747,29 +1659,11 @@ using clock = std::chrono::steady_clock;
 /// For ever, where somebody says milliseconds::max(): what can be added to a time_point.
 inline constexpr std::chrono::milliseconds longest_timeout = std::chrono::hours(24 * 365);
 
-inline clock::time_point after(std::chrono::milliseconds timeout) noexcept {
-    return os::now() + (std::min)(timeout, longest_timeout);
-}
-
 /// Milliseconds until `end`, rounded up, as the platform's waits take them.
 inline int remaining(clock::time_point end, clock::time_point now) noexcept {
     if (end <= now) return 0;
     const auto left = std::chrono::ceil<std::chrono::milliseconds>(end - now).count();
     return static_cast<int>((std::min<long long>)(left, 1000 * 60 * 60));
-}
-
-/// Waits until a socket can be read from or written to. Its errors are found by the next call.
-/// Once `interrupt` (if any) can be read from, the error is `stopped`.
-inline std::error_code wait_until_ready(os::handle socket, bool to_write, clock::time_point end,
-                                        os::handle interrupt = tcp_socket::invalid) noexcept {
-    for (;;) {
-        const int left = remaining(end, os::now());
-        const auto error = os::wait_ready(socket, to_write, left, interrupt);
-        if (error == std::errc::operation_canceled) return make_error_code(errc::stopped);
-        const bool again =
-            error == std::errc::interrupted || (error == std::errc::timed_out && left > 0);
-        if (!again) return error;
-    }
 }
 
 /// A call that does not block is repeated until it succeeds, fails or its time is over. A time-out
@@ -1778,21 +1672,30 @@ class attempts {
 public:
     attempts(os::handle socket, bool to_write, std::chrono::milliseconds timeout) noexcept
         : socket_(socket), to_write_(to_write), waits_(timeout.count() > 0) {
-        if (waits_) end_ = after(timeout);
+        if (waits_) end_ = os::now() + (std::min)(timeout, longest_timeout);
     }
 
     /// What came of the last call, and whether it is to be made again.
-    bool again(std::error_code& error) noexcept {
+    bool again(std::error_code& error) const noexcept {
         if (error == std::errc::interrupted) return true;
         if (!waits_ || error != std::errc::operation_would_block) return false;
-        if (auto failed = wait_until_ready(socket_, to_write_, end_)) error = failed;
+        if (auto failed = wait()) error = failed;
         return error == std::errc::operation_would_block;
+    }
+
+    /// Until it can be read from or written to. Its errors are found by the next call.
+    std::error_code wait() const noexcept {
+        for (;;) {
+            const int left = remaining(end_, os::now());
+            const auto error = os::wait_ready(socket_, to_write_, left, tcp_socket::invalid);
+            const bool early = error == std::errc::timed_out && left > 0;
+            if (error != std::errc::interrupted && !early) return error;
+        }
     }
 
 private:
     os::handle socket_;
-    bool to_write_;
-    bool waits_;
+    bool to_write_, waits_;
     clock::time_point end_{};
 };
 
@@ -1839,7 +1742,7 @@ std::error_code tcp_socket::connect(const endpoint& to, milliseconds timeout) no
     if (!error) error = detail::os::connect(handle_, to);
     if (error == std::errc::operation_in_progress) {
         if (timeout.count() <= 0) return error;
-        error = detail::wait_until_ready(handle_, true, detail::after(timeout));
+        error = detail::attempts(handle_, true, timeout).wait();
     }
     if (!error) error = finish_connect();
     if (error) close();
@@ -1899,6 +1802,7 @@ void tcp_socket::reset() noexcept {
 }
 
 }  // namespace p2pchat
+
 // ------------------------------------------------------------------------------------- >> peers
 //
 // Does:        Whom we have heard from: a table by address and by age, and peer_set around it.
@@ -2842,7 +2746,7 @@ private:
 
 inline void incoming::begin() {
     auto& events = shared_.events;
-    limit_ = events.now() + shared_.settings.first_message_timeout;
+    limit_ = after(events.now(), shared_.settings.first_message_timeout);
     on_readable();
     if (state_ != state::reading) return;
     if (events.deadline_of(*this) == never) events.arm(*this, limit_);
@@ -2872,7 +2776,7 @@ inline void incoming::on_bytes(std::string_view bytes) {
     in_.append(bytes);
     if (state_ == state::contending) return;
     auto& events = shared_.events;
-    events.arm(*this, (std::min)(limit_, events.now() + shared_.settings.quiet_period));
+    events.arm(*this, (std::min)(limit_, after(events.now(), shared_.settings.quiet_period)));
     if (line_seen_ || in_.find('\n', before) == std::string::npos) return;
     line_seen_ = true;
     greet();
@@ -3095,7 +2999,7 @@ public:
     // What it waits for.
     bool wants_write() const noexcept { return state_ <= state::sending; }
     bool wants_read() const noexcept {
-        return state_ == state::confirming || state_ == state::greeting;
+        return state_ == state::sending || state_ == state::confirming || state_ == state::greeting;
     }
     clock::time_point deadline() const noexcept { return deadline_; }
 
@@ -3161,7 +3065,7 @@ inline void one_shot::start(std::string_view text, bool opens_link, const config
 }
 
 inline void one_shot::advance(const config& settings, clock::time_point now) {
-    if (wants_read()) return receive(settings, now);
+    if (wants_read()) receive(settings, now);
     if (!wants_write()) return;
     if (state_ == state::connecting)
         if (const auto error = socket_.finish_connect()) return fail(error);
@@ -3225,6 +3129,7 @@ inline void one_shot::on_answer(std::string_view bytes, std::size_t max_bytes) {
 /// The other side has closed. That confirms the message if it had all of it: with some still on
 /// the way (the original reads 1024 bytes and closes) a reset may follow.
 inline void one_shot::on_end(clock::time_point now) {
+    if (state_ == state::sending) return fail(make_error_code(errc::not_taken));
     if (state_ == state::greeting) return finish();  // it knows one-shots only
     constexpr int our_end = 1;                       // the half-close counts as a byte
     if (os::unacknowledged(socket_.native_handle()) <= our_end) {
@@ -3882,9 +3787,10 @@ inline bool routes::reserve(const endpoint& to) {
 }
 
 inline void routes::release(const endpoint& to) noexcept {
-    route& one = *find(to);
-    --one.held;
-    schedule(one);
+    route* const one = find(to);
+    if (!one) return;  // stopped meanwhile
+    --one->held;
+    schedule(*one);
 }
 
 inline bool routes::has_link(const endpoint& peer) const noexcept {
@@ -4095,11 +4001,7 @@ inline void routes::on_exit_heard(link& over) {
     schedule(*one);
 }
 
-inline void routes::on_exit_over(link& over) noexcept {
-    route& one = *find(over.peer().key);
-    --one.held;
-    schedule(one);
-}
+inline void routes::on_exit_over(link& over) noexcept { release(over.peer().key); }
 
 /// Having said goodbye, or with a newer link, we go on knowing the peer; but not by an address that
 /// only the link had.
