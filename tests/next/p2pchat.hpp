@@ -2029,9 +2029,10 @@ public:
 
     // The engine's side. Events are staged, and all handed over at once.
 
+    /// An event to be filled in, made where it stays.
     template <typename Event>
-    void add(Event what, std::string_view team, std::string_view text = {});
-    void add(const rejected_event& what);
+    Event& add(std::string_view team, std::string_view text = {});
+    void add_rejected(const endpoint& from, std::error_code why);
     void add_outcome(postings& from, postings::iterator which) noexcept;
     void hand_over() noexcept;
     bool full() const noexcept { return waiting() + staged_cost_ >= max_; }
@@ -2062,7 +2063,7 @@ private:
     std::size_t waiting() const noexcept { return waiting_.load(std::memory_order_relaxed); }
     batch& staging();
 
-    static constexpr std::size_t max_spare_batches = 4, max_spare_postings = 1024;
+    static constexpr std::size_t max_spare_batches = 4, max_spare_postings = 8192;
 
     const std::size_t max_;
     spin_policy spin_;
@@ -2090,17 +2091,19 @@ inline batch& mailbox::staging() {
 
 /// Out of memory, nothing has happened: bytes that no event refers to do no harm.
 template <typename Event>
-void mailbox::add(Event what, std::string_view team, std::string_view text) {
+Event& mailbox::add(std::string_view team, std::string_view text) {
     batch& to = staging();
-    what.at = to.bytes.size();
-    what.team_size = static_cast<std::uint32_t>(team.size());
+    const std::size_t at = to.bytes.size();
     to.bytes.append(team).append(text);
-    to.events.emplace_back(what);
+    auto& what = std::get<Event>(to.events.emplace_back(std::in_place_type<Event>));
+    what.at = at;
+    what.team_size = static_cast<std::uint32_t>(team.size());
     staged_cost_ += sizeof(event) + team.size() + text.size();
+    return what;
 }
 
-inline void mailbox::add(const rejected_event& what) {
-    staging().events.emplace_back(what);
+inline void mailbox::add_rejected(const endpoint& from, std::error_code why) {
+    staging().events.emplace_back(rejected_event{from, why});
     staged_cost_ += sizeof(event);
 }
 
@@ -2209,6 +2212,7 @@ public:
         : mailbox_(to), peers_(peers), counts_(counts) {}
 
     bool full() const noexcept { return mailbox_.full(); }
+    void set_time(std::chrono::system_clock::time_point now) noexcept { now_ = now; }
 
     /// A message was taken: when this returns, it will be shown.
     void message(const message_view& what, const endpoint& origin, bool verified);
@@ -2229,23 +2233,20 @@ private:
     mailbox& mailbox_;
     peer_table& peers_;
     counters& counts_;
+    std::chrono::system_clock::time_point now_;  // of this turn
 };
 
 inline void reporter::message(const message_view& what, const endpoint& origin, bool verified) {
-    message_event news;
+    auto& news = mailbox_.add<message_event>(what.team, what.text);
+    news.text_size = static_cast<std::uint32_t>(what.text.size());
     news.sender = what.sender;
     news.origin = origin;
     news.verified = verified;
-    news.text_size = static_cast<std::uint32_t>(what.text.size());
-    mailbox_.add(news, what.team, what.text);
     ++counts_.received;
 }
 
 inline void reporter::heard(const endpoint& address, std::string_view team) {
-    if (!peers_.heard(address, team, os::wall_time())) return;
-    joined_event news;
-    news.address = address;
-    mailbox_.add(news, team);
+    if (peers_.heard(address, team, now_)) mailbox_.add<joined_event>(team).address = address;
 }
 
 /// Out of memory, the peer is gone all the same.
@@ -2253,11 +2254,11 @@ inline void reporter::left(const endpoint& address, std::string_view team,
                            departure how) noexcept {
     peer known;
     peers_.remove(address, known);
-    left_event news;
-    news.address = address;
-    news.how = how;
     try {
-        mailbox_.add(news, known.team.empty() ? team : std::string_view(known.team));
+        auto& news =
+            mailbox_.add<left_event>(known.team.empty() ? team : std::string_view(known.team));
+        news.address = address;
+        news.how = how;
     } catch (const std::bad_alloc&) {
     }
 }
@@ -2266,7 +2267,7 @@ inline void reporter::left(const endpoint& address, std::string_view team,
 inline void reporter::rejected(const endpoint& from, std::error_code why) noexcept {
     ++counts_.rejected;
     try {
-        if (!full()) mailbox_.add(rejected_event{from, why});
+        if (!full()) mailbox_.add_rejected(from, why);
     } catch (const std::bad_alloc&) {
     }
 }
@@ -3639,10 +3640,9 @@ public:
     std::error_code post(const endpoint& to, std::string_view text, postings& item);
 
     /// Lets the caller send a one-shot by itself: not while anything else is under way there.
-    bool reserve(const endpoint& to);
+    bool reserve(const endpoint& to, std::string_view text);
     void release(const endpoint& to) noexcept;
 
-    bool too_long(const endpoint& to, std::string_view text) const noexcept;
     bool has_link(const endpoint& peer) const noexcept override;
     std::vector<endpoint> linked() const;
 
@@ -3726,16 +3726,12 @@ inline std::size_t routes::head_size(const route* one) const noexcept {
     return one && one->current ? one->current->head().size() : shared_.head.size();
 }
 
-inline bool routes::too_long(const endpoint& to, std::string_view text) const noexcept {
-    return head_size(find(to)) + text.size() > shared_.settings.max_message_bytes;
-}
-
 inline std::error_code routes::post(const endpoint& to, std::string_view text, postings& item) {
     posting& what = item.front();
-    if (too_long(to, text)) return make_error_code(errc::message_too_long);
+    const auto& settings = shared_.settings;
     route* one = find(to);
     const std::size_t size = head_size(one) + text.size() + 1;
-    const auto& settings = shared_.settings;
+    if (size - 1 > settings.max_message_bytes) return make_error_code(errc::message_too_long);
     const std::size_t max_routes = settings.max_peers + settings.max_links;
     if (!one && index_.size() >= max_routes) return make_error_code(errc::queue_full);
     if (one) {
@@ -3780,8 +3776,9 @@ inline void routes::queue_on_link(route& one, std::string_view text, postings& i
     if (!one.current) schedule(one);
 }
 
-inline bool routes::reserve(const endpoint& to) {
-    if (find(to)) return false;
+inline bool routes::reserve(const endpoint& to, std::string_view text) {
+    if (find(to) || head_size(nullptr) + text.size() > shared_.settings.max_message_bytes)
+        return false;
     ++add(to).held;
     return true;
 }
@@ -4080,12 +4077,15 @@ public:
     void stop(std::error_code why) noexcept;
 
     loop& events() noexcept { return events_; }
+    void set_time(clock::time_point now, std::chrono::system_clock::time_point wall) noexcept {
+        events_.set_time(now);
+        report_.set_time(wall);
+    }
     const endpoint& address() const noexcept { return us_.address; }
     const own_name& us() const noexcept { return us_; }
 
     std::error_code post(const endpoint& to, std::string_view text, postings& item);
-    /// What need not wait: see routes. Errors: refused at once.
-    bool reserve(const endpoint& to, std::string_view text);
+    bool reserve(const endpoint& to, std::string_view text) { return routes_.reserve(to, text); }
     void release(const endpoint& to) noexcept { routes_.release(to); }
     bool is_own(const endpoint& peer) const noexcept;
     bool has_link(const endpoint& peer) const noexcept { return routes_.has_link(peer); }
@@ -4119,7 +4119,7 @@ inline std::error_code engine::start(clock::time_point now) {
     us_.configured = !settings_.address.empty();
     us_.address = us_.configured ? endpoint(settings_.address, 0) : detect_address();
     if (!is_named(us_.address)) return make_error_code(errc::bad_address);
-    events_.set_time(now);
+    set_time(now, os::wall_time());
     if (const auto error = acceptor_.open(settings_.port)) return error;
     us_.address = endpoint(us_.address.bytes(), acceptor_.port(), us_.address.scope());
     head_ = head_of(us_.address, us_.team);
@@ -4136,10 +4136,6 @@ inline std::error_code engine::post(const endpoint& to, std::string_view text, p
     // Outcomes that no handler fetches are bounded as messages are.
     if (item.front().done && mailbox_.crowded()) return make_error_code(errc::queue_full);
     return routes_.post(to, text, item);
-}
-
-inline bool engine::reserve(const endpoint& to, std::string_view text) {
-    return !routes_.too_long(to, text) && routes_.reserve(to);
 }
 
 inline bool engine::is_own(const endpoint& peer) const noexcept {
@@ -4337,7 +4333,6 @@ void node::impl::stop() noexcept {
 void node::impl::run_io() noexcept {
     lock held(mutex_);
     auto& events = engine_->events();
-    events.set_time(detail::os::now());
     auto spin_until = events.now();
     while (running_) {
         posted_ = false;
@@ -4371,16 +4366,17 @@ int node::impl::wait(lock& held, bool idle, clock::time_point spin_until) {
     auto began = detail::os::now();
     int count = events.wait(timeout);
     auto now = timeout == 0 ? began : detail::os::now();
-    while (idle && timeout == 0 && count == 0 && now < spin_until && !posted_) {
-        std::this_thread::yield();
+    while (idle && timeout == 0 && count == 0 && !posted_) {
+        std::this_thread::yield();  // once at least: whoever has something for us may then run
         now = detail::os::now();
         mailbox_->spin().yielded(began, now);
         began = now;
         count = events.wait(0);
+        if (now >= spin_until) break;
     }
     held.lock();
     sleeping_ = false;
-    events.set_time(now);
+    engine_->set_time(now, detail::os::wall_time());
     return events.collect(count, began);
 }
 
