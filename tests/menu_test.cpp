@@ -209,6 +209,41 @@ TEST_CASE("incoming text is shown and not obeyed") {
     shows("Größe", "naïve 漢字 🙂", "Größe naïve 漢字 🙂");
 }
 
+TEST_CASE("what cannot be seen in incoming text is shown") {
+    party ours("Team_BTC");
+    const std::pair<std::string, std::string> invisible[] = {
+        {"\u200b", R"(\xe2\x80\x8b)"},          // zero-width space
+        {"\u200c", R"(\xe2\x80\x8c)"},          // zero-width non-joiner
+        {"\u200d", R"(\xe2\x80\x8d)"},          // zero-width joiner
+        {"\u200e", R"(\xe2\x80\x8e)"},          // left-to-right mark
+        {"\u2060", R"(\xe2\x81\xa0)"},          // word joiner
+        {"\u206f", R"(\xe2\x81\xaf)"},          // nominal digit shapes
+        {"\ufeff", R"(\xef\xbb\xbf)"},          // byte order mark
+        {"\u00ad", R"(\xc2\xad)"},              // soft hyphen
+        {"\u034f", R"(\xcd\x8f)"},              // combining grapheme joiner
+        {"\u061c", R"(\xd8\x9c)"},              // Arabic letter mark
+        {"\u115f", R"(\xe1\x85\x9f)"},          // Hangul filler
+        {"\u180e", R"(\xe1\xa0\x8e)"},          // Mongolian vowel separator
+        {"\u3164", R"(\xe3\x85\xa4)"},          // Hangul filler
+        {"\ufe0f", R"(\xef\xb8\x8f)"},          // variation selector
+        {"\U000e0000", R"(\xf3\xa0\x80\x80)"},  // tags
+        {"\U000e0041", R"(\xf3\xa0\x81\x81)"},
+        {"\U000e007f", R"(\xf3\xa0\x81\xbf)"},
+        {"\U000e01ef", R"(\xf3\xa0\x87\xaf)"},  // variation selector
+    };
+    const auto one_shot = [&](const std::string& team, const std::string& text) {
+        const auto bytes = support::wire({"127.0.0.1", 4711}, text, team);
+        CHECK_EQ(support::one_shot(ours.address(), bytes), support::ending::closed);
+    };
+    for (const auto& [character, shown] : invisible) {
+        one_shot("T" + character, "a" + character + "b");
+        CHECK(ours.program.expect_line("127.0.0.1:4711 T" + shown + " a" + shown + "b"));
+    }
+    const std::string visible = "ᄀ ក ᠠ ‐ ⁰ 漢 🙂 é";
+    one_shot("T", visible);
+    CHECK(ours.program.expect_line("127.0.0.1:4711 T " + visible));
+}
+
 #ifdef __linux__
 TEST_CASE("a sender that is not where it says is marked, and makes nobody a peer") {
     support::lan lan;
