@@ -205,9 +205,11 @@ private:
             colon != std::string::npos && colon == answer.rfind(':');  // not IPv6
         const auto port = with_port ? menu::number(answer.substr(colon + 1), 1, 65535) : 1;
         if (!port) return menu::visible(answer) + ": a port is a number from 1 to 65535";
-        if (answer.front() != '[')
-            error = resolve(answer.substr(0, with_port ? colon : std::string::npos),
-                            static_cast<std::uint16_t>(*port), to);
+        const auto host = answer.substr(0, with_port ? colon : std::string::npos);
+        if (answer.front() != '[') error = resolve(host, static_cast<std::uint16_t>(*port), to);
+        const bool is_name = host.find_first_not_of("0123456789.") != std::string::npos &&
+                             host.find(':') == std::string::npos;
+        if (error && is_name) return menu::visible(answer) + ": unknown host";
         if (error || !to)
             return menu::visible(answer) + ": " + (error ? error.message() : "nobody's address");
         if (!with_port) to = endpoint(to.bytes(), 0, to.scope());

@@ -154,6 +154,19 @@ TEST_CASE("a recipient is given with the port, and told what is wrong with it") 
     CHECK(theirs.program.expect_line(ours.name() + " Team_A Hi"));
 }
 
+TEST_CASE("a host that nobody knows is not a wrong address") {
+    party ours("Team_BTC");
+    REQUIRE(ours.program.choose("1"));
+    for (const std::string host : {"no such host", "no such host:5000"}) {
+        REQUIRE(ours.program.answer("Enter recipient's IP address: ", host));
+        CHECK(ours.program.expect(host + ": unknown host\n"));
+    }
+    for (const std::string address : {"256.1.1.1", "1.2.3.4.5:5000", "fe80::1::2", "[::x]:5000"}) {
+        REQUIRE(ours.program.answer("Enter recipient's IP address: ", address));
+        CHECK(ours.program.expect(address + ": not an IP address\n"));
+    }
+}
+
 TEST_CASE("every prompt checks at once and asks again with a reason") {
     support::raw_listener other;
     menu_program ours(flags());
@@ -291,6 +304,7 @@ TEST_CASE("flags answer in place of prompts, and a wrong one is named") {
         CHECK_MESSAGE(program.text().find(word) != std::string::npos, program.text());
     };
     ends({"--help"}, 0, "--default-peer");
+    ends({"-h"}, 0, "--default-peer");
     ends({"--version"}, 0, "p2pchat " + std::string(p2pchat::version) + "\n");
     ends({"--prot", "5000"}, 2, "--prot: no such flag");
     ends({"5000"}, 2, "5000: no such flag");
