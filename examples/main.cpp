@@ -108,6 +108,7 @@ private:
         config.team = settings_.team;
         config.port = port;
         config.address = settings_.address;
+        config.leave_on_stop = true;
         node_.emplace(std::move(config));
         outbox_.emplace(*node_, screen_, style_, log_);
         node_->on_message([this](const p2pchat::message& m) { show_message(m); });
@@ -170,8 +171,8 @@ private:
 
     /// Takes an address, which may be with its port, a number from the list, or none: the last one.
     bool ask_recipient(endpoint& to) {
-        const auto peers = node_->peers();
-        if (screen_.live() && peers.size() <= 20) list(peers);
+        const auto peers = known();
+        show_recipients(peers);
         bool back = false;
         const bool given = ask("Enter recipient's IP address: ", [&](const std::string& answer) {
             back = answer == "0";
@@ -227,24 +228,31 @@ private:
 
     void show_message(const p2pchat::message& m) {
         const auto sender = to_string(m.sender), team = menu::visible(m.team);
-        {
+        const bool connects = m.text == "CONNECT";
+        if (!connects) {
             const std::lock_guard<std::mutex> lock(mutex_);
             last_writer_ = m.reply_to();
         }
         const std::string mark =
             m.verified ? "" : "[not verified, came from " + to_string(m.origin) + "] ";
         const std::string time = screen_.live() ? menu::now("%H:%M:%S ") : "";
-        screen_.notify(style_.quiet(time) + style_.warning(mark) +
-                       style_.peer(sender, sender + ' ' + team) + ' ' + menu::visible(m.text));
+        // Not to a script, which knows the original's line.
+        const auto line =
+            connects && screen_.live()
+                ? style_.quiet(sender + " (" + team + ") connected.")
+                : style_.peer(sender, sender + ' ' + team) + ' ' + menu::visible(m.text);
+        screen_.notify(style_.quiet(time) + style_.warning(mark) + line);
         if (const auto error = log_.add("<- " + mark + sender + ' ' + m.team + ' ' + m.text))
             screen_.notify(style_.warning("The log cannot be written: " + error.message()));
     }
 
     void show_departure(const p2pchat::peer& peer, p2pchat::departure how) {
-        const auto who = to_string(peer.address) + " (" + menu::visible(peer.team) + ") ";
-        const char* const ways[] = {"disconnected.", "was lost: the link to it broke.",
-                                    "has ended its link."};
-        screen_.notify(style_.quiet(who + ways[static_cast<int>(how)]));
+        outbox_->forget(peer.address);
+        // Who leaves says exit. A link that ends without is that of a program that was killed.
+        screen_.notify(
+            style_.quiet(to_string(peer.address) + " (" + menu::visible(peer.team) +
+                         (how == p2pchat::departure::left ? ") disconnected."
+                                                          : ") was lost: the link to it broke.")));
     }
 
     // ---- the menu's entries
@@ -278,9 +286,11 @@ private:
     }
 
     void send_to_all() {
+        const auto peers = known();
+        if (peers.empty()) return screen_.print("No active peers to send to.");
+        show_recipients(peers);
         std::vector<endpoint> all;
-        for (const auto& peer : node_->peers()) all.push_back(peer.address);
-        if (all.empty()) return screen_.print("No active peers to send to.");
+        for (const auto& peer : peers) all.push_back(peer.address);
         std::string text;
         if (ask_text("Enter message to all peers: ", text)) outbox_->send(all, text, "Sent to ");
     }
@@ -316,7 +326,22 @@ private:
         }
         screen_.print(
             "A recipient is an IP, IP:PORT, a host's name, HOST:PORT, a number from the list\n"
-            "of peers or Enter for the last one. 0 goes back to the menu.");
+            "of peers or Enter for the last one. 0 goes back to the menu, as Esc does from any\n"
+            "question.");
+    }
+
+    /// Whom we have heard from, and behind them whom we have only written to.
+    std::vector<p2pchat::peer> known() {
+        auto all = node_->peers();
+        for (const auto& address : outbox_->only_written_to()) {
+            all.emplace_back();
+            all.back().address = address;
+        }
+        return all;
+    }
+
+    void show_recipients(const std::vector<p2pchat::peer>& peers) {
+        if (screen_.live() && peers.size() <= 20) list(peers);
     }
 
     void list(const std::vector<p2pchat::peer>& peers) {
@@ -326,8 +351,8 @@ private:
 
     std::string described(const p2pchat::peer& peer) const {
         const auto address = to_string(peer.address);
-        return style_.peer(address, address + " - " + menu::visible(peer.team)) +
-               (peer.linked ? " (linked)" : "");
+        const auto team = peer.team.empty() ? "" : " - " + menu::visible(peer.team);
+        return style_.peer(address, address + team) + (peer.linked ? " (linked)" : "");
     }
 
     menu::options settings_;

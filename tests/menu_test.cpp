@@ -75,7 +75,7 @@ TEST_CASE("a link that stands is shown, and so is its end") {
 
     SUBCASE("when the other side leaves in order") {
         REQUIRE(a.program.choose("0"));
-        CHECK(b.program.expect_line(a.name() + " (Team_A) has ended its link."));
+        CHECK(b.program.expect_line(a.name() + " (Team_A) disconnected."));
     }
     SUBCASE("when it says exit") {
         a.send(b.port, "exit");
@@ -83,8 +83,71 @@ TEST_CASE("a link that stands is shown, and so is its end") {
     }
     SUBCASE("when it is killed") {
         a.program.interrupt(SIGKILL);
-        CHECK(b.program.expect(a.name() + " (Team_A) "));
+        CHECK(b.program.expect_line(a.name() + " (Team_A) was lost: the link to it broke."));
     }
+}
+
+TEST_CASE("whom one has written to is known to b and to the recipient's prompt") {
+    party a("Team_A"), b("Team_B");
+    a.send("1", "nobody hears this");
+    REQUIRE(a.program.expect("Not sent: nobody hears this"));
+    REQUIRE(a.program.choose("b"));
+    CHECK(a.program.expect("No active peers to send to.\n"));
+    a.send(b.port, "Hi");
+    REQUIRE(b.program.expect_line(a.name() + " Team_A Hi"));
+    REQUIRE(a.program.choose("b"));
+    REQUIRE(a.program.answer("Enter message to all peers: ", "hear, hear"));
+    CHECK(a.program.expect("Sent to " + b.name() + "\n"));
+    CHECK(b.program.expect_line(a.name() + " Team_A hear, hear"));
+    REQUIRE(a.program.choose("1"));
+    REQUIRE(a.program.answer("Enter recipient's IP address: ", "1"));
+    REQUIRE(a.program.answer("(type 'exit' to disconnect): ", "by number"));
+    CHECK(b.program.expect_line(a.name() + " Team_A by number"));
+
+    // The original's entries mean whom one has heard from.
+    REQUIRE(a.program.choose("2"));
+    CHECK(a.program.expect("No connected peers.\n"));
+    REQUIRE(a.program.choose("3"));
+    CHECK(a.program.expect("No active peers to connect to.\n"));
+
+    SUBCASE("once, when they have written too") {
+        b.send(a.port, "Hi");
+        REQUIRE(a.program.expect_line(b.name() + " Team_B Hi"));
+        REQUIRE(a.program.choose("b"));
+        REQUIRE(a.program.answer("Enter message to all peers: ", "once"));
+        CHECK(a.program.expect("Sent to " + b.name() + "\n**** Menu"));
+        b.send(a.port, "exit");
+        REQUIRE(a.program.expect_line(b.name() + " (Team_B) disconnected."));
+    }
+    SUBCASE("until a message does not reach them") {
+        REQUIRE(b.program.choose("0"));
+        REQUIRE_EQ(b.program.finish(), 0);
+        a.send(b.port, "still there?");
+        REQUIRE(a.program.expect("Not sent: still there?"));
+    }
+    REQUIRE(a.program.choose("b"));
+    CHECK(a.program.expect("No active peers to send to.\n"));
+}
+
+TEST_CASE("who leaves says so to all who know it") {
+    party a("Team_A"), b("Team_B");
+    a.send(b.port, "Hi");
+    REQUIRE(b.program.expect_line(a.name() + " Team_A Hi"));
+    SUBCASE("whom it has only written to") {}
+    SUBCASE("whom it has heard from") {
+        b.send(a.port, "Hi");
+        REQUIRE(a.program.expect_line(b.name() + " Team_B Hi"));
+    }
+    SUBCASE("by a signal") {
+        a.program.interrupt(SIGTERM);
+        CHECK(b.program.expect_line(a.name() + " (Team_A) disconnected."));
+        return;
+    }
+    REQUIRE(a.program.choose("0"));
+    CHECK_EQ(a.program.finish(), 0);
+    CHECK(b.program.expect_line(a.name() + " (Team_A) disconnected."));
+    REQUIRE(b.program.choose("2"));
+    CHECK(b.program.expect("No connected peers.\n"));
 }
 
 TEST_CASE("it talks with the original") {
