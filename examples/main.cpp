@@ -38,15 +38,17 @@ public:
     int run() {
         if (const auto ended = begin()) return *ended;
         while (!screen_.leaving()) {
-            screen_.print(
-                style_.quiet("**** Menu ****\n"
-                             "1. Send message\n"
-                             "2. Query active peers\n"
-                             "3. Connect to active peers\n"
-                             "4. Send mandatory message to default peers\n"
-                             "0. Quit"));
+            const std::string menu =
+                "**** Menu ****\n"
+                "1. Send message\n"
+                "2. Query active peers\n"
+                "3. Connect to active peers\n"
+                "4. Send mandatory message to default peers\n"
+                "0. Quit";
+            const char* more = "\nb. Send to all   r. Reply   s. Send again   ?. Help";
+            screen_.print(style_.quiet(screen_.live() ? menu + more : menu));
             const auto choice = screen_.ask("Enter choice: ");
-            if (!choice || !choose(menu::trimmed(*choice))) break;
+            if (choice && !choose(menu::trimmed(*choice))) break;
         }
         return end();
     }
@@ -89,8 +91,7 @@ private:
         if (!settings_.log.empty())
             if (const auto error = log_.open(settings_.log))
                 return menu::wrong_flag("--log " + settings_.log, error.message());
-        if (settings_.team.empty() && !ask_team()) return end();
-        if (settings_.port == 0 && !ask_own_port()) return end();
+        if (!ask_who_we_are()) return end();
         if (!node_)
             if (const auto reason = start(settings_.port); !reason.empty())
                 return std::cerr << "p2pchat: " << reason << '\n', 1;
@@ -98,7 +99,9 @@ private:
         screen_.print(style_.quiet("Your detected IP address: " + us.address() +
                                    "\nServer listening on all interfaces (port " +
                                    std::to_string(us.port()) + ")"));
-        if (screen_.live()) screen_.print(style_.quiet("? shows what else can be chosen."));
+        if (screen_.live())
+            screen_.print(style_.quiet(
+                "Esc goes back to the menu, and so does Enter where it answers nothing."));
         return std::nullopt;
     }
 
@@ -132,13 +135,25 @@ private:
     /// Finds out what is wrong with an answer; empty: nothing.
     using check = std::function<std::string(const std::string& answer)>;
 
-    /// Asks until nothing is wrong with the answer; false if the person leaves.
+    /// Asks until nothing is wrong with the answer; false if the person leaves or goes back: by
+    /// Esc or, once there is a menu, by an empty line that answers nothing.
     bool ask(const std::string& prompt, const check& wrong) {
-        while (const auto answer = screen_.ask(prompt)) {
-            const auto reason = wrong(std::string(menu::trimmed(*answer)));
+        while (const auto line = screen_.ask(prompt)) {
+            const std::string answer(menu::trimmed(*line));
+            const auto reason = wrong(answer);
             if (reason.empty()) return true;
+            if (answer.empty() && node_ && screen_.live()) return false;
             screen_.print(style_.warning(reason));
         }
+        return false;
+    }
+
+    /// Asks for what the flags left open. Esc goes back to the first question.
+    bool ask_who_we_are() {
+        const bool team_is_given = !settings_.team.empty();
+        while (!screen_.leaving())
+            if ((team_is_given || ask_team()) && (settings_.port != 0 || ask_own_port()))
+                return true;
         return false;
     }
 
