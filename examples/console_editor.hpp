@@ -36,6 +36,7 @@ public:
         for (KEY_EVENT_RECORD key; next_key(key);) {
             const wchar_t c = key.uChar.UnicodeChar;
             if (c == L'\x1a' && line_.empty()) break;  // Ctrl-Z
+            if (c == L'\x1b') return "\x1b";
             if (c == L'\r') return finished();
             obey(key);
         }
@@ -83,8 +84,6 @@ private:
             put(std::wstring(1, c));
         } else if (c == L'\b') {
             change_to(without_last(line_));
-        } else if (c == L'\x1b') {
-            change_to(L"");
         } else if (key.wVirtualKeyCode == VK_UP && recalled_ > 0) {
             change_to((*history_)[--recalled_]);
         } else if (key.wVirtualKeyCode == VK_DOWN && recalled_ < history_->size()) {

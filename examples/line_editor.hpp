@@ -22,7 +22,7 @@ public:
     line_editor& operator=(const line_editor&) = delete;
     virtual ~line_editor() = default;
 
-    /// The line typed; nothing at the end of the input.
+    /// The line typed, ended by Esc if the person goes back; nothing at the end of the input.
     virtual std::optional<std::string> read_line(const std::string& prompt) = 0;
 
     virtual void hide() = 0;    ///< clears prompt and line from the screen, for other output
@@ -46,6 +46,7 @@ inline std::unique_ptr<menu::line_editor> menu::make_line_editor(std::function<b
 
 #include <histedit.h>
 #include <langinfo.h>
+#include <poll.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
 
@@ -78,20 +79,26 @@ public:
         bind_keys();
         el_wset(editline_, EL_GETCFN, next_key);
         el_source(editline_, nullptr);  // the person's own .editrc
-        el_set(editline_, EL_PREP_TERM, 1);
+        const char* mode = nullptr;
+        el_get(editline_, EL_EDITOR, &mode);
+        own_keys_ = mode != nullptr && mode == std::string_view("emacs");  // not in vi's way
+        prepare(true);
     }
 
     ~libedit_editor() override {
+        prepare(false);
         el_end(editline_);
         for (const auto& [prompt, history] : histories_) history_end(history);
     }
 
     std::optional<std::string> read_line(const std::string& prompt) override {
         prompt_ = prompt;
+        went_back_ = false;
         el_set(editline_, EL_HIST, ::history, history_of(prompt));
         int size = 0;
         const char* typed = el_gets(editline_, &size);
         el_set(editline_, EL_PREP_TERM, 1);  // what is typed between two questions is not echoed
+        if (went_back_) return "\x1b";
         if (typed == nullptr || size <= 0) return std::nullopt;
         std::string line(typed, static_cast<std::size_t>(size));
         if (line.back() != '\n') return std::nullopt;  // the input ended in the middle of it
@@ -111,12 +118,11 @@ public:
 
     void pause() override {
         hide();
-        std::fflush(stdout);
-        el_set(editline_, EL_PREP_TERM, 0);
+        prepare(false);
     }
 
     void resume() override {
-        el_set(editline_, EL_PREP_TERM, 1);
+        prepare(true);
         show();
     }
 
@@ -127,7 +133,45 @@ private:
         return *static_cast<libedit_editor*>(data);
     }
     static char* prompt_of(EditLine* editline) { return self(editline).prompt_.data(); }
-    static int next_key(EditLine* editline, wchar_t* key) { return self(editline).read_key(*key); }
+
+    static int next_key(EditLine* editline, wchar_t* key) {
+        auto& editor = self(editline);
+        const int count = editor.read_key(*key);
+        if (count == 0 || *key != L'\x1b' || !editor.own_keys_) return count;
+        struct pollfd more = {STDIN_FILENO, POLLIN, 0};
+        if (poll(&more, 1, 100) > 0) return count;  // the first of what a longer key sends
+        editor.went_back_ = true;
+        return editor.leave_line(), 0;
+    }
+
+    /// Pasted text, without what it would do as keys: its lines become one, which is the person's
+    /// to end.
+    static unsigned char paste(EditLine* editline, int) {
+        static constexpr std::wstring_view end = L"\x1b[201~";
+        std::wstring text;
+        for (wchar_t key = 0; text.size() < end.size() ||
+                              text.compare(text.size() - end.size(), end.size(), end) != 0;
+             text += key)
+            if (self(editline).read_key(key) == 0) return CC_EOF;
+        text.resize(text.size() - end.size());
+        text.erase(text.find_last_not_of(L"\r\n") + 1);
+        std::wstring line;
+        for (const wchar_t c : text) {
+            const bool ends_line = c == L'\r' || c == L'\n';
+            if (ends_line && (line.empty() || line.back() == L' ')) continue;
+            if (ends_line || c == L'\t' || !std::iswcntrl(static_cast<std::wint_t>(c)))
+                line += ends_line ? L' ' : c;
+        }
+        el_winsertstr(editline, line.c_str());
+        return CC_REFRESH;
+    }
+
+    /// Takes the terminal, or gives it back. It is asked to put pasted text in brackets.
+    void prepare(bool take) {
+        if (own_keys_) std::fputs(take ? "\x1b[?2004h" : "\x1b[?2004l", stdout);
+        std::fflush(stdout);
+        el_set(editline_, EL_PREP_TERM, take ? 1 : 0);
+    }
 
     /// What people expect of keys and libedit does not know; the end of what an unknown key sends
     /// would be taken for text.
@@ -151,6 +195,9 @@ private:
         };
         bind("^R", "em-inc-search-prev");
         bind("^I", "ed-insert");  // pasted text may hold tabs
+        el_wset(editline_, EL_ADDFN, L"p2pchat-paste", L"Inserts pasted text", paste);
+        bind("\\e[200~", "p2pchat-paste");
+        bind("\\e[201~", "ed-ignore");
         for (int key = 1; key < 35; ++key) bind_number(key, "ed-ignore");
         for (const int home : {1, 7}) bind_number(home, "ed-move-to-beg");
         for (const int end : {4, 8}) bind_number(end, "ed-move-to-end");
@@ -231,6 +278,8 @@ private:
 
     std::function<bool()> wait_;
     EditLine* editline_ = nullptr;
+    bool own_keys_ = false;   // Esc and pasted text are ours
+    bool went_back_ = false;  // by Esc
     std::string prompt_;
     std::map<std::string, History*> histories_;
 };

@@ -38,15 +38,17 @@ public:
     int run() {
         if (const auto ended = begin()) return *ended;
         while (!screen_.leaving()) {
-            screen_.print(
-                style_.quiet("**** Menu ****\n"
-                             "1. Send message\n"
-                             "2. Query active peers\n"
-                             "3. Connect to active peers\n"
-                             "4. Send mandatory message to default peers\n"
-                             "0. Quit"));
+            const std::string menu =
+                "**** Menu ****\n"
+                "1. Send message\n"
+                "2. Query active peers\n"
+                "3. Connect to active peers\n"
+                "4. Send mandatory message to default peers\n"
+                "0. Quit";
+            const char* more = "\nb. Send to all   r. Reply   s. Send again   ?. Help";
+            screen_.print(style_.quiet(screen_.live() ? menu + more : menu));
             const auto choice = screen_.ask("Enter choice: ");
-            if (!choice || !choose(menu::trimmed(*choice))) break;
+            if (choice && !choose(menu::trimmed(*choice))) break;
         }
         return end();
     }
@@ -89,8 +91,7 @@ private:
         if (!settings_.log.empty())
             if (const auto error = log_.open(settings_.log))
                 return menu::wrong_flag("--log " + settings_.log, error.message());
-        if (settings_.team.empty() && !ask_team()) return end();
-        if (settings_.port == 0 && !ask_own_port()) return end();
+        if (!ask_who_we_are()) return end();
         if (!node_)
             if (const auto reason = start(settings_.port); !reason.empty())
                 return std::cerr << "p2pchat: " << reason << '\n', 1;
@@ -98,7 +99,9 @@ private:
         screen_.print(style_.quiet("Your detected IP address: " + us.address() +
                                    "\nServer listening on all interfaces (port " +
                                    std::to_string(us.port()) + ")"));
-        if (screen_.live()) screen_.print(style_.quiet("? shows what else can be chosen."));
+        if (screen_.live())
+            screen_.print(style_.quiet(
+                "Esc goes back to the menu, and so does Enter where it answers nothing."));
         return std::nullopt;
     }
 
@@ -108,6 +111,7 @@ private:
         config.team = settings_.team;
         config.port = port;
         config.address = settings_.address;
+        config.leave_on_stop = true;
         node_.emplace(std::move(config));
         outbox_.emplace(*node_, screen_, style_, log_);
         node_->on_message([this](const p2pchat::message& m) { show_message(m); });
@@ -131,13 +135,25 @@ private:
     /// Finds out what is wrong with an answer; empty: nothing.
     using check = std::function<std::string(const std::string& answer)>;
 
-    /// Asks until nothing is wrong with the answer; false if the person leaves.
+    /// Asks until nothing is wrong with the answer; false if the person leaves or goes back: by
+    /// Esc or, once there is a menu, by an empty line that answers nothing.
     bool ask(const std::string& prompt, const check& wrong) {
-        while (const auto answer = screen_.ask(prompt)) {
-            const auto reason = wrong(std::string(menu::trimmed(*answer)));
+        while (const auto line = screen_.ask(prompt)) {
+            const std::string answer(menu::trimmed(*line));
+            const auto reason = wrong(answer);
             if (reason.empty()) return true;
+            if (answer.empty() && node_ && screen_.live()) return false;
             screen_.print(style_.warning(reason));
         }
+        return false;
+    }
+
+    /// Asks for what the flags left open. Esc goes back to the first question.
+    bool ask_who_we_are() {
+        const bool team_is_given = !settings_.team.empty();
+        while (!screen_.leaving())
+            if ((team_is_given || ask_team()) && (settings_.port != 0 || ask_own_port()))
+                return true;
         return false;
     }
 
@@ -170,8 +186,8 @@ private:
 
     /// Takes an address, which may be with its port, a number from the list, or none: the last one.
     bool ask_recipient(endpoint& to) {
-        const auto peers = node_->peers();
-        if (screen_.live() && peers.size() <= 20) list(peers);
+        const auto peers = known();
+        show_recipients(peers);
         bool back = false;
         const bool given = ask("Enter recipient's IP address: ", [&](const std::string& answer) {
             back = answer == "0";
@@ -205,9 +221,11 @@ private:
             colon != std::string::npos && colon == answer.rfind(':');  // not IPv6
         const auto port = with_port ? menu::number(answer.substr(colon + 1), 1, 65535) : 1;
         if (!port) return menu::visible(answer) + ": a port is a number from 1 to 65535";
-        if (answer.front() != '[')
-            error = resolve(answer.substr(0, with_port ? colon : std::string::npos),
-                            static_cast<std::uint16_t>(*port), to);
+        const auto host = answer.substr(0, with_port ? colon : std::string::npos);
+        if (answer.front() != '[') error = resolve(host, static_cast<std::uint16_t>(*port), to);
+        const bool is_name = host.find_first_not_of("0123456789.") != std::string::npos &&
+                             host.find(':') == std::string::npos;
+        if (error && is_name) return menu::visible(answer) + ": unknown host";
         if (error || !to)
             return menu::visible(answer) + ": " + (error ? error.message() : "nobody's address");
         if (!with_port) to = endpoint(to.bytes(), 0, to.scope());
@@ -225,24 +243,31 @@ private:
 
     void show_message(const p2pchat::message& m) {
         const auto sender = to_string(m.sender), team = menu::visible(m.team);
-        {
+        const bool connects = m.text == "CONNECT";
+        if (!connects) {
             const std::lock_guard<std::mutex> lock(mutex_);
             last_writer_ = m.reply_to();
         }
         const std::string mark =
             m.verified ? "" : "[not verified, came from " + to_string(m.origin) + "] ";
         const std::string time = screen_.live() ? menu::now("%H:%M:%S ") : "";
-        screen_.notify(style_.quiet(time) + style_.warning(mark) +
-                       style_.peer(sender, sender + ' ' + team) + ' ' + menu::visible(m.text));
+        // Not to a script, which knows the original's line.
+        const auto line =
+            connects && screen_.live()
+                ? style_.quiet(sender + " (" + team + ") connected.")
+                : style_.peer(sender, sender + ' ' + team) + ' ' + menu::visible(m.text);
+        screen_.notify(style_.quiet(time) + style_.warning(mark) + line);
         if (const auto error = log_.add("<- " + mark + sender + ' ' + m.team + ' ' + m.text))
             screen_.notify(style_.warning("The log cannot be written: " + error.message()));
     }
 
     void show_departure(const p2pchat::peer& peer, p2pchat::departure how) {
-        const auto who = to_string(peer.address) + " (" + menu::visible(peer.team) + ") ";
-        const char* const ways[] = {"disconnected.", "was lost: the link to it broke.",
-                                    "has ended its link."};
-        screen_.notify(style_.quiet(who + ways[static_cast<int>(how)]));
+        outbox_->forget(peer.address);
+        // Who leaves says exit. A link that ends without is that of a program that was killed.
+        screen_.notify(
+            style_.quiet(to_string(peer.address) + " (" + menu::visible(peer.team) +
+                         (how == p2pchat::departure::left ? ") disconnected."
+                                                          : ") was lost: the link to it broke.")));
     }
 
     // ---- the menu's entries
@@ -276,9 +301,11 @@ private:
     }
 
     void send_to_all() {
+        const auto peers = known();
+        if (peers.empty()) return screen_.print("No active peers to send to.");
+        show_recipients(peers);
         std::vector<endpoint> all;
-        for (const auto& peer : node_->peers()) all.push_back(peer.address);
-        if (all.empty()) return screen_.print("No active peers to send to.");
+        for (const auto& peer : peers) all.push_back(peer.address);
         std::string text;
         if (ask_text("Enter message to all peers: ", text)) outbox_->send(all, text, "Sent to ");
     }
@@ -314,7 +341,22 @@ private:
         }
         screen_.print(
             "A recipient is an IP, IP:PORT, a host's name, HOST:PORT, a number from the list\n"
-            "of peers or Enter for the last one. 0 goes back to the menu.");
+            "of peers or Enter for the last one. 0 goes back to the menu, as Esc does from any\n"
+            "question.");
+    }
+
+    /// Whom we have heard from, and behind them whom we have only written to.
+    std::vector<p2pchat::peer> known() {
+        auto all = node_->peers();
+        for (const auto& address : outbox_->only_written_to()) {
+            all.emplace_back();
+            all.back().address = address;
+        }
+        return all;
+    }
+
+    void show_recipients(const std::vector<p2pchat::peer>& peers) {
+        if (screen_.live() && peers.size() <= 20) list(peers);
     }
 
     void list(const std::vector<p2pchat::peer>& peers) {
@@ -324,8 +366,8 @@ private:
 
     std::string described(const p2pchat::peer& peer) const {
         const auto address = to_string(peer.address);
-        return style_.peer(address, address + " - " + menu::visible(peer.team)) +
-               (peer.linked ? " (linked)" : "");
+        const auto team = peer.team.empty() ? "" : " - " + menu::visible(peer.team);
+        return style_.peer(address, address + team) + (peer.linked ? " (linked)" : "");
     }
 
     menu::options settings_;

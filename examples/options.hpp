@@ -34,7 +34,7 @@ Chats with the peers of the local network. Asks for whatever no flag says.
   --address IP            be known by this address, not by the detected one
   --default-peer IP:PORT  who gets mandatory messages; may be given several times
   --log FILE              append the conversation to this file
-  --help                  show this and leave
+  -h, --help              show this and leave
   --version               show the version and leave
 )";
 
@@ -95,7 +95,7 @@ inline std::optional<int> read_options(const std::vector<std::string>& arguments
     for (auto argument = arguments.begin(); argument != arguments.end(); ++argument) {
         const auto equals = argument->find('=');
         const std::string name = argument->substr(0, equals);
-        if (*argument == "--help") return std::cout << usage, 0;
+        if (*argument == "-h" || *argument == "--help") return std::cout << usage, 0;
         if (*argument == "--version") return std::cout << "p2pchat " << p2pchat::version << '\n', 0;
         if (std::find(std::begin(with_value), std::end(with_value), name) == std::end(with_value))
             return wrong_flag(*argument, "no such flag");

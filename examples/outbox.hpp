@@ -16,6 +16,7 @@
 #include <future>
 #include <mutex>
 #include <optional>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -58,12 +59,32 @@ public:
         if (!screen_.live()) wait(connecting_.back());
     }
 
-    /// Waits until every outcome is known. A person who leaves meanwhile has them come at once.
+    /// Whom a message has reached, but who has not written: they are no peers of the node.
+    std::vector<p2pchat::endpoint> only_written_to() {
+        std::set<p2pchat::endpoint> result;
+        {
+            const std::lock_guard<std::mutex> lock(mutex_);
+            result = reached_;
+        }
+        for (const auto& peer : node_.peers()) result.erase(peer.address);
+        return {result.begin(), result.end()};
+    }
+
+    /// Somebody has left.
+    void forget(const p2pchat::endpoint& peer) { note(peer, false); }
+
+    /// Waits until every outcome is known, and takes leave of those of whom the node does not. A
+    /// person who leaves meanwhile has the outcomes come at once.
     void finish() {
         if (!wait_for_all() && !screen_.leaving())
             screen_.print(style_.quiet("Waiting for what is under way; Ctrl-C leaves now."));
         while (!wait_for_all())
             if (screen_.leaving()) node_.stop();
+        for (const auto& to : only_written_to()) {
+            one_more();
+            if (node_.post(to, "exit", [this](std::error_code) { one_less(); })) one_less();
+        }
+        wait_for_all(std::chrono::seconds(1));
     }
 
 private:
@@ -104,10 +125,10 @@ private:
         return outcome.get();
     }
 
-    /// Waits for a moment; whether nothing is under way any more.
-    bool wait_for_all() {
+    /// Waits, for a moment if not told otherwise; whether nothing is under way any more.
+    bool wait_for_all(std::chrono::milliseconds bound = patience) {
         std::unique_lock<std::mutex> lock(mutex_);
-        return none_left_.wait_for(lock, patience, [this] { return under_way_ == 0; });
+        return none_left_.wait_for(lock, bound, [this] { return under_way_ == 0; });
     }
 
     void one_more() {
@@ -120,7 +141,13 @@ private:
         if (--under_way_ == 0) none_left_.notify_all();
     }
 
+    void note(const p2pchat::endpoint& peer, bool reached) {
+        const std::lock_guard<std::mutex> lock(mutex_);
+        reached ? void(reached_.insert(peer)) : void(reached_.erase(peer));
+    }
+
     void report(const letter& what, std::error_code error) {
+        note(what.to, !error);
         const auto to = to_string(what.to), text = visible(what.text);
         const auto failed = log_.add("-> " + to + ' ' + what.text +
                                      (error ? " [not sent: " + error.message() + ']' : ""));
@@ -185,6 +212,7 @@ private:
     std::condition_variable none_left_;
     std::size_t under_way_ = 0;
     std::vector<letter> unsent_;
+    std::set<p2pchat::endpoint> reached_;  // by the last message to them
 
     std::vector<std::future<void>> connecting_;
 };

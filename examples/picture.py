@@ -69,7 +69,7 @@ def talk(btc, eth):
     eth.enter("Yes, all five of us.", "Delivered")
     eth.enter("3", "Select peer number:")
     eth.enter("1", "Connected to")
-    btc.wait_for("CONNECT")
+    btc.wait_for("connected.")
     btc.enter("r", "Enter your message")
     btc.type("We start at ten, in")
     eth.enter("r", "Enter your message")

@@ -31,14 +31,20 @@ public:
     /// Whether the person wants to leave: Ctrl-C, Ctrl-D, the end of the input or of the terminal.
     bool leaving() const { return terminal_.leaving(); }
 
-    /// Shows `prompt` and returns the line typed; nothing if the person leaves.
+    /// Shows `prompt` and returns the line typed; nothing if the person leaves or, by Esc, goes
+    /// back.
     std::optional<std::string> ask(const std::string& prompt) {
         std::unique_lock<std::mutex> lock(mutex_);
         asking_ = dangling_ = true;
         auto answer = terminal_.read_line(prompt, lock);
         asking_ = false;
+        // Without an editor Esc is a character, and Enter follows.
+        if (terminal_.echoes() && answer && !answer->empty() && answer->back() == '\x1b')
+            answer.reset();
         if (!answer) end_line();
         if (terminal_.echoes()) dangling_ = false;
+        if (answer && terminal_.drop_rest())
+            terminal_.write("Not taken: what came in one go behind that line.\n");
         return answer;
     }
 

@@ -8,8 +8,10 @@
 #include "line_editor.hpp"
 
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <sys/select.h>
+#include <termios.h>
 #include <unistd.h>
 
 #include <atomic>
@@ -21,6 +23,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 namespace menu {
@@ -112,6 +115,26 @@ public:
         auto line = editor_ != nullptr ? editor_->read_line(prompt) : read_plain_line();
         if (!line) signals::note(SIGTERM);
         return leaving() ? std::nullopt : line;
+    }
+
+    /// Drops what came in one go behind the line just read: the rest of what was pasted, say, which
+    /// answers no later question. Whether there was any.
+    bool drop_rest() {
+        if (!is_terminal_ || leaving()) return false;
+        struct termios usual = {};
+        tcgetattr(STDIN_FILENO, &usual);
+        auto unbuffered = usual;  // so that a line that is not whole can be read too
+        unbuffered.c_lflag &= ~static_cast<tcflag_t>(ICANON);
+        tcsetattr(STDIN_FILENO, TCSANOW, &unbuffered);
+        struct pollfd more = {STDIN_FILENO, POLLIN, 0};
+        // The system gives out lines while it still takes in those behind them; only the editor
+        // has the whole at once.
+        const int patience = editor_ != nullptr ? 0 : 20;
+        bool any = !std::exchange(typed_, {}).empty();
+        while (poll(&more, 1, any ? 20 : patience) > 0 && read_more()) any = true;
+        typed_.clear();
+        tcsetattr(STDIN_FILENO, TCSANOW, &usual);
+        return any;
     }
 
     /// Around a line that comes while a question stands. Without an editor what is half typed is

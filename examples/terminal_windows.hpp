@@ -76,6 +76,22 @@ public:
         return leaving_ ? std::nullopt : line;
     }
 
+    /// Drops what came in one go behind the line just read: the rest of what was pasted, say, which
+    /// answers no later question. Whether there was any.
+    bool drop_rest() {
+        if (!live() || leaving_) return false;
+        bool any = false;
+        INPUT_RECORD record = {};
+        DWORD count = 0;
+        while (WaitForSingleObject(in_, any ? 20 : 0) == WAIT_OBJECT_0 &&
+               ReadConsoleInputW(in_, &record, 1, &count) != 0) {
+            const auto& key = record.Event.KeyEvent;
+            any = any || (record.EventType == KEY_EVENT && key.bKeyDown != 0 &&
+                          key.uChar.UnicodeChar != 0);
+        }
+        return any;
+    }
+
     /// Around a line that comes while a question stands.
     void hide() { editor_->hide(); }
     void show() { editor_->show(); }

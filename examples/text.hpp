@@ -58,14 +58,23 @@ inline std::size_t decode(std::string_view bytes, char32_t& character) {
     return character < form->least || character > 0x10ffff || surrogate ? 0 : length;
 }
 
-/// Whether a terminal would obey this character, or turn the text round it about, rather than
-/// show it: controls, line separators, marks and overrides of the direction of writing.
-inline bool drives_terminal(char32_t c) {
-    return c < 0x20 || (c >= 0x7f && c < 0xa0) || c == 0x061c || c == 0x200e || c == 0x200f ||
-           (c >= 0x2028 && c <= 0x202e) || (c >= 0x2066 && c <= 0x2069);
+/// Whether a terminal would obey this character, turn the text round it about, or show nothing
+/// where it stands: controls, line separators, marks of the direction of writing, and whatever
+/// Unicode calls default-ignorable. The joiners and selectors within emoji are among these: as good
+/// for making two names look alike as the others.
+inline bool is_invisible(char32_t c) {
+    static constexpr struct {
+        char32_t first, last;
+    } ranges[] = {{0x0000, 0x001f},   {0x007f, 0x009f},   {0x00ad, 0x00ad},  {0x034f, 0x034f},
+                  {0x061c, 0x061c},   {0x115f, 0x1160},   {0x17b4, 0x17b5},  {0x180b, 0x180f},
+                  {0x200b, 0x200f},   {0x2028, 0x202e},   {0x2060, 0x206f},  {0x3164, 0x3164},
+                  {0xfe00, 0xfe0f},   {0xfeff, 0xfeff},   {0xffa0, 0xffa0},  {0xfff0, 0xfffb},
+                  {0x1bca0, 0x1bca3}, {0x1d173, 0x1d17a}, {0xe0000, 0xe0fff}};
+    return std::any_of(std::begin(ranges), std::end(ranges),
+                       [c](const auto& range) { return c >= range.first && c <= range.last; });
 }
 
-/// `bytes` as they may be shown: what would drive the terminal, or is no UTF-8, as \x1b.
+/// `bytes` as they may be shown: what cannot be seen, or is no UTF-8, as \x1b.
 inline std::string visible(std::string_view bytes) {
     constexpr char digits[] = "0123456789abcdef";
     std::string shown;
@@ -73,7 +82,7 @@ inline std::string visible(std::string_view bytes) {
         char32_t character = 0;
         const auto length = decode(bytes, character);
         const auto taken = std::max<std::size_t>(length, 1);
-        if (length != 0 && !drives_terminal(character)) {
+        if (length != 0 && !is_invisible(character)) {
             shown += bytes.substr(0, taken);
         } else {
             for (const char byte : bytes.substr(0, taken))

@@ -55,6 +55,9 @@ public:
     /// The same, up to the row with the cursor.
     std::string text_to_cursor() const { return rows_up_to(std::min(row_ + 1, rows_.size())); }
 
+    /// Whether it was asked to tell pasted text from typed one.
+    bool brackets_pastes() const { return brackets_; }
+
 private:
     struct row {
         std::vector<std::string> cells;  // a character each; empty: the second half of a wide one
@@ -154,6 +157,7 @@ private:
         if (what == '@') cells.insert(at(cells, column_), count, " ");
         if (what == 'P') cells.erase(at(cells, column_), at(cells, column_ + count));
         if (number == 4 && (what == 'h' || what == 'l')) insert_ = what == 'h';
+        if (number == 2004 && (what == 'h' || what == 'l')) brackets_ = what == 'h';
     }
 
     void erase_line(std::size_t how) {
@@ -166,6 +170,7 @@ private:
     std::size_t columns_, height_;
     std::size_t row_ = 0, column_ = 0;
     bool insert_ = false;
+    bool brackets_ = false;
     std::vector<row> rows_;
     std::string pending_;  // the beginning of a character or an escape sequence
 };

@@ -51,6 +51,20 @@ struct terminal_kind {
     unsigned short rows = 24;
 };
 
+/// False, and says so, where this system lets us make no terminal, as a minimal container does.
+inline bool has_terminals() {
+    static const bool has = [] {
+        const int terminal = posix_openpt(O_RDWR | O_NOCTTY);
+        const bool usable = terminal >= 0 && grantpt(terminal) == 0 && unlockpt(terminal) == 0;
+        const int side = usable ? open(ptsname(terminal), O_RDWR | O_NOCTTY) : -1;
+        for (const int end : {terminal, side})
+            if (end >= 0) close(end);
+        return side >= 0;
+    }();
+    if (!has) MESSAGE("skipped: this needs pseudo-terminals (/dev/ptmx, /dev/pts)");
+    return has;
+}
+
 /// A running menu program. Its output is read only while a test waits for something in it.
 class menu_program {
 public:
@@ -113,6 +127,12 @@ public:
         }
     }
     void enter(std::string_view line) { type(std::string(line) + '\n'); }
+
+    /// As a terminal pastes: Enter for each end of a line, in brackets if it was asked for them.
+    void paste(std::string text) {
+        std::replace(text.begin(), text.end(), '\n', '\r');
+        type(screen_.brackets_pastes() ? "\x1b[200~" + text + "\x1b[201~" : text);
+    }
 
     /// Closes the input (of a pseudo-terminal: the whole of it).
     void end_input() {

@@ -13,6 +13,7 @@
 
 using support::flags;
 using support::give_port;
+using support::has_terminals;
 using support::menu_program;
 using support::original;
 using support::party;
@@ -74,7 +75,7 @@ TEST_CASE("a link that stands is shown, and so is its end") {
 
     SUBCASE("when the other side leaves in order") {
         REQUIRE(a.program.choose("0"));
-        CHECK(b.program.expect_line(a.name() + " (Team_A) has ended its link."));
+        CHECK(b.program.expect_line(a.name() + " (Team_A) disconnected."));
     }
     SUBCASE("when it says exit") {
         a.send(b.port, "exit");
@@ -82,8 +83,71 @@ TEST_CASE("a link that stands is shown, and so is its end") {
     }
     SUBCASE("when it is killed") {
         a.program.interrupt(SIGKILL);
-        CHECK(b.program.expect(a.name() + " (Team_A) "));
+        CHECK(b.program.expect_line(a.name() + " (Team_A) was lost: the link to it broke."));
     }
+}
+
+TEST_CASE("whom one has written to is known to b and to the recipient's prompt") {
+    party a("Team_A"), b("Team_B");
+    a.send("1", "nobody hears this");
+    REQUIRE(a.program.expect("Not sent: nobody hears this"));
+    REQUIRE(a.program.choose("b"));
+    CHECK(a.program.expect("No active peers to send to.\n"));
+    a.send(b.port, "Hi");
+    REQUIRE(b.program.expect_line(a.name() + " Team_A Hi"));
+    REQUIRE(a.program.choose("b"));
+    REQUIRE(a.program.answer("Enter message to all peers: ", "hear, hear"));
+    CHECK(a.program.expect("Sent to " + b.name() + "\n"));
+    CHECK(b.program.expect_line(a.name() + " Team_A hear, hear"));
+    REQUIRE(a.program.choose("1"));
+    REQUIRE(a.program.answer("Enter recipient's IP address: ", "1"));
+    REQUIRE(a.program.answer("(type 'exit' to disconnect): ", "by number"));
+    CHECK(b.program.expect_line(a.name() + " Team_A by number"));
+
+    // The original's entries mean whom one has heard from.
+    REQUIRE(a.program.choose("2"));
+    CHECK(a.program.expect("No connected peers.\n"));
+    REQUIRE(a.program.choose("3"));
+    CHECK(a.program.expect("No active peers to connect to.\n"));
+
+    SUBCASE("once, when they have written too") {
+        b.send(a.port, "Hi");
+        REQUIRE(a.program.expect_line(b.name() + " Team_B Hi"));
+        REQUIRE(a.program.choose("b"));
+        REQUIRE(a.program.answer("Enter message to all peers: ", "once"));
+        CHECK(a.program.expect("Sent to " + b.name() + "\n**** Menu"));
+        b.send(a.port, "exit");
+        REQUIRE(a.program.expect_line(b.name() + " (Team_B) disconnected."));
+    }
+    SUBCASE("until a message does not reach them") {
+        REQUIRE(b.program.choose("0"));
+        REQUIRE_EQ(b.program.finish(), 0);
+        a.send(b.port, "still there?");
+        REQUIRE(a.program.expect("Not sent: still there?"));
+    }
+    REQUIRE(a.program.choose("b"));
+    CHECK(a.program.expect("No active peers to send to.\n"));
+}
+
+TEST_CASE("who leaves says so to all who know it") {
+    party a("Team_A"), b("Team_B");
+    a.send(b.port, "Hi");
+    REQUIRE(b.program.expect_line(a.name() + " Team_A Hi"));
+    SUBCASE("whom it has only written to") {}
+    SUBCASE("whom it has heard from") {
+        b.send(a.port, "Hi");
+        REQUIRE(a.program.expect_line(b.name() + " Team_B Hi"));
+    }
+    SUBCASE("by a signal") {
+        a.program.interrupt(SIGTERM);
+        CHECK(b.program.expect_line(a.name() + " (Team_A) disconnected."));
+        return;
+    }
+    REQUIRE(a.program.choose("0"));
+    CHECK_EQ(a.program.finish(), 0);
+    CHECK(b.program.expect_line(a.name() + " (Team_A) disconnected."));
+    REQUIRE(b.program.choose("2"));
+    CHECK(b.program.expect("No connected peers.\n"));
 }
 
 TEST_CASE("it talks with the original") {
@@ -153,6 +217,19 @@ TEST_CASE("a recipient is given with the port, and told what is wrong with it") 
     CHECK(theirs.program.expect_line(ours.name() + " Team_A Hi"));
 }
 
+TEST_CASE("a host that nobody knows is not a wrong address") {
+    party ours("Team_BTC");
+    REQUIRE(ours.program.choose("1"));
+    for (const std::string host : {"no such host", "no such host:5000"}) {
+        REQUIRE(ours.program.answer("Enter recipient's IP address: ", host));
+        CHECK(ours.program.expect(host + ": unknown host\n"));
+    }
+    for (const std::string address : {"256.1.1.1", "1.2.3.4.5:5000", "fe80::1::2", "[::x]:5000"}) {
+        REQUIRE(ours.program.answer("Enter recipient's IP address: ", address));
+        CHECK(ours.program.expect(address + ": not an IP address\n"));
+    }
+}
+
 TEST_CASE("every prompt checks at once and asks again with a reason") {
     support::raw_listener other;
     menu_program ours(flags());
@@ -208,6 +285,41 @@ TEST_CASE("incoming text is shown and not obeyed") {
     shows("Größe", "naïve 漢字 🙂", "Größe naïve 漢字 🙂");
 }
 
+TEST_CASE("what cannot be seen in incoming text is shown") {
+    party ours("Team_BTC");
+    const std::pair<std::string, std::string> invisible[] = {
+        {"\u200b", R"(\xe2\x80\x8b)"},          // zero-width space
+        {"\u200c", R"(\xe2\x80\x8c)"},          // zero-width non-joiner
+        {"\u200d", R"(\xe2\x80\x8d)"},          // zero-width joiner
+        {"\u200e", R"(\xe2\x80\x8e)"},          // left-to-right mark
+        {"\u2060", R"(\xe2\x81\xa0)"},          // word joiner
+        {"\u206f", R"(\xe2\x81\xaf)"},          // nominal digit shapes
+        {"\ufeff", R"(\xef\xbb\xbf)"},          // byte order mark
+        {"\u00ad", R"(\xc2\xad)"},              // soft hyphen
+        {"\u034f", R"(\xcd\x8f)"},              // combining grapheme joiner
+        {"\u061c", R"(\xd8\x9c)"},              // Arabic letter mark
+        {"\u115f", R"(\xe1\x85\x9f)"},          // Hangul filler
+        {"\u180e", R"(\xe1\xa0\x8e)"},          // Mongolian vowel separator
+        {"\u3164", R"(\xe3\x85\xa4)"},          // Hangul filler
+        {"\ufe0f", R"(\xef\xb8\x8f)"},          // variation selector
+        {"\U000e0000", R"(\xf3\xa0\x80\x80)"},  // tags
+        {"\U000e0041", R"(\xf3\xa0\x81\x81)"},
+        {"\U000e007f", R"(\xf3\xa0\x81\xbf)"},
+        {"\U000e01ef", R"(\xf3\xa0\x87\xaf)"},  // variation selector
+    };
+    const auto one_shot = [&](const std::string& team, const std::string& text) {
+        const auto bytes = support::wire({"127.0.0.1", 4711}, text, team);
+        CHECK_EQ(support::one_shot(ours.address(), bytes), support::ending::closed);
+    };
+    for (const auto& [character, shown] : invisible) {
+        one_shot("T" + character, "a" + character + "b");
+        CHECK(ours.program.expect_line("127.0.0.1:4711 T" + shown + " a" + shown + "b"));
+    }
+    const std::string visible = "ᄀ ក ᠠ ‐ ⁰ 漢 🙂 é";
+    one_shot("T", visible);
+    CHECK(ours.program.expect_line("127.0.0.1:4711 T " + visible));
+}
+
 #ifdef __linux__
 TEST_CASE("a sender that is not where it says is marked, and makes nobody a peer") {
     support::lan lan;
@@ -255,6 +367,7 @@ TEST_CASE("flags answer in place of prompts, and a wrong one is named") {
         CHECK_MESSAGE(program.text().find(word) != std::string::npos, program.text());
     };
     ends({"--help"}, 0, "--default-peer");
+    ends({"-h"}, 0, "--default-peer");
     ends({"--version"}, 0, "p2pchat " + std::string(p2pchat::version) + "\n");
     ends({"--prot", "5000"}, 2, "--prot: no such flag");
     ends({"5000"}, 2, "5000: no such flag");
@@ -312,12 +425,15 @@ TEST_CASE("at every prompt it can be left in order") {
         everywhere(piped, [](menu_program& p) { p.interrupt(); });
     }
     SUBCASE("by Ctrl-C") {
+        if (!has_terminals()) return;
         everywhere(typed, [](menu_program& p) { p.type("\x03"); });
     }
     SUBCASE("by Ctrl-D") {
+        if (!has_terminals()) return;
         everywhere(typed, [](menu_program& p) { p.type("\x04"); });
     }
     SUBCASE("by Ctrl-C at the first questions") {
+        if (!has_terminals()) return;
         menu_program program(flags(), support::terminal_kind{});
         REQUIRE(program.answer("Enter your team name: ", "BTC"));
         REQUIRE(program.expect("Enter your port number: "));
@@ -376,6 +492,7 @@ TEST_CASE("signals that whoever started it ignores stay ignored") {
 }
 
 TEST_CASE("a closed terminal ends it in order") {
+    if (!has_terminals()) return;
     party ours("Team_BTC", support::terminal_kind{});
     ours.program.end_input();
     CHECK_EQ(ours.program.finish(), 0);
