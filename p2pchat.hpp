@@ -74,6 +74,10 @@
 #ifndef P2PCHAT_HPP
 #define P2PCHAT_HPP
 
+#if defined(_MSVC_LANG) ? _MSVC_LANG < 201703L : __cplusplus < 201703L
+#error "p2pchat.hpp needs C++17: compile with -std=c++17 or later (MSVC: /std:c++17)."
+#endif
+
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
