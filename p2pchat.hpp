@@ -470,6 +470,10 @@ struct std::hash<p2pchat::endpoint> {
 #if defined(P2PCHAT_IMPLEMENTATION) && !defined(P2PCHAT_IMPLEMENTED)
 #define P2PCHAT_IMPLEMENTED
 
+#if !defined(__cpp_exceptions) && !defined(_CPPUNWIND)
+#error "p2pchat.hpp needs exceptions in this one file: no -fno-exceptions here (MSVC: /EHsc)."
+#endif
+
 #include <algorithm>
 #include <atomic>
 #include <cerrno>
