@@ -421,18 +421,21 @@ public:
     const std::string& team() const noexcept;
 
     /// Sends and waits. No error: delivered, that is, the other side has taken it. White space at
-    /// both ends of the text does not travel. The text `exit` says that we leave, and ends a link.
+    /// both ends of the text does not travel. Two texts are commands: `exit`, in any case, says
+    /// that we leave, and ends a link; `CONNECT` is what connect() says, without making a link. A
+    /// text of any more than that word is none: whoever passes on what a person says puts the name
+    /// before it, "Ann: exit".
     /// Errors: bad_address, bad_text, message_too_long, queue_full, stopped at once; later
     /// not_taken, link_lost, std::errc::timed_out, connection_refused or what else the system says.
     std::error_code send(const endpoint& to, std::string_view text);
 
-    /// The same without waiting: an error is a refusal at once, no error means that `done` (if
-    /// any) will be called exactly once, like a handler. What is posted to one peer arrives in
-    /// the order posted.
+    /// The same without waiting, the texts `exit` and `CONNECT` included: an error is a refusal at
+    /// once, no error means that `done` (if any) will be called exactly once, like a handler. What
+    /// is posted to one peer arrives in the order posted.
     std::error_code post(const endpoint& to, std::string_view text, completion done = {},
                          when_full mode = when_full::refuse);
 
-    /// Sends to all peers side by side and waits for the last outcome.
+    /// Sends to all peers side by side, as send() does, and waits for the last outcome.
     std::vector<delivery> broadcast(std::string_view text);
 
     /// Says CONNECT: makes a link where the other side can, to be used from then on.
