@@ -16,24 +16,33 @@
 //
 //       #define P2PCHAT_IMPLEMENTATION            // in one source file
 //       #include "p2pchat.hpp"
+//       #include <cstdlib>
 //       #include <iostream>
 //
-//       int main() {
+//       int main(int argc, char** argv) {         // talk PORT [ADDRESS:PORT of somebody]...
 //           p2pchat::config config;
 //           config.team = "BTC";
-//           config.port = 5000;
+//           config.port = static_cast<std::uint16_t>(argc > 1 ? std::atoi(argv[1]) : 5000);
 //
 //           p2pchat::node node(config);
-//           node.on_message([&](const p2pchat::message& m) {
-//               std::cout << m.sender << ' ' << m.team << ": " << m.text << '\n';
-//               node.post(m.sender, "got it");
+//           node.on_message([](const p2pchat::message& m) {
+//               std::cout << m.reply_to() << ' ' << m.team << ": " << m.text << std::endl;
 //           });
 //           if (auto error = node.start()) { std::cerr << error.message() << '\n'; return 1; }
+//           std::cout << "I am " << node.address() << std::endl;
 //
-//           if (auto error = node.send({"10.18.1.2", 6000}, "Hi"))
-//               std::cerr << error.message() << '\n';
-//           for (const auto& peer : node.peers())
-//               std::cout << peer.address << " - " << peer.team << '\n';
+//           for (int i = 2; i < argc; ++i) {      // from here on we know each other
+//               p2pchat::endpoint somebody;
+//               auto error = parse(argv[i], somebody);
+//               if (!error) error = node.connect(somebody).error;
+//               if (error) std::cerr << argv[i] << ": " << error.message() << '\n';
+//           }
+//           for (std::string line; std::getline(std::cin, line);) {
+//               const auto outcomes = node.broadcast(line);  // to all we know; waits for the last
+//               if (outcomes.empty()) std::cerr << "nobody is known yet\n";
+//               for (const auto& [to, error] : outcomes)
+//                   std::cerr << to << ": " << (error ? error.message() : "delivered") << '\n';
+//           }
 //       }
 //
 // The wire
@@ -64,6 +73,10 @@
 
 #ifndef P2PCHAT_HPP
 #define P2PCHAT_HPP
+
+#if defined(_MSVC_LANG) ? _MSVC_LANG < 201703L : __cplusplus < 201703L
+#error "p2pchat.hpp needs C++17: compile with -std=c++17 or later (MSVC: /std:c++17)."
+#endif
 
 #include <chrono>
 #include <cstddef>
@@ -408,18 +421,21 @@ public:
     const std::string& team() const noexcept;
 
     /// Sends and waits. No error: delivered, that is, the other side has taken it. White space at
-    /// both ends of the text does not travel. The text `exit` says that we leave, and ends a link.
+    /// both ends of the text does not travel. Two texts are commands: `exit`, in any case, says
+    /// that we leave, and ends a link; `CONNECT` is what connect() says, without making a link. A
+    /// text of any more than that word is none: whoever passes on what a person says puts the name
+    /// before it, "Ann: exit".
     /// Errors: bad_address, bad_text, message_too_long, queue_full, stopped at once; later
     /// not_taken, link_lost, std::errc::timed_out, connection_refused or what else the system says.
     std::error_code send(const endpoint& to, std::string_view text);
 
-    /// The same without waiting: an error is a refusal at once, no error means that `done` (if
-    /// any) will be called exactly once, like a handler. What is posted to one peer arrives in
-    /// the order posted.
+    /// The same without waiting, the texts `exit` and `CONNECT` included: an error is a refusal at
+    /// once, no error means that `done` (if any) will be called exactly once, like a handler. What
+    /// is posted to one peer arrives in the order posted.
     std::error_code post(const endpoint& to, std::string_view text, completion done = {},
                          when_full mode = when_full::refuse);
 
-    /// Sends to all peers side by side and waits for the last outcome.
+    /// Sends to all peers side by side, as send() does, and waits for the last outcome.
     std::vector<delivery> broadcast(std::string_view text);
 
     /// Says CONNECT: makes a link where the other side can, to be used from then on.
@@ -456,6 +472,10 @@ struct std::hash<p2pchat::endpoint> {
 
 #if defined(P2PCHAT_IMPLEMENTATION) && !defined(P2PCHAT_IMPLEMENTED)
 #define P2PCHAT_IMPLEMENTED
+
+#if !defined(__cpp_exceptions) && !defined(_CPPUNWIND)
+#error "p2pchat.hpp needs exceptions in this one file: no -fno-exceptions here (MSVC: /EHsc)."
+#endif
 
 #include <algorithm>
 #include <atomic>

@@ -6,7 +6,6 @@
 #include "lan.hpp"
 #include "support.hpp"
 
-#include <cstdio>
 #include <deque>
 #include <future>
 
@@ -24,6 +23,7 @@ using p2pchat::endpoint;
 using p2pchat::errc;
 using support::ending;
 using support::local;
+using support::of_process;
 using support::one_shot;
 using support::patience;
 using support::raw_peer;
@@ -85,19 +85,6 @@ constexpr bool keeps_freed_memory =
 #else
     false;
 #endif
-
-/// A figure of /proc/self/status: "Threads:", "VmRSS:" (in KiB).
-std::size_t of_process(std::string_view name) {
-    std::size_t result = 0;
-    if (std::FILE* const file = std::fopen("/proc/self/status", "r")) {
-        char line[256];
-        while (std::fgets(line, sizeof line, file))
-            if (std::string_view(line).substr(0, name.size()) == name)
-                result = std::stoul(line + name.size());
-        std::fclose(file);
-    }
-    return result;
-}
 
 std::chrono::nanoseconds processor_time() {
     std::timespec time{};

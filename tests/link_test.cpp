@@ -224,6 +224,25 @@ TEST_CASE("leaving says exit on the link, and is delivered when it is confirmed"
     CHECK(wait_until([&] { return !is_linked(a, link.address()); }));
 }
 
+TEST_CASE("what a person says, behind the name, is no command") {
+    recording_node a, b;
+    SUBCASE("one-shot") {}
+    SUBCASE("over a link") { REQUIRE(a->connect(b.address()).linked); }
+    const std::size_t linked = support::linked_peers(*a);
+    for (const char* text : {"Ann: exit", "Ann: EXIT", "Ann: CONNECT"}) {
+        CHECK_FALSE(a->send(b.address(), text));
+        CHECK(b.wait_text(text));
+    }
+    CHECK(support::linked_peers(*a) == linked);
+    CHECK(b->peers().size() == 1);
+
+    // And what is no more than the word is one, white space at its ends or not.
+    CHECK_FALSE(a->send(b.address(), " Exit\t"));
+    REQUIRE(b.wait_left(1));
+    CHECK(b.seen().left[0].second == departure::left);
+    CHECK(b->peers().empty());
+}
+
 TEST_CASE("what was sent before exit still arrives") {
     outcomes results;
     recording_node a;

@@ -14,6 +14,7 @@
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
+#include <cstdio>
 #include <deque>
 #include <functional>
 #include <mutex>
@@ -51,6 +52,22 @@ public:
 private:
     std::chrono::steady_clock::time_point begin_ = std::chrono::steady_clock::now();
 };
+
+/// A figure of this process as Linux tells it: "Threads:", "VmRSS:" (in KiB). Where it does not, 0,
+/// and the test says that this part of it is skipped.
+inline std::size_t of_process(std::string_view name) {
+    std::size_t result = 0;
+    if (std::FILE* const file = std::fopen("/proc/self/status", "r")) {
+        char line[256];
+        while (std::fgets(line, sizeof line, file))
+            if (std::string_view(line).substr(0, name.size()) == name)
+                result = std::stoul(line + name.size());
+        std::fclose(file);
+    } else {
+        MESSAGE("skipped: this needs Linux with /proc (", std::string(name), ")");
+    }
+    return result;
+}
 
 /// A gate that one thread opens for others, so that a test decides who goes first.
 class gate {

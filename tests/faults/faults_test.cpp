@@ -7,7 +7,7 @@
 #include "../support.hpp"
 #include "faults.hpp"
 
-#include <dirent.h>
+#include <fcntl.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -244,11 +244,10 @@ const char* talk_through(bool harmless) {
     return two.works_again() ? nullptr : "the conversation after that does not work";
 }
 
+/// A leak takes the lowest numbers that are free.
 int open_descriptors() {
     int count = 0;
-    DIR* const directory = opendir("/proc/self/fd");
-    while (directory && readdir(directory)) ++count;
-    if (directory) closedir(directory);
+    for (int i = 0; i < 1024; ++i) count += ::fcntl(i, F_GETFD) >= 0;
     return count;
 }
 
