@@ -68,8 +68,35 @@
 //   one runs, further messages wait in bounded memory and then in their senders. They must not
 //   throw and must not destroy the node. Other classes: as their comments say.
 //
-// Where things are: >> errors, >> endpoint, >> message, >> socket, >> peers, >> config, >> node;
-// then the implementation: >> platform and again the same names.
+// Words
+//   one-shot       a connection that carries one message
+//   link           a connection that stays, with one message a line in both directions
+//   outcome        what became of a message: delivered, or an error; one for each message
+//   verified       what a message claims of its sender agrees with where it came from
+//   back-pressure  who cannot take more reads no more, so that senders have to wait
+//   backlog        what waits to be sent to one peer
+//   spin           to look again at once, for a short while, rather than to sleep
+//
+// The map
+//   The interface: >> errors, >> endpoint, >> message, >> socket, >> peers, >> config, >> node.
+//   The implementation, ground floor first; each part uses only parts above it:
+//
+//   >> platform   every call to the operating system; Windows and POSIX side by side
+//   >> text       errors; endpoints and messages from and to text
+//   >> socket     tcp_socket
+//   >> peers      the table of peers, and peer_set around it
+//   >> mailbox    events for the handlers' thread, outcomes, callers that wait
+//   >> loop       readiness, timers, wake-up; knows nothing of chat
+//   >> identity   by which name we go, and whose a claimed name is
+//   >> incoming   accepts; first bytes become a message, a link or a refusal
+//   >> outgoing   one-shots of ours, whoever's thread runs them
+//   >> link       lines in both directions, confirmations, exit
+//   >> routes     for each peer: which way, in which order, how much room
+//   >> node       the engine; the lock, the threads, lifecycle
+//
+//   Locks, in the order in which they are taken: the node's `lifecycle_` (start, stop, threads),
+//   the node's `mutex_` (the engine, which is all of the protocol and single-threaded), the
+//   mailbox's. Nothing of the user's runs under any of them.
 
 #ifndef P2PCHAT_HPP
 #define P2PCHAT_HPP
@@ -328,10 +355,11 @@ private:
 struct config {
     std::string team;        ///< 1..64 bytes, no white space
     std::uint16_t port = 0;  ///< to listen on, on every address; 0: a free one, see node::address()
-    std::string address;     ///< numeric IP to be known by; empty: detect_address()
+    std::string address;     ///< numeric IP to be known by; empty: on each connection the local one
 
     std::size_t max_message_bytes = 64 * 1024;  ///< of one message, sender and team included
-    std::size_t max_connections = 1024;         ///< open at once, links not counted
+    std::size_t max_connections = 1024;         ///< open at once, accepted ones and our own each;
+                                                ///< links are not counted
     std::size_t max_links = 1024;               ///< open at once; over it peers get one-shots
     std::size_t max_peers = 4096;               ///< remembered
     std::size_t max_queued_bytes = 256 * 1024;  ///< to one peer, not yet confirmed; 256 KiB at most
@@ -396,6 +424,7 @@ public:
     using left_handler = std::function<void(const peer&, departure)>;
     using rejected_handler = std::function<void(const endpoint& from, std::error_code why)>;
     using completion = std::function<void(std::error_code)>;
+    using connect_handler = std::function<void(connect_result)>;
 
     explicit node(config settings);
     ~node();  ///< stop()
@@ -441,6 +470,10 @@ public:
     /// Says CONNECT: makes a link where the other side can, to be used from then on.
     connect_result connect(const endpoint& to);
 
+    /// The same without waiting: an error is a refusal at once (own_address, or as post() has it),
+    /// no error means that `done` (if any) will be called exactly once, like a handler.
+    std::error_code connect(const endpoint& to, connect_handler done);
+
     /// Says `exit`.
     std::error_code leave(const endpoint& to) { return send(to, "exit"); }
 
@@ -480,18 +513,25 @@ struct std::hash<p2pchat::endpoint> {
 #include <algorithm>
 #include <atomic>
 #include <cerrno>
+#include <charconv>
 #include <condition_variable>
+#include <list>
 #include <mutex>
 #include <new>
+#include <set>
 #include <thread>
-#include <type_traits>
+#include <unordered_map>
 #include <utility>
+#include <variant>
 
 // ---------------------------------------------------------------------------------- >> platform
 //
-// The one place that knows Windows from POSIX. Each function stands here once for each system,
-// side by side; sockets are non-blocking and not inherited from the moment they are made, where
-// the system can do that in one step. Errors leave in the generic category.
+// Does:        every call to the operating system, its clocks included; Windows and POSIX side by
+//              side. Sockets never block and are not inherited by child processes, where possible
+//              from the moment they are made. Errors are of the generic category.
+// May use:     the interface
+// Guarded by:  nothing, except that a poller is guarded by its owner's lock
+// Never:       blocks outside wait_ready(), poller::wait() and look_up()
 
 #if defined(_WIN32)
 
@@ -512,66 +552,39 @@ using handle = tcp_socket::native_handle_type;
 using native = SOCKET;
 using poll_entry = WSAPOLLFD;
 using length = int;
+using io_size = int;
+inline constexpr int send_flags = 0;
+inline constexpr int own_port = SO_EXCLUSIVEADDRUSE;  // SO_REUSEADDR would let two share it
+inline constexpr bool end_may_be_reset = true;        // under Wine; is_reset() can tell
 
 inline native raw(handle socket) noexcept { return static_cast<native>(socket); }
 
-inline std::error_code generic(std::errc value) noexcept { return std::make_error_code(value); }
-
-/// Winsock's codes, which <system_error> does not map everywhere, as those of <cerrno>.
+/// Winsock's codes as those of <cerrno>; not every <system_error> maps them.
 inline std::error_code error_of(int code) noexcept {
-    switch (code) {
-        case 0:
-            return {};
-        case WSAEWOULDBLOCK:
-            return generic(std::errc::operation_would_block);
-        case WSAEINPROGRESS:
-            return generic(std::errc::operation_in_progress);
-        case WSAEINTR:
-            return generic(std::errc::interrupted);
-        case WSAEACCES:
-            return generic(std::errc::permission_denied);
-        case WSAEINVAL:
-            return generic(std::errc::invalid_argument);
-        case WSAEMFILE:
-            return generic(std::errc::too_many_files_open);
-        case WSAENOTSOCK:
-            return generic(std::errc::not_a_socket);
-        case WSAEADDRINUSE:
-            return generic(std::errc::address_in_use);
-        case WSAEADDRNOTAVAIL:
-            return generic(std::errc::address_not_available);
-        case WSAEAFNOSUPPORT:
-            return generic(std::errc::address_family_not_supported);
-        case WSAENETDOWN:
-            return generic(std::errc::network_down);
-        case WSAENETUNREACH:
-            return generic(std::errc::network_unreachable);
-        case WSAENETRESET:
-            return generic(std::errc::network_reset);
-        case WSAECONNABORTED:
-            return generic(std::errc::connection_aborted);
-        case WSAECONNRESET:
-            return generic(std::errc::connection_reset);
-        case WSAENOBUFS:
-            return generic(std::errc::no_buffer_space);
-        case WSAEISCONN:
-            return generic(std::errc::already_connected);
-        case WSAENOTCONN:
-            return generic(std::errc::not_connected);
-        case WSAESHUTDOWN:
-            return generic(std::errc::broken_pipe);
-        case WSAETIMEDOUT:
-            return generic(std::errc::timed_out);
-        case WSAECONNREFUSED:
-            return generic(std::errc::connection_refused);
-        case WSAEHOSTUNREACH:
-            return generic(std::errc::host_unreachable);
-        default:
-            return {code, std::system_category()};
-    }
+    static constexpr int winsock[] = {
+        WSAEWOULDBLOCK,  WSAEINPROGRESS, WSAEINTR,      WSAEACCES,        WSAEINVAL,
+        WSAEMFILE,       WSAENOTSOCK,    WSAEADDRINUSE, WSAEADDRNOTAVAIL, WSAEAFNOSUPPORT,
+        WSAENETDOWN,     WSAENETUNREACH, WSAENETRESET,  WSAECONNABORTED,  WSAECONNRESET,
+        WSAENOBUFS,      WSAEISCONN,     WSAENOTCONN,   WSAETIMEDOUT,     WSAECONNREFUSED,
+        WSAEHOSTUNREACH, WSAESHUTDOWN};
+    static constexpr int generic[] = {
+        EWOULDBLOCK, EINPROGRESS,  EINTR,         EACCES,       EINVAL,   EMFILE,
+        ENOTSOCK,    EADDRINUSE,   EADDRNOTAVAIL, EAFNOSUPPORT, ENETDOWN, ENETUNREACH,
+        ENETRESET,   ECONNABORTED, ECONNRESET,    ENOBUFS,      EISCONN,  ENOTCONN,
+        ETIMEDOUT,   ECONNREFUSED, EHOSTUNREACH,  EPIPE};
+    static_assert(sizeof winsock == sizeof generic);
+    for (std::size_t i = 0; i < std::size(winsock); ++i)
+        if (winsock[i] == code) return {generic[i], std::generic_category()};
+    return {code, std::system_category()};
 }
 
 inline std::error_code last_error() noexcept { return error_of(WSAGetLastError()); }
+
+/// Why bind() or listen() failed: a port that another has for itself is in use.
+inline std::error_code listen_error() noexcept {
+    const int code = WSAGetLastError();
+    return error_of(code == WSAEACCES ? WSAEADDRINUSE : code);
+}
 
 /// Winsock runs from the first socket to the end of the process.
 inline std::error_code start_sockets() noexcept {
@@ -597,35 +610,12 @@ inline handle open(int family, int type) noexcept {
                                  WSA_FLAG_OVERLAPPED | WSA_FLAG_NO_HANDLE_INHERIT));
 }
 
-inline handle accept(handle listener, sockaddr* from, length* from_size) noexcept {
-    return prepared(::accept(raw(listener), from, from_size));
+inline handle accept(handle listener, sockaddr* from, length* size) noexcept {
+    return prepared(::accept(raw(listener), from, size));
 }
 
-inline int send(handle socket, const char* data, std::size_t size) noexcept {
-    return ::send(raw(socket), data, static_cast<int>(size), 0);
-}
-
-/// A reset may look like the end of the stream (under Wine), but to WSAPoll.
-inline int receive(handle socket, char* buffer, std::size_t size) noexcept {
-    const int count = ::recv(raw(socket), buffer, static_cast<int>(size), 0);
-    if (count != 0) return count;
-    WSAPOLLFD end{raw(socket), POLLIN, 0};
-    if (::WSAPoll(&end, 1, 0) != 1 || (end.revents & POLLERR) == 0) return 0;
-    WSASetLastError(WSAECONNRESET);
-    return -1;
-}
-
-/// Why bind() or listen() failed: a port that another has for itself is in use.
-inline std::error_code listen_error() noexcept {
-    const int code = WSAGetLastError();
-    return error_of(code == WSAEACCES ? WSAEADDRINUSE : code);
-}
-
-/// SO_REUSEADDR would let two programs share a port here; this forbids it, to others too.
-inline void own_port(handle socket) noexcept {
-    const int on = 1;
-    ::setsockopt(raw(socket), SOL_SOCKET, SO_EXCLUSIVEADDRUSE, reinterpret_cast<const char*>(&on),
-                 sizeof on);
+inline void set_option(handle socket, int level, int name, int value) noexcept {
+    ::setsockopt(raw(socket), level, name, reinterpret_cast<const char*>(&value), sizeof value);
 }
 
 /// Windows sends ten probes, whatever it is asked.
@@ -636,10 +626,9 @@ inline void keep_alive(handle socket, int seconds) noexcept {
                nullptr, nullptr);
 }
 
-/// Bytes sent that the other side's system has not acknowledged; not to be had here.
-inline int unacknowledged(handle) noexcept { return 0; }
+inline int unacknowledged(handle) noexcept { return 0; }  // not to be had here
 
-/// Whether a connection did not come about, which leaves the error where it is.
+/// Whether a connection attempt has failed; leaves the error for pending_error().
 inline bool has_failed(native socket) noexcept {
     sockaddr_storage peer;
     length size = sizeof peer;
@@ -651,75 +640,29 @@ inline bool has_failed(native socket) noexcept {
     return ::select(0, nullptr, nullptr, &failed, &at_once) == 1;
 }
 
-/// Before Windows 10 2004, WSAPoll does not tell that a connection failed: then we look, ten times
-/// a second while one is under way.
-inline int poll(poll_entry* entries, std::size_t count, int timeout) noexcept {
+/// Before Windows 10 2004, WSAPoll does not report a failed connection attempt: look for one ten
+/// times a second while one is under way.
+inline int poll(poll_entry* entries, std::size_t count, int timeout_ms) noexcept {
     constexpr int slice = 100;
-    bool connecting = false;
-    for (std::size_t i = 0; i < count && !connecting; ++i)
-        connecting = (entries[i].events & POLLOUT) != 0;
-    for (;;) {
-        const bool whole = !connecting || (timeout >= 0 && timeout <= slice);
-        int ready = ::WSAPoll(entries, static_cast<ULONG>(count), whole ? timeout : slice);
-        for (std::size_t i = 0; i < count && connecting && ready >= 0; ++i) {
-            poll_entry& entry = entries[i];
-            if (entry.revents != 0 || (entry.events & POLLOUT) == 0 || !has_failed(entry.fd))
-                continue;
-            entry.revents = POLLERR;
+    const auto writes = [](const poll_entry& entry) { return (entry.events & POLLOUT) != 0; };
+    const bool connecting = std::any_of(entries, entries + count, writes);
+    for (;; timeout_ms -= timeout_ms > 0 ? slice : 0) {
+        const bool whole = !connecting || (timeout_ms >= 0 && timeout_ms <= slice);
+        int ready = ::WSAPoll(entries, static_cast<ULONG>(count), whole ? timeout_ms : slice);
+        for (auto* entry = entries; connecting && ready >= 0 && entry != entries + count; ++entry) {
+            if (entry->revents != 0 || !writes(*entry) || !has_failed(entry->fd)) continue;
+            entry->revents = POLLERR;
             ++ready;
         }
         if (ready != 0 || whole) return ready;
-        if (timeout > 0) timeout -= slice;
     }
-}
-
-/// A channel to wake a poller by: a datagram socket connected to itself.
-inline std::error_code open_channel(handle& in, handle& out) noexcept {
-    if (auto error = start_sockets()) return error;
-    in = open(AF_INET, SOCK_DGRAM);
-    if (in == tcp_socket::invalid) return last_error();
-    out = in;
-    sockaddr_in self{};
-    self.sin_family = AF_INET;
-    self.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    int length_of_self = sizeof self;
-    auto* const address = reinterpret_cast<sockaddr*>(&self);
-    if (::bind(raw(in), address, length_of_self) == 0 &&
-        ::getsockname(raw(in), address, &length_of_self) == 0 &&
-        ::connect(raw(in), address, length_of_self) == 0)
-        return {};
-    const auto error = last_error();
-    close(in);
-    in = out = tcp_socket::invalid;
-    return error;
-}
-
-inline void close_channel(handle in, handle) noexcept { close(in); }
-
-inline void signal_channel(handle out) noexcept { ::send(raw(out), "", 1, 0); }
-
-inline void drain_channel(handle in) noexcept {
-    char bytes[64];
-    while (::recv(raw(in), bytes, sizeof bytes, 0) > 0) {
-    }
-}
-
-/// Calls `visit` with the addresses of this machine's interfaces until it returns true.
-template <typename Visitor>
-void visit_interfaces(const Visitor& visit) {
-    addrinfo hints{};
-    hints.ai_socktype = SOCK_STREAM;
-    addrinfo* list = nullptr;
-    if (::getaddrinfo("", "0", &hints, &list) != 0) return;
-    for (auto* entry = list; entry && !visit(entry->ai_addr); entry = entry->ai_next) {
-    }
-    ::freeaddrinfo(list);
 }
 
 }  // namespace p2pchat::detail::os
 
 #else  // POSIX
 
+#include <arpa/inet.h>
 #include <fcntl.h>
 #include <ifaddrs.h>
 #include <net/if.h>
@@ -727,6 +670,9 @@ void visit_interfaces(const Visitor& visit) {
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
+#if defined(__linux__)
+#include <sys/epoll.h>
+#endif
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -737,31 +683,46 @@ using handle = tcp_socket::native_handle_type;
 using native = int;
 using poll_entry = pollfd;
 using length = socklen_t;
+using io_size = std::size_t;
 #if defined(MSG_NOSIGNAL)
 inline constexpr int send_flags = MSG_NOSIGNAL;
 #else
 inline constexpr int send_flags = 0;  // SO_NOSIGPIPE does it, see prepared()
+#endif
+inline constexpr int own_port = SO_REUSEADDR;  // at once after its last user ended
+inline constexpr bool end_may_be_reset = false;
+#if defined(FIONWRITE)
+inline constexpr auto unsent_bytes = FIONWRITE;
+#else
+inline constexpr auto unsent_bytes = TIOCOUTQ;
+#endif
+#if defined(TCP_KEEPIDLE)
+inline constexpr int keep_idle = TCP_KEEPIDLE;
+#else
+inline constexpr int keep_idle = TCP_KEEPALIVE;  // macOS's name for it
+#endif
+#if defined(TCP_USER_TIMEOUT)
+inline constexpr int retry_limit = TCP_USER_TIMEOUT, retry_limit_unit = 1000;  // milliseconds
+#elif defined(TCP_RXT_CONNDROPTIME)
+inline constexpr int retry_limit = TCP_RXT_CONNDROPTIME, retry_limit_unit = 1;  // macOS: seconds
+#else
+inline constexpr int retry_limit = 0, retry_limit_unit = 0;  // the system's own limit stays
 #endif
 
 inline native raw(handle socket) noexcept { return static_cast<native>(socket); }
 
 inline std::error_code error_of(int code) noexcept {
     // EAGAIN and EWOULDBLOCK may differ: let one of them stand for both.
-    if (code == EAGAIN) code = EWOULDBLOCK;
-    return {code, std::generic_category()};
+    return {code == EAGAIN ? EWOULDBLOCK : code, std::generic_category()};
 }
 
 inline std::error_code last_error() noexcept { return error_of(errno); }
-
+inline std::error_code listen_error() noexcept { return last_error(); }
 inline std::error_code start_sockets() noexcept { return {}; }
-
 inline void close(handle socket) noexcept { ::close(raw(socket)); }
 
-inline handle set_flags(int descriptor) noexcept {
-    if (descriptor < 0) return tcp_socket::invalid;
-    ::fcntl(descriptor, F_SETFD, FD_CLOEXEC);
-    ::fcntl(descriptor, F_SETFL, O_NONBLOCK);
-    return descriptor;
+inline void set_option(handle socket, int level, int name, int value) noexcept {
+    ::setsockopt(raw(socket), level, name, &value, sizeof value);
 }
 
 #if defined(SOCK_CLOEXEC) && defined(SOCK_NONBLOCK)
@@ -770,472 +731,110 @@ inline handle open(int family, int type) noexcept {
     return ::socket(family, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 }
 
-inline handle accept(handle listener, sockaddr* from, length* from_size) noexcept {
-    return ::accept4(raw(listener), from, from_size, SOCK_CLOEXEC | SOCK_NONBLOCK);
+inline handle accept(handle listener, sockaddr* from, length* size) noexcept {
+    return ::accept4(raw(listener), from, size, SOCK_CLOEXEC | SOCK_NONBLOCK);
 }
 
 inline int open_pipe(int (&ends)[2]) noexcept { return ::pipe2(ends, O_CLOEXEC | O_NONBLOCK); }
 
 #else  // macOS: two steps, between which a fork() in another thread may inherit
 
-inline handle prepared(int socket) noexcept {
-    const int on = 1;
-    if (socket >= 0) ::setsockopt(socket, SOL_SOCKET, SO_NOSIGPIPE, &on, sizeof on);
-    return set_flags(socket);
+inline handle prepared(int descriptor) noexcept {
+    if (descriptor < 0) return tcp_socket::invalid;
+    ::fcntl(descriptor, F_SETFD, FD_CLOEXEC);
+    ::fcntl(descriptor, F_SETFL, O_NONBLOCK);
+    set_option(descriptor, SOL_SOCKET, SO_NOSIGPIPE, 1);  // a pipe has no such option
+    return descriptor;
 }
 
 inline handle open(int family, int type) noexcept { return prepared(::socket(family, type, 0)); }
 
-inline handle accept(handle listener, sockaddr* from, length* from_size) noexcept {
-    return prepared(::accept(raw(listener), from, from_size));
+inline handle accept(handle listener, sockaddr* from, length* size) noexcept {
+    return prepared(::accept(raw(listener), from, size));
 }
 
 inline int open_pipe(int (&ends)[2]) noexcept {
     const int result = ::pipe(ends);
-    if (result == 0) set_flags(ends[0]), set_flags(ends[1]);
+    if (result == 0) prepared(ends[0]), prepared(ends[1]);
     return result;
 }
 
 #endif
 
-inline ssize_t send(handle socket, const char* data, std::size_t size) noexcept {
-    return ::send(raw(socket), data, size, send_flags);
-}
-
-inline ssize_t receive(handle socket, char* buffer, std::size_t size) noexcept {
-    return ::recv(raw(socket), buffer, size, 0);
-}
-
-inline std::error_code listen_error() noexcept { return last_error(); }
-
-/// Lets a port be taken again at once after its last user ended.
-inline void own_port(handle socket) noexcept {
-    const int on = 1;
-    ::setsockopt(raw(socket), SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
-}
-
-/// The other half of keep_alive(): no probe is sent while bytes wait to be acknowledged.
-#if defined(TCP_USER_TIMEOUT)
-inline void give_up(handle socket, int seconds) noexcept {
-    const unsigned milliseconds = static_cast<unsigned>(seconds) * 1000;
-    ::setsockopt(raw(socket), IPPROTO_TCP, TCP_USER_TIMEOUT, &milliseconds, sizeof milliseconds);
-}
-#elif defined(TCP_RXT_CONNDROPTIME)
-inline void give_up(handle socket, int seconds) noexcept {  // macOS
-    ::setsockopt(raw(socket), IPPROTO_TCP, TCP_RXT_CONNDROPTIME, &seconds, sizeof seconds);
-}
-#else
-inline void give_up(handle, int) noexcept {}  // the system's own limit on retransmission stays
-#endif
-
-#if defined(TCP_KEEPIDLE)
-inline constexpr int keep_idle = TCP_KEEPIDLE;
-#else
-inline constexpr int keep_idle = TCP_KEEPALIVE;  // macOS's name for it
-#endif
-
 inline void keep_alive(handle socket, int seconds) noexcept {
-    const int on = 1, interval = (std::max)(1, seconds / 3), probes = 3;
-    ::setsockopt(raw(socket), SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
-    ::setsockopt(raw(socket), IPPROTO_TCP, keep_idle, &seconds, sizeof seconds);
-    ::setsockopt(raw(socket), IPPROTO_TCP, TCP_KEEPINTVL, &interval, sizeof interval);
-    ::setsockopt(raw(socket), IPPROTO_TCP, TCP_KEEPCNT, &probes, sizeof probes);
-    give_up(socket, seconds + interval * probes);
+    const int interval = (std::max)(1, seconds / 3), probes = 3;
+    set_option(socket, SOL_SOCKET, SO_KEEPALIVE, 1);
+    set_option(socket, IPPROTO_TCP, keep_idle, seconds);
+    set_option(socket, IPPROTO_TCP, TCP_KEEPINTVL, interval);
+    set_option(socket, IPPROTO_TCP, TCP_KEEPCNT, probes);
+    // No probe is sent while bytes wait to be acknowledged: they get the same time.
+    const int limit = (seconds + interval * probes) * retry_limit_unit;
+    if (retry_limit != 0) set_option(socket, IPPROTO_TCP, retry_limit, limit);
 }
 
 /// Bytes sent that the other side's system has not acknowledged, our end of stream included.
-#if defined(SO_NWRITE)
+#if defined(SO_NWRITE)  // macOS
 inline int unacknowledged(handle socket) noexcept {
     int count = 0;
-    socklen_t size = sizeof count;
+    length size = sizeof count;
     ::getsockopt(raw(socket), SOL_SOCKET, SO_NWRITE, &count, &size);
     return count;
 }
 #else
-#if defined(FIONWRITE)
-inline constexpr auto pending_output = FIONWRITE;
-#else
-inline constexpr auto pending_output = TIOCOUTQ;
-#endif
 inline int unacknowledged(handle socket) noexcept {
     int count = 0;
-    ::ioctl(raw(socket), pending_output, &count);
+    ::ioctl(raw(socket), unsent_bytes, &count);
     return count;
 }
 #endif
 
-inline int poll(poll_entry* entries, std::size_t count, int timeout) noexcept {
-    return ::poll(entries, static_cast<nfds_t>(count), timeout);
-}
-
-/// A channel to wake a poller by: a pipe.
-inline std::error_code open_channel(handle& in, handle& out) noexcept {
-    int ends[2];
-    if (open_pipe(ends) != 0) return last_error();
-    in = ends[0];
-    out = ends[1];
-    return {};
-}
-
-inline void close_channel(handle in, handle out) noexcept {
-    close(in);
-    close(out);
-}
-
-inline void signal_channel(handle out) noexcept {
-    // A full pipe is as good as one byte more: the poller wakes.
-    while (::write(raw(out), "", 1) < 0 && errno == EINTR) {
-    }
-}
-
-inline void drain_channel(handle in) noexcept {
-    char bytes[64];
-    while (::read(raw(in), bytes, sizeof bytes) > 0) {
-    }
-}
-
-/// Calls `visit` with the addresses of this machine's interfaces until it returns true. Not with
-/// loopback's, whose link-local one (macOS) tells nobody where we are.
-template <typename Visitor>
-void visit_interfaces(const Visitor& visit) {
-    ifaddrs* list = nullptr;
-    if (::getifaddrs(&list) != 0) return;
-    for (auto* entry = list; entry; entry = entry->ifa_next) {
-        const bool usable = (entry->ifa_flags & (IFF_UP | IFF_LOOPBACK)) == IFF_UP;
-        if (usable && entry->ifa_addr && visit(entry->ifa_addr)) break;
-    }
-    ::freeifaddrs(list);
+inline int poll(poll_entry* entries, std::size_t count, int timeout_ms) noexcept {
+    return ::poll(entries, static_cast<nfds_t>(count), timeout_ms);
 }
 
 }  // namespace p2pchat::detail::os
 
 #endif
 
-// ------------------------------------------------------------------------------------ >> errors
+namespace p2pchat::detail::os {
 
-namespace p2pchat {
-
-namespace detail {
-
-struct errc_text {
-    const char* text;
-    std::errc like;
-};
-
-inline errc_text describe(errc value) noexcept {
-    switch (value) {
-        case errc::bad_address:
-            return {"not an IP address", std::errc::invalid_argument};
-        case errc::bad_port:
-            return {"not a port (1 to 65535)", std::errc::invalid_argument};
-        case errc::bad_team:
-            return {"not a team name (1 to 64 bytes, no white space)", std::errc::invalid_argument};
-        case errc::bad_text:
-            return {"not a text (empty, or with a line break or NUL)", std::errc::invalid_argument};
-        case errc::too_few_words:
-            return {"not a message (sender, team, text)", std::errc::invalid_argument};
-        case errc::no_message:
-            return {"closed without a message", std::errc::no_message};
-        case errc::message_too_long:
-            return {"message too long", std::errc::message_size};
-        case errc::not_taken:
-            return {"the peer closed without taking the message", std::errc::connection_reset};
-        case errc::link_lost:
-            return {"the link broke before the message was confirmed",
-                    std::errc::connection_aborted};
-        case errc::queue_full:
-            return {"too much is waiting for this peer already", std::errc::no_buffer_space};
-        case errc::stopped:
-            return {"the node does not run", std::errc::operation_canceled};
-        case errc::already_running:
-            return {"the node runs already", std::errc::already_connected};
-        case errc::connection_limit:
-            return {"gave way to a newer connection", std::errc::connection_aborted};
-        case errc::sender_not_verified:
-            return {"the sender is not where it says it is", std::errc::permission_denied};
-        case errc::own_address:
-            return {"that is our own address", std::errc::invalid_argument};
-        case errc::protocol_error:
-            return {"neither a message nor a control line", std::errc::protocol_error};
-    }
-    return {"unknown error", std::errc::invalid_argument};
-}
-
-class errc_category final : public std::error_category {
-public:
-    const char* name() const noexcept override { return "p2pchat"; }
-    std::string message(int value) const override {
-        return describe(static_cast<errc>(value)).text;
-    }
-    std::error_condition default_error_condition(int value) const noexcept override {
-        return std::make_error_condition(describe(static_cast<errc>(value)).like);
-    }
-};
-
-}  // namespace detail
-
-const std::error_category& category() noexcept {
-    static const detail::errc_category instance;
-    return instance;
-}
-
-std::error_code make_error_code(errc value) noexcept {
-    return {static_cast<int>(value), category()};
-}
-
-// ---------------------------------------------------------------------------------- >> endpoint
-
-namespace detail {
-
-inline constexpr errc no_error = errc{};
-
-inline std::error_code to_error(errc value) noexcept {
-    return value == no_error ? std::error_code() : make_error_code(value);
-}
-
+/// How IPv6 writes an IPv4 address (RFC 4291, section 2.5.5.2).
 inline constexpr unsigned char v4_prefix[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
 
-inline bool is_digit(char c) noexcept { return c >= '0' && c <= '9'; }
+inline auto now() noexcept { return std::chrono::steady_clock::now(); }
+inline auto wall_time() noexcept { return std::chrono::system_clock::now(); }
 
-inline bool is_space(char c) noexcept {
-    return static_cast<unsigned char>(c) <= ' ' && (c == ' ' || (c >= '\t' && c <= '\r'));
-}
-
-inline int hex_digit(char c) noexcept {
-    if (is_digit(c)) return c - '0';
-    const char lower = static_cast<char>(c | 0x20);
-    return lower >= 'a' && lower <= 'f' ? lower - 'a' + 10 : -1;
-}
-
-/// Reads a decimal number of at most `max`, without superfluous zeros, and moves `p` behind it.
-inline bool scan_number(const char*& p, const char* end, unsigned max, unsigned& value) noexcept {
-    const char* const start = p;
-    const char* at = p;  // stays in a register; `p` would go to memory for each digit
-    std::uint64_t all = 0;
-    while (at != end && is_digit(*at)) {
-        all = all * 10 + static_cast<unsigned>(*at++ - '0');
-        if (all > max) return false;
-    }
-    p = at;
-    value = static_cast<unsigned>(all);
-    return at != start && (*start != '0' || at - start == 1);
-}
-
-inline bool scan_octet(const char*& p, const char* end, unsigned& value) noexcept {
-    if (p == end || !is_digit(*p)) return false;
-    value = static_cast<unsigned>(*p++ - '0');
-    for (int more = 0; more < 2 && value != 0 && p != end && is_digit(*p); ++more)
-        value = value * 10 + static_cast<unsigned>(*p++ - '0');
-    return value <= 255;
-}
-
-inline bool scan_v4(const char*& p, const char* end, unsigned char* out) noexcept {
-    const char* at = p;     // stays in a register, as in scan_number()
-    std::uint32_t all = 0;  // stored at once: four bytes that are then read as a word cost 2 ns
-    for (int i = 0; i < 4; ++i) {
-        unsigned octet = 0;
-        if (i != 0 && (at == end || *at++ != '.')) return false;
-        if (!scan_octet(at, end, octet)) return false;
-        all = all << 8 | octet;
-    }
-    p = at;
-    for (int i = 0; i < 4; ++i) out[i] = static_cast<unsigned char>(all >> (24 - 8 * i));
-    return true;
-}
-
-/// Up to four hexadecimal digits.
-inline bool scan_group(const char*& p, const char* end, unsigned& value) noexcept {
-    const char* const start = p;
-    value = 0;
-    for (int digit; p != end && p - start < 4 && (digit = hex_digit(*p)) >= 0; ++p)
-        value = value * 16 + static_cast<unsigned>(digit);
-    return p != start;
-}
-
-/// The text forms of RFC 4291, section 2.2; `text` is the address and nothing else.
-inline bool parse_v6(std::string_view text, unsigned char (&out)[16]) noexcept {
-    const char* p = text.data();
-    const char* const end = p + text.size();
-    unsigned char bytes[16] = {};
-    int count = 0, gap = -1;  // bytes read; where "::" stood among them
-    if (text.size() >= 2 && p[0] == ':' && p[1] == ':') {
-        gap = 0;
-        p += 2;
-    }
-    while (p != end) {
-        const char* const start = p;
-        unsigned group = 0;
-        if (count > 14 || !scan_group(p, end, group)) return false;
-        if (p != end && *p == '.') {  // the last four bytes, written as IPv4
-            p = start;
-            if (count > 12 || !scan_v4(p, end, bytes + count) || p != end) return false;
-            count += 4;
-            break;
-        }
-        bytes[count++] = static_cast<unsigned char>(group >> 8);
-        bytes[count++] = static_cast<unsigned char>(group & 0xff);
-        if (p == end) break;
-        if (*p++ != ':' || p == end) return false;
-        if (*p == ':') {
-            if (gap >= 0) return false;
-            gap = count;
-            ++p;
-        }
-    }
-    if (gap < 0 ? count != 16 : count > 14) return false;
-    const auto head = static_cast<std::size_t>(gap < 0 ? count : gap);
-    const auto tail = static_cast<std::size_t>(count) - head;
-    std::memset(out, 0, sizeof out);
-    std::memcpy(out, bytes, head);
-    std::memcpy(out + sizeof out - tail, bytes + head, tail);
-    return true;
-}
-
-/// A numeric address, an IPv6 one with its scope after a '%' or without.
-inline bool parse_address(std::string_view text, unsigned char (&out)[16],
-                          std::uint32_t& scope) noexcept {
-    scope = 0;
-    if (text.find(':') == std::string_view::npos) {
-        const char* p = text.data();
-        std::memcpy(out, v4_prefix, sizeof v4_prefix);
-        return scan_v4(p, p + text.size(), out + 12) && p == text.data() + text.size();
-    }
-    if (const auto percent = text.find('%'); percent != std::string_view::npos) {
-        const char* p = text.data() + percent + 1;
-        unsigned value = 0;
-        if (!scan_number(p, text.data() + text.size(), 0x7fffffff, value)) return false;
-        if (p != text.data() + text.size()) return false;
-        scope = value;
-        text = text.substr(0, percent);
-    }
-    return parse_v6(text, out);
-}
-
-/// Reads an endpoint at the beginning of [p, end) and moves `p` behind it.
-/// Written piece by piece into `result`, for to copy what was just written in pieces stalls.
-errc scan_endpoint(const char*& p, const char* end, endpoint& result) noexcept {
-    unsigned port = 0;
-    if (p != end && *p == '[') {
-        const auto size = static_cast<std::size_t>(end - p);
-        const auto* const close = static_cast<const char*>(std::memchr(p, ']', size));
-        if (!close) return errc::bad_address;
-        const std::string_view inside(p + 1, static_cast<std::size_t>(close - p - 1));
-        if (inside.find(':') == std::string_view::npos) return errc::bad_address;
-        if (!parse_address(inside, result.bytes_, result.scope_)) return errc::bad_address;
-        if (result.is_v4()) result.scope_ = 0;
-        p = close + 1;
-    } else {
-        std::memcpy(result.bytes_, v4_prefix, sizeof v4_prefix);
-        result.scope_ = 0;
-        if (!scan_v4(p, end, result.bytes_ + 12)) return errc::bad_address;
-    }
-    if (p != end && *p != ':' && !is_space(*p)) return errc::bad_address;
-    if (p == end || *p++ != ':' || !scan_number(p, end, 65535, port) || port == 0)
-        return errc::bad_port;
-    result.port_ = static_cast<std::uint16_t>(port);
-    return no_error;
-}
-
-inline void append_number(std::string& out, std::uint64_t value) {
-    char digits[20];
-    char* first = digits + sizeof digits;
-    do *--first = static_cast<char>('0' + value % 10);
-    while ((value /= 10) != 0);
-    out.append(first, static_cast<std::size_t>(digits + sizeof digits - first));
-}
-
-inline void append_v4(std::string& out, const unsigned char* bytes) {
-    for (int i = 0; i < 4; ++i) {
-        if (i != 0) out += '.';
-        append_number(out, bytes[i]);
-    }
-}
-
-inline void append_scope(std::string& out, std::uint32_t scope) {
-    if (scope == 0) return;
-    out += '%';
-    append_number(out, scope);
-}
-
-/// The longest run of two or more zero groups, the first of equals: [first, last).
-inline void longest_zeros(const unsigned (&groups)[8], int& first, int& last) noexcept {
-    first = last = 0;
-    for (int i = 0; i < 8; ++i) {
-        int end = i;
-        while (end < 8 && groups[end] == 0) ++end;
-        if (end - i > last - first && end - i >= 2) {
-            first = i;
-            last = end;
-        }
-        i = end > i ? end - 1 : i;
-    }
-}
-
-inline void append_v6(std::string& out, const unsigned char (&bytes)[16]) {
-    unsigned groups[8];
-    for (int i = 0; i < 8; ++i)
-        groups[i] = static_cast<unsigned>(bytes[2 * i]) << 8 | bytes[2 * i + 1];
-    int first = 0, last = 0;
-    longest_zeros(groups, first, last);
-    for (int i = 0; i < 8; ++i) {
-        if (i == first && last > first) {
-            out += "::";
-            i = last - 1;
-            continue;
-        }
-        if (i != 0 && i != last) out += ':';
-        bool leading = true;
-        for (int shift = 12; shift >= 0; shift -= 4) {
-            const unsigned digit = groups[i] >> shift & 0xf;
-            leading = leading && digit == 0 && shift != 0;
-            if (!leading) out += "0123456789abcdef"[digit];
-        }
-    }
-}
-
-/// As on the wire, or with the scope, which means something on this machine only.
-inline void append_endpoint(std::string& out, const endpoint& value, bool with_scope) {
-    if (value.is_v4()) {
-        append_v4(out, value.bytes() + 12);
-    } else {
-        out += '[';
-        append_v6(out, value.bytes());
-        if (with_scope) append_scope(out, value.scope());
-        out += ']';
-    }
-    out += ':';
-    append_number(out, value.port());
+inline std::error_code error_unless(bool success) noexcept {
+    return success ? std::error_code() : last_error();
 }
 
 /// An endpoint in the form that the system's calls take.
 struct native_address {
-    sockaddr_storage storage{};
-    os::length size = sizeof(sockaddr_storage);
+    union {
+        sockaddr any;
+        sockaddr_in v4;
+        sockaddr_in6 v6{};
+    };
+    length size = sizeof(sockaddr_in6);
 
-    native_address() noexcept = default;
+    native_address() noexcept = default;  // of no family: nobody
     explicit native_address(const endpoint& value) noexcept {
         if (value.is_v4()) {
-            sockaddr_in v4{};
+            v4 = {};
             v4.sin_family = AF_INET;
             v4.sin_port = htons(value.port());
             std::memcpy(&v4.sin_addr, value.bytes() + 12, 4);
             size = sizeof v4;
-            std::memcpy(&storage, &v4, sizeof v4);
         } else {
-            sockaddr_in6 v6{};
             v6.sin6_family = AF_INET6;
             v6.sin6_port = htons(value.port());
             v6.sin6_scope_id = value.scope();
             std::memcpy(&v6.sin6_addr, value.bytes(), 16);
-            size = sizeof v6;
-            std::memcpy(&storage, &v6, sizeof v6);
         }
     }
-
-    int family() const noexcept { return storage.ss_family; }
-    sockaddr* get() noexcept { return reinterpret_cast<sockaddr*>(&storage); }
 };
 
+/// Nobody for what is not IP.
 inline endpoint to_endpoint(const sockaddr* address) noexcept {
     unsigned char bytes[16];
     if (address->sa_family == AF_INET) {
@@ -1252,142 +851,634 @@ inline endpoint to_endpoint(const sockaddr* address) noexcept {
     return {bytes, ntohs(v6.sin6_port), v6.sin6_scope_id};
 }
 
-}  // namespace detail
-
-endpoint::endpoint(std::string_view address, std::uint16_t port) noexcept {
-    unsigned char bytes[16];
-    std::uint32_t scope = 0;
-    if (detail::parse_address(address, bytes, scope)) *this = endpoint(bytes, port, scope);
+inline bool parse_v6(const char* text, unsigned char (&bytes)[16]) noexcept {
+    return !start_sockets() && ::inet_pton(AF_INET6, text, bytes) == 1;
 }
 
-endpoint::endpoint(const unsigned char (&address)[16], std::uint16_t port,
-                   std::uint32_t scope) noexcept
-    : port_(port) {
-    std::memcpy(bytes_, address, sizeof bytes_);
-    if (!is_v4()) scope_ = scope;  // else one address would have many names
+inline std::string format_v6(const unsigned char (&bytes)[16]) {
+    char text[INET6_ADDRSTRLEN] = "";
+    if (!start_sockets()) static_cast<void>(::inet_ntop(AF_INET6, bytes, text, sizeof text));
+    return text;
 }
 
-endpoint::operator bool() const noexcept {
-    static constexpr unsigned char none[16] = {};
-    const bool unspecified =
-        std::memcmp(bytes_ + 12, none, 4) == 0 && (is_v4() || std::memcmp(bytes_, none, 12) == 0);
-    return port_ != 0 && !unspecified;
+/// A socket of the family of `like`.
+inline std::error_code open(const endpoint& like, int type, handle& socket) noexcept {
+    if (auto error = start_sockets()) return error;
+    socket = open(like.is_v4() ? AF_INET : AF_INET6, type);
+    return error_unless(socket != tcp_socket::invalid);
 }
 
-std::string endpoint::address() const {
-    std::string out;
-    if (is_v4())
-        detail::append_v4(out, bytes_ + 12);
-    else
-        detail::append_v6(out, bytes_);
-    detail::append_scope(out, scope_);
-    return out;
+inline std::error_code open_stream(const endpoint& like, handle& socket) noexcept {
+    return open(like, SOCK_STREAM, socket);
 }
 
-bool endpoint::is_v4() const noexcept {
-    return std::memcmp(bytes_, detail::v4_prefix, sizeof detail::v4_prefix) == 0;
+inline std::error_code open_datagram(const endpoint& like, handle& socket) noexcept {
+    return open(like, SOCK_DGRAM, socket);
 }
 
-bool endpoint::is_loopback() const noexcept {
-    static constexpr unsigned char v6_loopback[16] = {0, 0, 0, 0, 0, 0, 0, 0,
-                                                      0, 0, 0, 0, 0, 0, 0, 1};
-    return is_v4() ? bytes_[12] == 127 : std::memcmp(bytes_, v6_loopback, sizeof bytes_) == 0;
+/// A port in use is address_in_use on every system.
+inline std::error_code listen(handle socket, const endpoint& local, bool only_v6) noexcept {
+    const native_address address(local);
+    set_option(socket, SOL_SOCKET, own_port, 1);
+    if (!local.is_v4()) set_option(socket, IPPROTO_IPV6, IPV6_V6ONLY, only_v6 ? 1 : 0);
+    const bool listens = ::bind(raw(socket), &address.any, address.size) == 0 &&
+                         ::listen(raw(socket), SOMAXCONN) == 0;
+    return listens ? std::error_code() : listen_error();
 }
 
-bool operator<(const endpoint& a, const endpoint& b) noexcept {
-    if (const int order = std::memcmp(a.bytes_, b.bytes_, sizeof a.bytes_)) return order < 0;
-    return a.scope_ != b.scope_ ? a.scope_ < b.scope_ : a.port_ < b.port_;
-}
-
-std::error_code parse(std::string_view text, endpoint& result) noexcept {
-    const char* p = text.data();
-    const char* const end = p + text.size();
-    endpoint found;
-    if (const errc error = detail::scan_endpoint(p, end, found); error != detail::no_error)
-        return make_error_code(error);
-    if (p != end) return make_error_code(errc::bad_port);
-    result = found;
+inline std::error_code accept(handle listener, handle& socket, endpoint& from) noexcept {
+    native_address address;
+    socket = os::accept(listener, &address.any, &address.size);
+    if (socket == tcp_socket::invalid) return last_error();
+    from = to_endpoint(&address.any);
     return {};
 }
 
-std::string to_string(const endpoint& value) {
-    std::string out;
-    detail::append_endpoint(out, value, true);
-    return out;
+/// operation_in_progress: the socket becomes writable when that ends; pending_error() says how.
+inline std::error_code connect(handle socket, const endpoint& to) noexcept {
+    const native_address address(to);
+    if (::connect(raw(socket), &address.any, address.size) == 0) return {};
+    const auto error = last_error();
+    const bool goes_on =
+        error == std::errc::operation_would_block || error == std::errc::interrupted;
+    return goes_on ? std::make_error_code(std::errc::operation_in_progress) : error;
 }
 
-std::error_code resolve(std::string_view host, std::uint16_t port, endpoint& result) {
-    if (port == 0) return make_error_code(errc::bad_port);
-    if (const endpoint numeric(host, port); numeric) {
-        result = numeric;
-        return {};
-    }
-    // "10.18.1" is no host name, though the system would read it as 10.18.0.1.
-    const auto last_label = host.substr(host.rfind('.') + 1);
-    const bool number = !last_label.empty() && detail::is_digit(last_label.front());
-    if (host.empty() || number || host.find('\0') != std::string_view::npos)
-        return make_error_code(errc::bad_address);
-    if (auto error = detail::os::start_sockets()) return error;
-    addrinfo hints{};
-    hints.ai_socktype = SOCK_STREAM;
-    addrinfo* list = nullptr;
-    if (::getaddrinfo(std::string(host).c_str(), nullptr, &hints, &list) != 0)
-        return make_error_code(errc::bad_address);
-    endpoint found;
-    for (auto* entry = list; entry && !found.is_v4(); entry = entry->ai_next) {
-        const endpoint candidate = detail::to_endpoint(entry->ai_addr);
-        const endpoint with_port(candidate.bytes(), port, candidate.scope());
-        if (with_port && (!found || with_port.is_v4())) found = with_port;
-    }
-    ::freeaddrinfo(list);
-    if (!found) return make_error_code(errc::bad_address);
-    result = found;
+/// What the system has found out about a socket since it was last asked.
+inline std::error_code pending_error(handle socket) noexcept {
+    int code = 0;
+    length size = sizeof code;
+    auto* const value = reinterpret_cast<char*>(&code);
+    const bool known = ::getsockopt(raw(socket), SOL_SOCKET, SO_ERROR, value, &size) == 0;
+    return known ? error_of(code) : last_error();
+}
+
+/// Whether the other side has reset a connection, found without reading from it. Winsock tells
+/// WSAPoll only.
+inline bool is_reset(handle socket) noexcept {
+    if (pending_error(socket)) return true;
+    poll_entry entry{};
+    entry.fd = raw(socket);
+    entry.events = POLLIN;
+    return os::poll(&entry, 1, 0) > 0 && (entry.revents & POLLERR) != 0;
+}
+
+/// As much as one call takes: Winsock's sizes are of int.
+inline io_size at_once(std::size_t size) noexcept {
+    return static_cast<io_size>((std::min)(size, std::size_t{1} << 30));
+}
+
+inline std::error_code send(handle socket, const char* data, std::size_t size,
+                            std::size_t& sent) noexcept {
+    const auto count = ::send(raw(socket), data, at_once(size), send_flags);
+    sent = count < 0 ? 0 : static_cast<std::size_t>(count);
+    if (count >= 0) return {};
+    const auto error = last_error();
+    // After a failed connection attempt the BSDs may say EPIPE here, and Wine reset.
+    const bool vague = error == std::errc::broken_pipe || error == std::errc::connection_reset;
+    const auto why = vague ? pending_error(socket) : error;
+    return why ? why : error;
+}
+
+/// No error and nothing received is the other side's half-close.
+inline std::error_code receive(handle socket, char* buffer, std::size_t size,
+                               std::size_t& received) noexcept {
+    const auto count = ::recv(raw(socket), buffer, at_once(size), 0);
+    received = count < 0 ? 0 : static_cast<std::size_t>(count);
+    if (count == 0 && end_may_be_reset && is_reset(socket))
+        return std::make_error_code(std::errc::connection_reset);
+    return error_unless(count >= 0);
+}
+
+inline std::error_code shutdown_send(handle socket) noexcept {
+    constexpr int our_side = 1;  // SHUT_WR, SD_SEND
+    return error_unless(::shutdown(raw(socket), our_side) == 0);
+}
+
+inline endpoint local(handle socket) noexcept {
+    native_address address;
+    ::getsockname(raw(socket), &address.any, &address.size);
+    return to_endpoint(&address.any);
+}
+
+inline endpoint remote(handle socket) noexcept {
+    native_address address;
+    ::getpeername(raw(socket), &address.any, &address.size);
+    return to_endpoint(&address.any);
+}
+
+inline void no_delay(handle socket) noexcept { set_option(socket, IPPROTO_TCP, TCP_NODELAY, 1); }
+
+/// Whether close() lets the other side see a reset.
+inline void reset_on_close(handle socket, bool on) noexcept {
+    linger how{};
+    how.l_onoff = on ? 1 : 0;
+    const auto* const value = reinterpret_cast<const char*>(&how);
+    ::setsockopt(raw(socket), SOL_SOCKET, SO_LINGER, value, sizeof how);
+}
+
+/// Waits once, until a socket can be read from or written to (the next call finds its errors), or
+/// until `interrupt`, if any, can be read from: operation_canceled.
+inline std::error_code wait_ready(handle socket, bool to_write, int timeout_ms,
+                                  handle interrupt) noexcept {
+    poll_entry entries[2]{};
+    entries[0].fd = raw(socket);
+    entries[0].events = to_write ? POLLOUT : POLLIN;
+    entries[1].fd = raw(interrupt);
+    entries[1].events = POLLIN;
+    const int count = os::poll(entries, interrupt == tcp_socket::invalid ? 1 : 2, timeout_ms);
+    if (count < 0) return last_error();
+    if (count == 0) return std::make_error_code(std::errc::timed_out);
+    if (entries[1].revents != 0) return std::make_error_code(std::errc::operation_canceled);
     return {};
 }
 
-namespace detail {
-
-/// The local address of the route to `target`: connecting a datagram socket sends nothing.
+/// The local address of the route to `target`, with port 0; nobody if there is none. Connecting a
+/// datagram socket sends nothing.
 inline endpoint route_source(const endpoint& target) noexcept {
-    native_address address(target), local;
-    const os::handle socket = os::open(address.family(), SOCK_DGRAM);
-    if (socket == tcp_socket::invalid) return {};
-    endpoint found;
-    if (::connect(os::raw(socket), address.get(), address.size) == 0 &&
-        ::getsockname(os::raw(socket), local.get(), &local.size) == 0)
-        found = to_endpoint(local.get());
-    os::close(socket);
+    handle socket = tcp_socket::invalid;
+    if (open_datagram(target, socket)) return {};
+    const endpoint found = connect(socket, target) ? endpoint() : local(socket);
+    close(socket);
     return {found.bytes(), 0, found.scope()};
 }
 
+/// The addresses of a host by name, with port 0; blocks for as long as the system's resolver does.
+inline std::error_code look_up(const char* host, std::vector<endpoint>& found) {
+    if (auto error = start_sockets()) return error;
+    addrinfo hints{};
+    hints.ai_socktype = SOCK_STREAM;
+    addrinfo* list = nullptr;
+    if (::getaddrinfo(host, nullptr, &hints, &list) != 0) return make_error_code(errc::bad_address);
+    const std::unique_ptr<addrinfo, void (*)(addrinfo*)> owner(
+        list, [](addrinfo* all) { ::freeaddrinfo(all); });
+    for (auto* entry = list; entry; entry = entry->ai_next)
+        found.push_back(to_endpoint(entry->ai_addr));
+    return {};
+}
+
+#if defined(_WIN32)
+
+/// Calls visitor(const endpoint&) with each address of this machine until it returns true.
+template <typename Visitor>
+void visit_interfaces(const Visitor& visitor) {
+    std::vector<endpoint> found;
+    if (!look_up("", found)) static_cast<void>(std::any_of(found.begin(), found.end(), visitor));
+}
+
+/// A datagram socket connected to itself: WSAPoll takes no pipes.
+inline std::error_code open_channel(handle& in, handle& out) noexcept {
+    const endpoint loopback("127.0.0.1", 0);
+    const native_address address(loopback);
+    auto error = open_datagram(loopback, in);
+    if (!error) error = error_unless(::bind(raw(in), &address.any, address.size) == 0);
+    if (!error) error = connect(in, local(in));
+    if (error && in != tcp_socket::invalid) close(std::exchange(in, tcp_socket::invalid));
+    out = in;
+    return error;
+}
+
+inline void signal_channel(handle out) noexcept { ::send(raw(out), "", 1, 0); }
+
+inline void drain_channel(handle in) noexcept {
+    char bytes[64];
+    while (::recv(raw(in), bytes, sizeof bytes, 0) > 0) {
+    }
+}
+
+#else
+
+/// Calls visitor(const endpoint&) with the address of each interface until it returns true. Not
+/// with loopback's, whose link-local one (macOS) tells nobody where we are.
+template <typename Visitor>
+void visit_interfaces(const Visitor& visitor) {
+    ifaddrs* list = nullptr;
+    if (::getifaddrs(&list) != 0) return;
+    for (auto* entry = list; entry; entry = entry->ifa_next) {
+        const bool usable = (entry->ifa_flags & (IFF_UP | IFF_LOOPBACK)) == IFF_UP;
+        if (usable && entry->ifa_addr && visitor(to_endpoint(entry->ifa_addr))) break;
+    }
+    ::freeifaddrs(list);
+}
+
+inline std::error_code open_channel(handle& in, handle& out) noexcept {
+    int ends[2];
+    if (open_pipe(ends) != 0) return last_error();
+    in = ends[0];
+    out = ends[1];
+    return {};
+}
+
+inline void signal_channel(handle out) noexcept {
+    // A full pipe is as good as one byte more: whoever waits, wakes.
+    while (::write(raw(out), "", 1) < 0 && errno == EINTR) {
+    }
+}
+
+inline void drain_channel(handle in) noexcept {
+    char bytes[64];
+    while (::read(raw(in), bytes, sizeof bytes) > 0) {
+    }
+}
+
+#endif
+
+/// Wakes a thread that waits for sockets. signal() is thread-safe once open() has returned.
+class channel {
+public:
+    channel() = default;
+    channel(channel&&) = delete;
+    ~channel() {
+        if (is_open()) close(in_);
+        if (out_ != in_) close(out_);
+    }
+
+    std::error_code open() noexcept {
+        return is_open() ? std::error_code() : open_channel(in_, out_);
+    }
+    bool is_open() const noexcept { return in_ != tcp_socket::invalid; }
+    void signal() noexcept {
+        if (is_open()) signal_channel(out_);
+    }
+    void drain() noexcept { drain_channel(in_); }
+    handle in() const noexcept { return in_; }  ///< can be read from while signalled
+
+private:
+    handle in_ = tcp_socket::invalid;
+    handle out_ = tcp_socket::invalid;
+};
+
+/// What the poller knows of a socket. Lives with the socket's owner and stays where it is.
+struct watched {
+    bool read = false, write = false;
+    std::uint64_t name = 0;  // never the same again, so that a late report is known as such
+};
+
+struct readiness {
+    watched* what = nullptr;
+    bool read = false, write = false;
+};
+
+using watched_sockets = std::unordered_map<std::uint64_t, std::pair<handle, watched*>>;  // by name
+
+/// What the system reports of one of them: an error or an end is both.
+struct event {
+    std::uint64_t name;
+    bool read, write;
+};
+
+inline constexpr int event_batch = 256;
+
+#if defined(__linux__) && !defined(P2PCHAT_USE_POLL)
+
+/// The system's part of a poller: epoll.
+class poller_backend {
+public:
+    static constexpr bool waits_with_copy = false;
+
+    poller_backend() = default;
+    poller_backend(poller_backend&&) = delete;
+    ~poller_backend() {
+        if (epoll_ >= 0) close(epoll_);
+    }
+
+    std::error_code open() noexcept {
+        if (epoll_ >= 0) close(epoll_);
+        epoll_ = ::epoll_create1(EPOLL_CLOEXEC);
+        return error_unless(epoll_ >= 0);
+    }
+
+    std::error_code change(handle socket, const watched& what, bool read, bool write) noexcept {
+        const bool known = what.read || what.write;
+        const int how = !read && !write ? EPOLL_CTL_DEL : known ? EPOLL_CTL_MOD : EPOLL_CTL_ADD;
+        epoll_event wanted{};
+        wanted.events = (read ? EPOLLIN : 0u) | (write ? EPOLLOUT : 0u);
+        wanted.data.u64 = what.name;
+        return error_unless(::epoll_ctl(epoll_, how, raw(socket), &wanted) == 0);
+    }
+
+    void copy(const watched_sockets&) noexcept {}
+
+    int wait(int timeout_ms, event (&events)[event_batch]) noexcept {
+        constexpr unsigned over = EPOLLERR | EPOLLHUP;
+        epoll_event found[event_batch];
+        const int count = ::epoll_wait(epoll_, found, event_batch, timeout_ms);
+        for (int i = 0; i < count; ++i)
+            events[i] = {found[i].data.u64, (found[i].events & (over | EPOLLIN)) != 0,
+                         (found[i].events & (over | EPOLLOUT)) != 0};
+        return count;
+    }
+
+private:
+    int epoll_ = -1;
+};
+
+#else
+
+/// The system's part of a poller: poll or WSAPoll, which wait with a copy of what is watched.
+class poller_backend {
+public:
+    static constexpr bool waits_with_copy = true;
+
+    std::error_code open() noexcept { return {}; }
+    std::error_code change(handle, const watched&, bool, bool) noexcept { return {}; }
+
+    void copy(const watched_sockets& all) noexcept {
+        polled_.clear();
+        names_.clear();
+        try {
+            for (const auto& [name, one] : all) {
+                poll_entry entry{};
+                entry.fd = raw(one.first);
+                const watched& what = *one.second;
+                entry.events =
+                    static_cast<short>((what.read ? POLLIN : 0) | (what.write ? POLLOUT : 0));
+                polled_.push_back(entry);
+                names_.push_back(name);
+            }
+        } catch (const std::bad_alloc&) {
+            // wait() uses what is there, and does not wait for long.
+        }
+        whole_ = names_.size() == all.size();
+    }
+
+    int wait(int timeout_ms, event (&events)[event_batch]) noexcept {
+        constexpr int over = POLLERR | POLLHUP | POLLNVAL;
+        const auto size = names_.size();
+        if (!whole_ && (timeout_ms < 0 || timeout_ms > 10)) timeout_ms = 10;
+        int left = os::poll(polled_.data(), size, timeout_ms);
+        if (left < 0) return -1;
+        int count = 0;
+        for (std::size_t seen = 0; seen < size && left > 0 && count < event_batch; ++seen) {
+            last_ = last_ + 1 < size ? last_ + 1 : 0;
+            const int found = polled_[last_].revents;
+            if (found == 0) continue;
+            events[count++] = {names_[last_], (found & (over | POLLIN)) != 0,
+                               (found & (over | POLLOUT)) != 0};
+            --left;
+        }
+        return count;
+    }
+
+private:
+    std::vector<poll_entry> polled_;
+    std::vector<std::uint64_t> names_;  // of each
+    std::size_t last_ = 0;              // where the last look ended, so that none starves
+    bool whole_ = true;
+};
+
+#endif
+
+/// Waits for many sockets, level-triggered.
+///
+/// Guarded by its owner's lock, except wake(), which is thread-safe, and wait(), which one thread
+/// calls without the lock between prepare() and collect(). Meanwhile others may call watch(): it
+/// takes effect at once, and collect() reports nothing that has been forgotten.
+class poller {
+public:
+    static constexpr int batch = event_batch;
+
+    /// Opens it, or makes it forget everything; wake() goes on working meanwhile.
+    std::error_code open() {
+        if (auto error = channel_.open()) return error;
+        if (auto error = backend_.open()) return error;
+        sockets_.clear();
+        wake_up_ = {};
+        return watch(channel_.in(), wake_up_, true, false);
+    }
+
+    /// Watches for what is asked from now on. Neither means to forget the socket: to be done
+    /// before it is closed, and done even if an error is returned.
+    std::error_code watch(handle socket, watched& what, bool read, bool write) {
+        if (read == what.read && write == what.write) return {};
+        const bool more = (read && !what.read) || (write && !what.write);
+        const bool forget = !read && !write;
+        if (!what.read && !what.write) {
+            what.name = ++last_name_;
+            sockets_.emplace(what.name, std::make_pair(socket, &what));
+        }
+        const auto error = backend_.change(socket, what, read, write);
+        if (!error || forget) {
+            what.read = read;
+            what.write = write;
+        }
+        if (!what.read && !what.write) sockets_.erase(what.name);
+        // A copy that is waited with lacks what is new, and keeps open what is being closed.
+        if (poller_backend::waits_with_copy && (more || forget) && std::exchange(waiting_, false))
+            wake();
+        return error;
+    }
+
+    void prepare() noexcept {
+        backend_.copy(sockets_);
+        waiting_ = true;
+    }
+
+    /// Waits for `timeout_ms` at most (-1: no limit) and returns how many are ready, a wake-up
+    /// included; -1 if that is not known (interrupted, say).
+    int wait(int timeout_ms) noexcept { return count_ = backend_.wait(timeout_ms, events_); }
+
+    /// Fills in which those are, and returns their number. What did not fit is ready next time.
+    int collect(readiness (&ready)[batch]) noexcept {
+        waiting_ = false;
+        int found = 0;
+        for (int i = 0; i < count_; ++i) {
+            const auto place = sockets_.find(events_[i].name);
+            if (place == sockets_.end()) continue;
+            watched* const what = place->second.second;
+            const bool read = events_[i].read && what->read;
+            const bool write = events_[i].write && what->write;
+            if (what == &wake_up_)
+                channel_.drain();
+            else if (read || write)
+                ready[found++] = {what, read, write};
+        }
+        return found;
+    }
+
+    void wake() noexcept { channel_.signal(); }
+
+private:
+    channel channel_;
+    watched wake_up_;  // of the channel
+    poller_backend backend_;
+    watched_sockets sockets_;
+    std::uint64_t last_name_ = 0;
+    event events_[batch];
+    int count_ = 0;         // of events
+    bool waiting_ = false;  // and not yet woken
+};
+
+}  // namespace p2pchat::detail::os
+
+// -------------------------------------------------------------------------------------- >> text
+//
+// Does:        errors; endpoints and messages from and to text; host names. Allocates nothing to
+//              parse.
+// May use:     the interface, platform
+// Guarded by:  nothing: functions without state
+// Never:       waits, except resolve() for the system's resolver
+
+namespace p2pchat {
+
+namespace detail {
+
+/// In errc's order.
+inline constexpr struct errc_text {
+    const char* text;
+    std::errc like;
+} errc_texts[] = {
+    {"unknown error", std::errc::invalid_argument},
+    {"not an IP address", std::errc::invalid_argument},
+    {"not a port (1 to 65535)", std::errc::invalid_argument},
+    {"not a team name (1 to 64 bytes, no white space)", std::errc::invalid_argument},
+    {"not a text (empty, or with a line break or NUL)", std::errc::invalid_argument},
+    {"not a message (sender, team, text)", std::errc::invalid_argument},
+    {"closed without a message", std::errc::no_message},
+    {"message too long", std::errc::message_size},
+    {"the peer closed without taking the message", std::errc::connection_reset},
+    {"the link broke before the message was confirmed", std::errc::connection_aborted},
+    {"too much is waiting for this peer already", std::errc::no_buffer_space},
+    {"the node does not run", std::errc::operation_canceled},
+    {"the node runs already", std::errc::already_connected},
+    {"gave way to a newer connection", std::errc::connection_aborted},
+    {"the sender is not where it says it is", std::errc::permission_denied},
+    {"that is our own address", std::errc::invalid_argument},
+    {"neither a message nor a control line", std::errc::protocol_error},
+};
+
+class errc_category final : public std::error_category {
+public:
+    const char* name() const noexcept override { return "p2pchat"; }
+    std::string message(int value) const override { return describe(value).text; }
+    std::error_condition default_error_condition(int value) const noexcept override {
+        return std::make_error_condition(describe(value).like);
+    }
+
+private:
+    static const errc_text& describe(int value) noexcept {
+        constexpr int count = sizeof errc_texts / sizeof errc_texts[0];
+        return errc_texts[value > 0 && value < count ? value : 0];
+    }
+};
+
+inline constexpr errc no_error = errc{};
+
+inline std::error_code to_error(errc value) noexcept {
+    return value == no_error ? std::error_code() : make_error_code(value);
+}
+
+inline bool is_digit(char c) noexcept { return c >= '0' && c <= '9'; }
+
+inline bool is_space(char c) noexcept {
+    return static_cast<unsigned char>(c) <= ' ' && (c == ' ' || (c >= '\t' && c <= '\r'));
+}
+
+inline bool has(std::string_view text, char c) noexcept {
+    return text.find(c) != std::string_view::npos;
+}
+
+/// Reads a decimal number of at most `max`, without superfluous zeros, and moves `p` behind it.
+inline bool scan_number(const char*& p, const char* end, std::uint32_t max,
+                        std::uint32_t& value) noexcept {
+    if (p == end || !is_digit(*p)) return false;
+    value = static_cast<std::uint32_t>(*p++ - '0');
+    while (p != end && is_digit(*p)) {
+        if (value == 0 || value > max / 10) return false;
+        value = value * 10 + static_cast<std::uint32_t>(*p++ - '0');
+    }
+    return value <= max;
+}
+
+/// Four numbers as inet_pton() takes them; many times faster than that.
+inline bool scan_v4(const char*& p, const char* end, unsigned char (&out)[16]) noexcept {
+    std::uint32_t all = 0;  // stored at once: four bytes that are then read as a word cost 2 ns
+    const char* at = p;
+    for (int i = 0; i < 4; ++i) {
+        std::uint32_t octet = 0;
+        if (i != 0 && (at == end || *at++ != '.')) return false;
+        if (!scan_number(at, end, 255, octet)) return false;
+        all = all << 8 | octet;
+    }
+    p = at;
+    std::memcpy(out, os::v4_prefix, sizeof os::v4_prefix);
+    for (int i = 0; i < 4; ++i) out[12 + i] = static_cast<unsigned char>(all >> (24 - 8 * i));
+    return true;
+}
+
+/// An IPv6 address, with its scope after a '%' or without.
+inline bool scan_v6(std::string_view text, unsigned char (&out)[16],
+                    std::uint32_t& scope) noexcept {
+    const auto size = (std::min)(text.find('%'), text.size());
+    const char* p = text.data() + size;
+    const char* const end = text.data() + text.size();
+    scope = 0;
+    if (p != end && (!scan_number(++p, end, 0x7fffffff, scope) || p != end)) return false;
+    char copy[64] = {};  // ended by NUL for inet_pton(), which stops at the first
+    if (size >= sizeof copy) return false;
+    text.copy(copy, size);
+    return std::strlen(copy) == size && os::parse_v6(copy, out);
+}
+
+/// Reads an endpoint at the beginning of [p, end) and moves `p` behind it. What follows is up to
+/// the caller; where there is no port, the error says whether at least the address was one.
+errc scan_endpoint(const char*& p, const char* end, endpoint& result) noexcept {
+    // Straight into `result`: to copy what was just written in smaller pieces stalls the processor.
+    std::uint32_t port = 0;
+    result.scope_ = 0;
+    if (p != end && *p == '[') {
+        const std::string_view rest(p + 1, static_cast<std::size_t>(end - p - 1));
+        const auto inside = rest.substr(0, rest.find(']'));
+        const bool is_v6 = inside.size() != rest.size() && has(inside, ':');
+        if (!is_v6 || !scan_v6(inside, result.bytes_, result.scope_)) return errc::bad_address;
+        if (result.is_v4()) result.scope_ = 0;
+        p += inside.size() + 2;
+    } else if (!scan_v4(p, end, result.bytes_)) {
+        return errc::bad_address;
+    }
+    if (p != end && *p != ':' && !is_space(*p)) return errc::bad_address;
+    if (p == end || *p++ != ':' || !scan_number(p, end, 65535, port) || port == 0)
+        return errc::bad_port;
+    result.port_ = static_cast<std::uint16_t>(port);
+    return no_error;
+}
+
+inline void append_number(std::string& out, std::uint64_t value) {
+    char digits[20];
+    out.append(digits, std::to_chars(digits, digits + sizeof digits, value).ptr);
+}
+
+/// A scope means something on this machine only: it does not go over the wire.
+inline void append_address(std::string& out, const endpoint& value, bool with_scope) {
+    if (!value.is_v4()) out += os::format_v6(value.bytes());
+    for (int i = 12; i < 16 && value.is_v4(); ++i) {
+        if (i != 12) out += '.';
+        append_number(out, value.bytes()[i]);
+    }
+    if (!with_scope || value.scope() == 0) return;
+    out += '%';
+    append_number(out, value.scope());
+}
+
+inline void append_endpoint(std::string& out, const endpoint& value, bool with_scope) {
+    if (!value.is_v4()) out += '[';
+    append_address(out, value, with_scope);
+    out += value.is_v4() ? ":" : "]:";
+    append_number(out, value.port());
+}
+
+/// Whether it has an address, whatever its port.
 inline bool is_named(const endpoint& address) noexcept {
     return static_cast<bool>(endpoint(address.bytes(), 1, 0));
 }
 
-}  // namespace detail
+inline constexpr std::string_view connect_word = "CONNECT";
 
-endpoint detect_address() {
-    const endpoint loopback("127.0.0.1", 0);
-    if (detail::os::start_sockets()) return loopback;
-    // Documentation addresses (RFC 5737, RFC 3849), which only a default route leads to.
-    for (const char* target : {"192.0.2.1", "2001:db8::1"})
-        if (const auto found = detail::route_source({target, 9}); detail::is_named(found))
-            return found;
-    // A LAN without a default route: the first interface that is not loopback, IPv4 preferred.
-    endpoint best = loopback;
-    detail::os::visit_interfaces([&](const sockaddr* entry) {
-        const endpoint found = detail::to_endpoint(entry);
-        const endpoint address(found.bytes(), 0, found.scope());
-        if (!detail::is_named(address) || address.is_loopback()) return false;
-        if (best.is_loopback() || address.is_v4()) best = address;
-        return best.is_v4();
-    });
-    return best;
+inline bool is_exit(std::string_view text) noexcept {
+    constexpr std::string_view word = "exit";
+    return text.size() == word.size() && std::equal(text.begin(), text.end(), word.begin(),
+                                                    [](char a, char b) { return (a | 0x20) == b; });
 }
-
-// ----------------------------------------------------------------------------------- >> message
-
-namespace detail {
 
 inline void skip_space(const char*& p, const char* end) noexcept {
     while (p != end && is_space(*p)) ++p;
@@ -1399,59 +1490,34 @@ inline std::string_view trimmed(std::string_view text) noexcept {
     return text;
 }
 
-/// Whether a byte below 14 is among these: what a text may not hold (NUL, LF, CR) lies there.
-/// Eight bytes at a time: 5 ns for 40 bytes, where a loop over bytes takes 20.
-inline bool has_low_byte(std::string_view text) noexcept {
-    constexpr std::uint64_t each = 0x0101010101010101u;
-    const auto low_in = [](const char* p) {
-        std::uint64_t word;
-        std::memcpy(&word, p, 8);
-        return (word - each * 14) & ~word & each * 0x80;
-    };
-    if (text.size() < 8) {
-        for (const char c : text)
-            if (static_cast<unsigned char>(c) < 14) return true;
-        return false;
-    }
-    const char* const end = text.data() + text.size();
-    std::uint64_t found = low_in(end - 8);  // overlaps the last whole word, so that none is left
-    for (const char* p = text.data(); end - p > 8; p += 8) found |= low_in(p);
-    return found != 0;
-}
-
 /// Several lines may come from a one-shot, ended by LF or CR LF.
 inline bool is_text(std::string_view text) noexcept {
-    if (text.empty()) return false;
-    if (!has_low_byte(text)) return true;
-    for (std::size_t i = 0; i < text.size(); ++i) {
-        if (text[i] == '\0') return false;
-        if (text[i] == '\r' && (i + 1 == text.size() || text[i + 1] != '\n')) return false;
-    }
-    return true;
+    if (text.empty() || has(text, '\0')) return false;
+    auto at = text.find('\r');
+    while (at < text.size() && text.substr(at, 2) == "\r\n") at = text.find('\r', at + 1);
+    return at >= text.size();
 }
 
 /// What we send: one line that parse() gives back as it is.
 inline bool is_sendable(std::string_view text) noexcept {
-    return !text.empty() && text.size() == trimmed(text).size() &&
-           (!has_low_byte(text) || text.find_first_of({"\r\n\0", 3}) == std::string_view::npos);
+    return !text.empty() && text.size() == trimmed(text).size() && !has(text, '\0') &&
+           !has(text, '\r') && !has(text, '\n');
 }
 
 inline bool is_team(std::string_view team) noexcept {
-    if (team.empty() || team.size() > max_team_bytes) return false;
-    for (const char c : team)
-        if (is_space(c) || c == '\0') return false;
-    return true;
+    return !team.empty() && team.size() <= max_team_bytes &&
+           std::none_of(team.begin(), team.end(), [](char c) { return is_space(c) || c == '\0'; });
 }
 
 inline bool in_brackets(std::string_view word) noexcept {
     return word.size() >= 2 && word.front() == '<' && word.back() == '>';
 }
 
+/// What parse() promises of a message, see there; as errc, for who reads many of them.
 inline errc scan_message(std::string_view bytes, message_view& result) noexcept {
+    bytes = trimmed(bytes);
     const char* p = bytes.data();
-    const char* end = p + bytes.size();
-    skip_space(p, end);
-    while (end != p && is_space(end[-1])) --end;
+    const char* const end = p + bytes.size();
     if (p == end) return errc::too_few_words;
 
     const bool bracket = *p == '<';
@@ -1480,6 +1546,106 @@ inline errc scan_message(std::string_view bytes, message_view& result) noexcept 
 
 }  // namespace detail
 
+const std::error_category& category() noexcept {
+    static const detail::errc_category instance;
+    return instance;
+}
+
+std::error_code make_error_code(errc value) noexcept {
+    return {static_cast<int>(value), category()};
+}
+
+endpoint::endpoint(std::string_view address, std::uint16_t port) noexcept {
+    const char* p = address.data();
+    const char* const end = p + address.size();
+    unsigned char bytes[16];
+    std::uint32_t scope = 0;
+    const bool is_v6 = detail::has(address, ':');
+    if (is_v6 ? detail::scan_v6(address, bytes, scope) : detail::scan_v4(p, end, bytes) && p == end)
+        *this = endpoint(bytes, port, scope);
+}
+
+endpoint::endpoint(const unsigned char (&address)[16], std::uint16_t port,
+                   std::uint32_t scope) noexcept
+    : port_(port) {
+    std::memcpy(bytes_, address, sizeof bytes_);
+    if (!is_v4()) scope_ = scope;  // else one address would have many names
+}
+
+endpoint::operator bool() const noexcept {
+    const bool ends_in_zeros = std::memcmp(bytes_ + 12, "\0\0\0", 4) == 0;
+    return port_ != 0 && !(ends_in_zeros && (is_v4() || same_address(endpoint())));
+}
+
+std::string endpoint::address() const {
+    std::string out;
+    detail::append_address(out, *this, true);
+    return out;
+}
+
+bool endpoint::is_v4() const noexcept {
+    return std::memcmp(bytes_, detail::os::v4_prefix, sizeof detail::os::v4_prefix) == 0;
+}
+
+bool endpoint::is_loopback() const noexcept {
+    return is_v4() ? bytes_[12] == 127 : same_address(endpoint("::1", 0));
+}
+
+bool operator<(const endpoint& a, const endpoint& b) noexcept {
+    if (const int order = std::memcmp(a.bytes_, b.bytes_, sizeof a.bytes_)) return order < 0;
+    return a.scope_ != b.scope_ ? a.scope_ < b.scope_ : a.port_ < b.port_;
+}
+
+std::error_code parse(std::string_view text, endpoint& result) noexcept {
+    const char* p = text.data();
+    const char* const end = p + text.size();
+    endpoint found;
+    auto error = detail::scan_endpoint(p, end, found);
+    if (error == detail::no_error && p != end) error = errc::bad_port;
+    if (error == detail::no_error) result = found;
+    return detail::to_error(error);
+}
+
+std::string to_string(const endpoint& value) {
+    std::string out;
+    detail::append_endpoint(out, value, true);
+    return out;
+}
+
+std::error_code resolve(std::string_view host, std::uint16_t port, endpoint& result) {
+    if (port == 0) return make_error_code(errc::bad_port);
+    endpoint found(host, port);
+    // "10.18.1" is no host name, though the system would read it as 10.18.0.1.
+    const auto last_label = host.substr(host.rfind('.') + 1);
+    const bool number = !last_label.empty() && detail::is_digit(last_label.front());
+    std::vector<endpoint> addresses;
+    if (!found && !host.empty() && !number && !detail::has(host, '\0'))
+        if (auto error = detail::os::look_up(std::string(host).c_str(), addresses)) return error;
+    for (const auto& address : addresses)
+        if (const endpoint one(address.bytes(), port, address.scope());
+            one && (!found || (one.is_v4() && !found.is_v4())))
+            found = one;
+    if (!found) return make_error_code(errc::bad_address);
+    result = found;
+    return {};
+}
+
+endpoint detect_address() {
+    // Documentation addresses (RFC 5737, RFC 3849), which only a default route leads to.
+    for (const char* target : {"192.0.2.1", "2001:db8::1"})
+        if (const auto found = detail::os::route_source({target, 9}); detail::is_named(found))
+            return found;
+    // A LAN without a default route: the first interface that is not loopback, IPv4 preferred.
+    endpoint best("127.0.0.1", 0);
+    detail::os::visit_interfaces([&](const endpoint& found) {
+        const endpoint address(found.bytes(), 0, found.scope());
+        if (!detail::is_named(address) || address.is_loopback()) return false;
+        if (best.is_loopback() || address.is_v4()) best = address;
+        return best.is_v4();
+    });
+    return best;
+}
+
 std::error_code parse(std::string_view bytes, message_view& result) noexcept {
     return detail::to_error(detail::scan_message(bytes, result));
 }
@@ -1496,7 +1662,27 @@ std::error_code format(const endpoint& sender, std::string_view team, std::strin
     return {};
 }
 
+}  // namespace p2pchat
+
+// Multiplied and folded as splitmix64 does it: the addresses of a LAN differ in few bits.
+std::size_t std::hash<p2pchat::endpoint>::operator()(
+    const p2pchat::endpoint& value) const noexcept {
+    std::uint64_t half[2];
+    std::memcpy(half, value.bytes(), sizeof half);
+    std::uint64_t mixed = half[0] ^ (std::uint64_t{value.port()} << 32 | value.scope());
+    mixed = (mixed ^ mixed >> 29) * 0xbf58476d1ce4e5b9u + half[1];
+    mixed = (mixed ^ mixed >> 32) * 0x94d049bb133111ebu;
+    return static_cast<std::size_t>(mixed ^ mixed >> 31);
+}
+
 // ------------------------------------------------------------------------------------ >> socket
+//
+// Does:        tcp_socket: an owned handle, and the platform's calls repeated until a timeout
+// May use:     the interface, platform, text
+// Guarded by:  nothing: a socket is its owner's
+// Never:       waits longer than it is told
+
+namespace p2pchat {
 
 namespace detail {
 
@@ -1505,34 +1691,11 @@ using clock = std::chrono::steady_clock;
 /// For ever, where somebody says milliseconds::max(): what can be added to a time_point.
 inline constexpr std::chrono::milliseconds longest_timeout = std::chrono::hours(24 * 365);
 
-inline clock::time_point after(std::chrono::milliseconds timeout) noexcept {
-    return clock::now() + (std::min)(timeout, longest_timeout);
-}
-
-/// Milliseconds until `end`, rounded up, as poll() takes them.
+/// Milliseconds until `end`, rounded up, as the platform's waits take them.
 inline int remaining(clock::time_point end, clock::time_point now) noexcept {
     if (end <= now) return 0;
     const auto left = std::chrono::ceil<std::chrono::milliseconds>(end - now).count();
     return static_cast<int>((std::min<long long>)(left, 1000 * 60 * 60));
-}
-
-/// Waits until a socket can be read from or written to. Its errors are found by the next call.
-/// Once `interrupt` (if any) can be read from, the error is `stopped`.
-inline std::error_code wait_ready(os::handle socket, bool to_write, clock::time_point end,
-                                  os::handle interrupt = tcp_socket::invalid) noexcept {
-    for (;;) {
-        os::poll_entry entries[2]{};
-        entries[0].fd = os::raw(socket);
-        entries[0].events = to_write ? POLLOUT : POLLIN;
-        entries[1].fd = os::raw(interrupt);
-        entries[1].events = POLLIN;
-        const int left = remaining(end, clock::now());
-        const int count = os::poll(entries, interrupt == tcp_socket::invalid ? 1 : 2, left);
-        if (count > 0 && entries[1].revents != 0) return make_error_code(errc::stopped);
-        if (count > 0) return {};
-        if (count == 0 && left == 0) return std::make_error_code(std::errc::timed_out);
-        if (count < 0 && os::last_error() != std::errc::interrupted) return os::last_error();
-    }
 }
 
 /// A call that does not block is repeated until it succeeds, fails or its time is over. A time-out
@@ -1541,46 +1704,32 @@ class attempts {
 public:
     attempts(os::handle socket, bool to_write, std::chrono::milliseconds timeout) noexcept
         : socket_(socket), to_write_(to_write), waits_(timeout.count() > 0) {
-        if (waits_) end_ = after(timeout);
+        if (waits_) end_ = os::now() + (std::min)(timeout, longest_timeout);
     }
 
     /// What came of the last call, and whether it is to be made again.
-    bool again(std::error_code& error) noexcept {
+    bool again(std::error_code& error) const noexcept {
         if (error == std::errc::interrupted) return true;
         if (!waits_ || error != std::errc::operation_would_block) return false;
-        if (auto failed = wait_ready(socket_, to_write_, end_)) error = failed;
+        if (auto failed = wait()) error = failed;
         return error == std::errc::operation_would_block;
+    }
+
+    /// Until it can be read from or written to. Its errors are found by the next call.
+    std::error_code wait() const noexcept {
+        for (;;) {
+            const int left = remaining(end_, os::now());
+            const auto error = os::wait_ready(socket_, to_write_, left, tcp_socket::invalid);
+            const bool early = error == std::errc::timed_out && left > 0;
+            if (error != std::errc::interrupted && !early) return error;
+        }
     }
 
 private:
     os::handle socket_;
-    bool to_write_;
-    bool waits_;
+    bool to_write_, waits_;
     clock::time_point end_{};
 };
-
-/// What the system has found out about a socket since it was last asked.
-inline std::error_code pending_error(os::handle socket) noexcept {
-    int code = 0;
-    os::length size = sizeof code;
-    auto* const value = reinterpret_cast<char*>(&code);
-    const bool known = ::getsockopt(os::raw(socket), SOL_SOCKET, SO_ERROR, value, &size) == 0;
-    return known ? os::error_of(code) : os::last_error();
-}
-
-/// Whether the other side has reset a connection, found without reading from it. Winsock tells
-/// WSAPoll only.
-inline bool is_reset(os::handle socket) noexcept {
-    if (pending_error(socket)) return true;
-    os::poll_entry entry{};
-    entry.fd = os::raw(socket);
-    entry.events = POLLIN;
-    return os::poll(&entry, 1, 0) > 0 && (entry.revents & POLLERR) != 0;
-}
-
-inline void set_option(os::handle socket, int level, int name, int value) noexcept {
-    ::setsockopt(os::raw(socket), level, name, reinterpret_cast<const char*>(&value), sizeof value);
-}
 
 }  // namespace detail
 
@@ -1596,58 +1745,36 @@ tcp_socket& tcp_socket::operator=(tcp_socket&& other) noexcept {
 }
 
 std::error_code tcp_socket::listen(const endpoint& local) {
-    using namespace detail;
     close();
-    if (auto error = os::start_sockets()) return error;
-    native_address address(local);
-    handle_ = os::open(address.family(), SOCK_STREAM);
-    if (!is_open()) return os::last_error();
-    os::own_port(handle_);
-    if (!local.is_v4()) set_option(handle_, IPPROTO_IPV6, IPV6_V6ONLY, is_named(local) ? 1 : 0);
-    if (::bind(os::raw(handle_), address.get(), address.size) == 0 &&
-        ::listen(os::raw(handle_), SOMAXCONN) == 0)
-        return {};
-    const auto error = os::listen_error();
-    close();
+    auto error = detail::os::open_stream(local, handle_);
+    if (!error) error = detail::os::listen(handle_, local, detail::is_named(local));
+    if (error) close();
     return error;
 }
 
 std::error_code tcp_socket::accept(tcp_socket& peer, milliseconds timeout,
                                    endpoint* from) noexcept {
-    using namespace detail;
-    native_address address;
+    detail::attempts tries(handle_, false, timeout);
     auto handle = invalid;
-    attempts tries(handle_, false, timeout);
+    endpoint origin;
     std::error_code error;
-    do {
-        address.size = sizeof address.storage;
-        handle = os::accept(handle_, address.get(), &address.size);
-        error = handle == invalid ? os::last_error() : std::error_code();
-    } while (tries.again(error));
+    do error = detail::os::accept(handle_, handle, origin);
+    while (tries.again(error));
     if (error) return error;
     peer.close();
     peer.handle_ = handle;
-    if (from) *from = to_endpoint(address.get());
+    if (from) *from = origin;
     return {};
 }
 
 std::error_code tcp_socket::connect(const endpoint& to, milliseconds timeout) noexcept {
-    using namespace detail;
     close();
     if (!to) return make_error_code(to.port() == 0 ? errc::bad_port : errc::bad_address);
-    if (auto error = os::start_sockets()) return error;
-    native_address address(to);
-    handle_ = os::open(address.family(), SOCK_STREAM);
-    if (!is_open()) return os::last_error();
-    std::error_code error;
-    if (::connect(os::raw(handle_), address.get(), address.size) != 0) {
-        error = os::last_error();
-        const bool under_way = error == std::errc::operation_in_progress ||
-                               error == std::errc::operation_would_block ||
-                               error == std::errc::interrupted;
-        if (under_way && timeout.count() <= 0)
-            return std::make_error_code(std::errc::operation_in_progress);
-        if (under_way) error = wait_ready(handle_, true, after(timeout));
+    auto error = detail::os::open_stream(to, handle_);
+    if (!error) error = detail::os::connect(handle_, to);
+    if (error == std::errc::operation_in_progress) {
+        if (timeout.count() <= 0) return error;
+        error = detail::attempts(handle_, true, timeout).wait();
     }
     if (!error) error = finish_connect();
     if (error) close();
@@ -1655,7 +1782,7 @@ std::error_code tcp_socket::connect(const endpoint& to, milliseconds timeout) no
 }
 
 std::error_code tcp_socket::finish_connect() noexcept {
-    if (const auto error = detail::pending_error(handle_)) return error;
+    if (const auto error = detail::os::pending_error(handle_)) return error;
     // A port of this machine on which nobody listens can be connected to itself, where it happens
     // to be the port that the system chose for us.
     return local() == remote() ? std::make_error_code(std::errc::connection_refused)
@@ -1664,63 +1791,37 @@ std::error_code tcp_socket::finish_connect() noexcept {
 
 std::error_code tcp_socket::send(std::string_view data, std::size_t& sent,
                                  milliseconds timeout) noexcept {
-    using namespace detail;
-    attempts tries(handle_, true, timeout);
+    detail::attempts tries(handle_, true, timeout);
     sent = 0;
     while (sent < data.size()) {
-        const auto left = (std::min<std::size_t>)(data.size() - sent, 1u << 30);
-        const auto count = os::send(handle_, data.data() + sent, left);
-        if (count >= 0) {
-            sent += static_cast<std::size_t>(count);
-        } else {
-            auto error = os::last_error();
-            if (tries.again(error)) continue;
-            // Where a connection did not come about, the BSDs may say EPIPE here, Wine reset.
-            if (error == std::errc::broken_pipe || error == std::errc::connection_reset)
-                if (const auto why = pending_error(handle_)) error = why;
-            return error;
-        }
+        std::size_t count = 0;
+        auto error = detail::os::send(handle_, data.data() + sent, data.size() - sent, count);
+        sent += count;
+        if (error && !tries.again(error)) return error;
     }
     return {};
 }
 
 std::error_code tcp_socket::receive(char* buffer, std::size_t size, std::size_t& received,
                                     milliseconds timeout) noexcept {
-    using namespace detail;
-    attempts tries(handle_, false, timeout);
+    detail::attempts tries(handle_, false, timeout);
     std::error_code error;
-    do {
-        const auto count = os::receive(handle_, buffer, size);
-        received = count < 0 ? 0 : static_cast<std::size_t>(count);
-        error = count < 0 ? os::last_error() : std::error_code();
-    } while (tries.again(error));
+    do error = detail::os::receive(handle_, buffer, size, received);
+    while (tries.again(error));
     return error;
 }
 
-std::error_code tcp_socket::shutdown_send() noexcept {
-    constexpr int our_side = 1;  // SHUT_WR, SD_SEND
-    return ::shutdown(detail::os::raw(handle_), our_side) == 0 ? std::error_code()
-                                                               : detail::os::last_error();
-}
+std::error_code tcp_socket::shutdown_send() noexcept { return detail::os::shutdown_send(handle_); }
 
-void tcp_socket::no_delay() noexcept { detail::set_option(handle_, IPPROTO_TCP, TCP_NODELAY, 1); }
+void tcp_socket::no_delay() noexcept { detail::os::no_delay(handle_); }
 
 void tcp_socket::keep_alive(std::chrono::seconds idle) noexcept {
     const auto seconds = (std::min<long long>)(idle.count(), 1 << 15);
     if (seconds > 0) detail::os::keep_alive(handle_, static_cast<int>(seconds));
 }
 
-endpoint tcp_socket::local() const noexcept {
-    detail::native_address address;
-    if (::getsockname(detail::os::raw(handle_), address.get(), &address.size) != 0) return {};
-    return detail::to_endpoint(address.get());
-}
-
-endpoint tcp_socket::remote() const noexcept {
-    detail::native_address address;
-    if (::getpeername(detail::os::raw(handle_), address.get(), &address.size) != 0) return {};
-    return detail::to_endpoint(address.get());
-}
+endpoint tcp_socket::local() const noexcept { return detail::os::local(handle_); }
+endpoint tcp_socket::remote() const noexcept { return detail::os::remote(handle_); }
 
 void tcp_socket::close() noexcept {
     if (is_open()) detail::os::close(std::exchange(handle_, invalid));
@@ -1728,926 +1829,810 @@ void tcp_socket::close() noexcept {
 
 void tcp_socket::reset() noexcept {
     if (!is_open()) return;
-    const linger at_once{1, 0};
-    ::setsockopt(detail::os::raw(handle_), SOL_SOCKET, SO_LINGER,
-                 reinterpret_cast<const char*>(&at_once), sizeof at_once);
+    detail::os::reset_on_close(handle_, true);
     close();
 }
 
-// ------------------------------------------------------------------------------- >> collections
-//
-// Collections whose items carry the links: to add and to remove takes no memory and cannot fail.
-// None is thread-safe. (Beside std::list, set and unordered_map they save a quarter of the memory
-// of an idle link, and a third of the time that this header takes to compile.)
-
-namespace detail {
-
-/// A place in a ring, which is a list with one place that is no item's; alone: in no list.
-struct ring {
-    ring() = default;
-    ring(const ring&) = delete;
-    ring& operator=(const ring&) = delete;
-    ~ring() { leave(); }
-
-    bool alone() const noexcept { return next == this; }
-    void leave() noexcept {
-        before->next = next;
-        next->before = before;
-        next = before = this;
-    }
-    /// Leaves where it is, to come before `place`.
-    void join(ring& place) noexcept {
-        leave();
-        next = &place;
-        before = place.before;
-        before->next = place.before = this;
-    }
-
-    ring* next = this;
-    ring* before = this;
-};
-
-/// `Place` is that base of T, a ring or derived from it, by which its items stand in this list.
-template <typename T, typename Place = ring>
-class list {
-public:
-    bool empty() const noexcept { return ends_.alone(); }
-    T& front() noexcept { return item(ends_.next); }
-    T& back() noexcept { return item(ends_.before); }
-    T* begin() noexcept { return after(ends_); }
-    T* next(Place& of) noexcept { return after(of); }
-
-    /// Takes the item out of where it is, if anywhere.
-    void push_back(Place& what) noexcept { what.join(ends_); }
-    void push_front(Place& what) noexcept { what.join(*ends_.next); }
-    /// Takes over all of another's items; it has none itself.
-    void take(list& other) noexcept {
-        ends_.join(other.ends_);
-        other.ends_.leave();
-    }
-    void destroy() noexcept {
-        while (!empty()) delete &front();
-    }
-
-private:
-    static T& item(ring* place) noexcept { return static_cast<T&>(static_cast<Place&>(*place)); }
-    T* after(ring& place) noexcept { return place.next == &ends_ ? nullptr : &item(place.next); }
-
-    ring ends_;
-};
-
-/// What makes an item fit for an index: its key.
-struct indexed {
-    explicit indexed(const endpoint& its_key) noexcept : key(its_key) {}
-
-    const endpoint key;
-    indexed* collides = nullptr;  // the next item with the same hash
-};
-
-/// Items by their endpoint, in a hash table with a place for every two. Where the memory for more
-/// places is lacking, it goes on with fewer and is slower.
-class index_base {
-public:
-    index_base() = default;
-    index_base(const index_base&) = delete;
-    index_base& operator=(const index_base&) = delete;
-
-    std::size_t size() const noexcept { return size_; }
-
-protected:
-    ~index_base() {
-        if (places_ != 1) delete[] table_;
-    }
-
-    indexed* look_up(const endpoint& key) const noexcept;
-    void insert(indexed& item) noexcept;
-    void remove(indexed& item) noexcept;
-    indexed* first(std::size_t place = 0) const noexcept;
-    indexed* following(const indexed& item) const noexcept;
-
-private:
-    std::size_t place_of(const endpoint& key) const noexcept {
-        return std::hash<endpoint>()(key) & (places_ - 1);
-    }
-    void grow() noexcept;
-
-    std::size_t size_ = 0;
-    std::size_t places_ = 1;   // a power of two
-    indexed* only_ = nullptr;  // the one place with which it begins
-    indexed** table_ = &only_;
-};
-
-inline indexed* index_base::look_up(const endpoint& key) const noexcept {
-    indexed* item = table_[place_of(key)];
-    while (item && item->key != key) item = item->collides;
-    return item;
-}
-
-inline void index_base::insert(indexed& item) noexcept {
-    if (size_ >= 2 * places_) grow();
-    indexed*& place = table_[place_of(item.key)];
-    item.collides = place;
-    place = &item;
-    ++size_;
-}
-
-inline void index_base::remove(indexed& item) noexcept {
-    indexed** place = &table_[place_of(item.key)];
-    while (*place != &item) place = &(*place)->collides;
-    *place = item.collides;
-    --size_;
-}
-
-inline indexed* index_base::first(std::size_t place) const noexcept {
-    while (place != places_ && !table_[place]) ++place;
-    return place == places_ ? nullptr : table_[place];
-}
-
-inline indexed* index_base::following(const indexed& item) const noexcept {
-    return item.collides ? item.collides : first(place_of(item.key) + 1);
-}
-
-inline void index_base::grow() noexcept {
-    indexed** const wider = new (std::nothrow) indexed*[places_ * 2]();
-    if (!wider) return;
-    indexed** const old = table_;
-    const std::size_t old_places = places_;
-    table_ = wider;
-    places_ *= 2;
-    for (std::size_t i = 0; i < old_places; ++i) {
-        for (indexed* item = old[i]; item;) {
-            indexed* const next = item->collides;
-            indexed*& place = table_[place_of(item->key)];
-            item->collides = place;
-            place = item;
-            item = next;
-        }
-    }
-    if (old_places != 1) delete[] old;
-}
-
-/// An index that owns its items.
-template <typename T>
-class index : public index_base {
-public:
-    ~index() { clear(); }
-
-    T* find(const endpoint& key) const noexcept { return static_cast<T*>(look_up(key)); }
-    T& add(const endpoint& key) {  ///< one that is not there
-        T* const item = new T(key);
-        insert(*item);
-        return *item;
-    }
-    void erase(T& item) noexcept {
-        remove(item);
-        delete &item;
-    }
-    void clear() noexcept {
-        for (T* item = begin(); item;) {
-            T& gone = *item;
-            item = next(gone);
-            erase(gone);
-        }
-    }
-    T* begin() const noexcept { return static_cast<T*>(first()); }
-    T* next(const T& item) const noexcept { return static_cast<T*>(following(item)); }
-};
-
-}  // namespace detail
-
-// ------------------------------------------------------------------------------------- >> peers
-
-namespace detail {
-
-struct known_peer : indexed, ring {
-    using indexed::indexed;
-
-    std::string team;
-    std::chrono::system_clock::time_point last_heard = std::chrono::system_clock::now();
-};
-
-/// A heap sort: std::sort would be a tenth of what this header takes to compile.
-inline void sort_by_address(std::vector<peer>& peers) {
-    std::size_t count = peers.size();
-    for (std::size_t start = count / 2; count > 1;) {
-        if (start != 0)
-            --start;
-        else
-            std::swap(peers[0], peers[--count]);
-        for (std::size_t place = start, child; (child = place * 2 + 1) < count; place = child) {
-            if (child + 1 < count && peers[child].address < peers[child + 1].address) ++child;
-            if (!(peers[place].address < peers[child].address)) break;
-            std::swap(peers[place], peers[child]);
-        }
-    }
-}
-
-}  // namespace detail
-
-struct peer_set::state {
-    mutable std::mutex mutex;  // guards the two below
-    detail::index<detail::known_peer> known;
-    detail::list<detail::known_peer> by_age;  // heard from most recently first
-    std::size_t max = 0;
-};
-
-peer_set::peer_set(std::size_t max_peers) : state_(new state) { state_->max = max_peers; }
-
-peer_set::~peer_set() = default;
-
-bool peer_set::heard(const endpoint& address, std::string_view team) {
-    const std::lock_guard<std::mutex> lock(state_->mutex);
-    auto& by_age = state_->by_age;
-    if (by_age.empty() || by_age.front().key != address) {  // else: it goes on talking
-        auto* found = state_->known.find(address);
-        if (!found) {
-            if (state_->max == 0) return false;
-            std::string copy(team);
-            found = &state_->known.add(address);
-            found->team.swap(copy);
-            by_age.push_front(*found);
-            if (state_->known.size() > state_->max) state_->known.erase(by_age.back());
-            return true;
-        }
-        by_age.push_front(*found);
-    }
-    auto& known = by_age.front();
-    if (known.team != team) known.team = team;
-    known.last_heard = std::chrono::system_clock::now();
-    return false;
-}
-
-bool peer_set::remove(const endpoint& address, peer& removed) {
-    const std::lock_guard<std::mutex> lock(state_->mutex);
-    auto* const found = state_->known.find(address);
-    if (!found) return false;
-    removed = {address, std::move(found->team), found->last_heard, false};
-    state_->known.erase(*found);
-    return true;
-}
-
-void peer_set::clear() noexcept {
-    const std::lock_guard<std::mutex> lock(state_->mutex);
-    state_->known.clear();
-}
-
-bool peer_set::contains(const endpoint& address) const {
-    const std::lock_guard<std::mutex> lock(state_->mutex);
-    return state_->known.find(address) != nullptr;
-}
-
-std::size_t peer_set::size() const {
-    const std::lock_guard<std::mutex> lock(state_->mutex);
-    return state_->known.size();
-}
-
-std::vector<peer> peer_set::snapshot() const {
-    std::vector<peer> result;
-    {
-        const std::lock_guard<std::mutex> lock(state_->mutex);
-        const auto& known = state_->known;
-        result.reserve(known.size());
-        for (const auto* one = known.begin(); one; one = known.next(*one))
-            result.push_back({one->key, one->team, one->last_heard, false});
-    }
-    detail::sort_by_address(result);
-    return result;
-}
-
-// ------------------------------------------------------------------------------------ >> poller
-//
-// A channel to wake a thread by that waits for sockets, and the readiness of many sockets: epoll
-// on Linux, kqueue on macOS and the BSDs, poll and WSAPoll elsewhere (and wherever P2PCHAT_USE_POLL
-// asks for it). One interface, level-triggered.
-
-#if defined(P2PCHAT_USE_POLL)
-#elif defined(__linux__)
-#define P2PCHAT_USE_EPOLL
-#elif defined(__APPLE__) || defined(__FreeBSD__) || defined(__NetBSD__)
-#define P2PCHAT_USE_KQUEUE
-#endif
-
 }  // namespace p2pchat
 
-#if defined(P2PCHAT_USE_EPOLL)
-#include <sys/epoll.h>
-#elif defined(P2PCHAT_USE_KQUEUE)
-#include <sys/event.h>
-#include <sys/time.h>
-#endif
+// ------------------------------------------------------------------------------------- >> peers
+//
+// Does:        whom we have heard from: a table by address and by age, and peer_set around it
+// May use:     the interface, platform, text (the hash of an endpoint)
+// Guarded by:  peer_table: its owner; peer_set: a mutex of its own, under which nothing is called
+// Never:       remembers more than its maximum
 
 namespace p2pchat {
 
 namespace detail {
 
-/// Makes room for `extra` more, growing by doubling: what is added then cannot fail half-way.
-template <typename Container>
-void make_room(Container& container, std::size_t extra) {
-    const std::size_t needed = container.size() + extra;
-    if (needed > container.capacity())
-        container.reserve((std::max)(needed, 2 * container.capacity()));
-}
+class peer_table {
+public:
+    explicit peer_table(std::size_t max) : max_(max) {}
 
-/// Does what must not be left undone; where the memory for it is lacking, again until it is there.
-template <typename Work>
-void insist(const Work& work) noexcept {
-    for (;;) {
-        try {
-            return work();
-        } catch (const std::bad_alloc&) {
-            std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    /// True when it is new; the last team counts. Changes nothing if it throws.
+    bool heard(const endpoint& address, std::string_view team,
+               std::chrono::system_clock::time_point now) {
+        auto place = by_age_.begin();
+        if (by_age_.empty() || place->address != address) {  // else: it goes on talking
+            const auto found = places_.find(address);
+            if (found == places_.end()) return add({address, std::string(team), now, false});
+            place = found->second;
         }
-    }
-}
-
-/// signal() is thread-safe once open() has returned.
-class channel {
-public:
-    channel() = default;
-    channel(const channel&) = delete;
-    channel& operator=(const channel&) = delete;
-    ~channel() {
-        if (is_open()) os::close_channel(in_, out_);
+        if (place->team != team) place->team = team;
+        place->last_heard = now;
+        by_age_.splice(by_age_.begin(), by_age_, place);
+        return false;
     }
 
-    std::error_code open() { return is_open() ? std::error_code() : os::open_channel(in_, out_); }
-    bool is_open() const noexcept { return in_ != tcp_socket::invalid; }
-    void signal() noexcept {
-        if (is_open()) os::signal_channel(out_);
+    /// False if it is not known. Fills `removed` with what was.
+    bool remove(const endpoint& address, peer& removed) noexcept {
+        const auto found = places_.find(address);
+        if (found == places_.end()) return false;
+        removed = std::move(*found->second);
+        by_age_.erase(found->second);
+        places_.erase(found);
+        return true;
     }
-    void drain() noexcept { os::drain_channel(in_); }
-    os::handle in() const noexcept { return in_; }  ///< can be read from while signalled
+
+    void clear() noexcept {
+        places_.clear();
+        by_age_.clear();
+    }
+
+    bool contains(const endpoint& address) const { return places_.count(address) != 0; }
+    std::size_t size() const noexcept { return places_.size(); }
+
+    std::vector<peer> snapshot() const {
+        std::vector<peer> result(by_age_.begin(), by_age_.end());
+        std::sort(result.begin(), result.end(),
+                  [](const peer& a, const peer& b) { return a.address < b.address; });
+        return result;
+    }
 
 private:
-    os::handle in_ = tcp_socket::invalid;
-    os::handle out_ = tcp_socket::invalid;
+    bool add(const peer& fresh) {
+        if (max_ == 0) return false;
+        std::list<peer> one(1, fresh);
+        places_.emplace(fresh.address, one.begin());
+        by_age_.splice(by_age_.begin(), one);
+        if (places_.size() <= max_) return true;
+        places_.erase(by_age_.back().address);
+        by_age_.pop_back();
+        return true;
+    }
+
+    std::size_t max_;
+    std::list<peer> by_age_;  // heard from most recently first
+    std::unordered_map<endpoint, std::list<peer>::iterator> places_;
 };
 
-/// What the poller knows of a socket. Belongs to whoever owns the socket and stays where it is.
-struct watched {
-    bool read = false;
-    bool write = false;
-#if !defined(P2PCHAT_USE_EPOLL) && !defined(P2PCHAT_USE_KQUEUE)
-    std::uint32_t slot = 0;  // of poll's table
-#endif
+}  // namespace detail
+
+struct peer_set::state : detail::peer_table {
+    using peer_table::peer_table;
+    std::mutex mutex;  // guards the table
 };
 
-struct readiness {
-    watched* what = nullptr;
-    bool read = false;
-    bool write = false;
-};
+peer_set::peer_set(std::size_t max_peers) : state_(std::make_unique<state>(max_peers)) {}
+peer_set::~peer_set() = default;
 
-/// wake() is thread-safe, the rest is for one thread.
-class poller {
+bool peer_set::heard(const endpoint& address, std::string_view team) {
+    const std::lock_guard<std::mutex> lock(state_->mutex);
+    return state_->heard(address, team, detail::os::wall_time());
+}
+
+bool peer_set::remove(const endpoint& address, peer& removed) {
+    const std::lock_guard<std::mutex> lock(state_->mutex);
+    return state_->remove(address, removed);
+}
+
+void peer_set::clear() noexcept {
+    const std::lock_guard<std::mutex> lock(state_->mutex);
+    state_->clear();
+}
+
+bool peer_set::contains(const endpoint& address) const {
+    const std::lock_guard<std::mutex> lock(state_->mutex);
+    return state_->contains(address);
+}
+
+std::size_t peer_set::size() const {
+    const std::lock_guard<std::mutex> lock(state_->mutex);
+    return state_->size();
+}
+
+std::vector<peer> peer_set::snapshot() const {
+    const std::lock_guard<std::mutex> lock(state_->mutex);
+    return state_->snapshot();
+}
+
+}  // namespace p2pchat
+
+// ---------------------------------------------------------------------------------- >> mailbox
+//
+// Does:        carries events and outcomes to the handlers' thread, and outcomes to callers that
+//              wait; says what there is to say of messages, peers and refusals.
+// May use:     platform, text, socket, peers.
+// Guarded by:  its own mutex, the second lock, for what has been handed over; the node's mutex for
+//              everything on the engine's side, the reporter included.
+// Never:       calls a user's function, or takes another lock while it holds its own.
+
+namespace p2pchat {
+namespace detail {
+
+/// How long a thread spins, giving way to others, before it sleeps: to wake a thread that sleeps on
+/// another processor takes longer than that. One for all threads of a node; thread-safe.
+class spin_policy {
 public:
-    poller() = default;
-    poller(const poller&) = delete;
-    poller& operator=(const poller&) = delete;
-    ~poller() { close_system(); }
+    static constexpr std::chrono::microseconds span{50};  // 14 us for a round trip; 80 without
 
-    /// Opens it, or makes it forget everything; wake() goes on working meanwhile.
-    std::error_code open();
-
-    /// Watches for what is asked from now on; for neither is to forget the socket, which must
-    /// come before it is closed.
-    std::error_code watch(const tcp_socket& socket, watched& what, bool read, bool write);
-
-    static constexpr int batch = 256;
-
-    /// Waits for `timeout` milliseconds at most, -1: for ever, and says how many are ready; what
-    /// found no place is ready the next time too. An error or an end counts as ready.
-    int wait(int timeout, readiness (&ready)[batch]) noexcept;
-
-    void wake() noexcept { channel_.signal(); }
-
-private:
-    std::error_code open_system();
-    void close_system() noexcept;
-
-    channel channel_;
-#if defined(P2PCHAT_USE_EPOLL)
-    int epoll_ = -1;
-    epoll_event events_[batch];
-#elif defined(P2PCHAT_USE_KQUEUE)
-    std::error_code change(const tcp_socket& socket, watched& what, short filter, bool on) noexcept;
-    int queue_ = -1;
-    struct kevent events_[batch];
-#else
-    std::vector<os::poll_entry> entries_;  // the channel first
-    std::vector<watched*> owners_;         // of each entry
-    std::size_t last_ = 0;                 // where the last look ended, so that none starves
-#endif
-};
-
-inline std::error_code poller::open() {
-    if (auto error = channel_.open()) return error;
-    close_system();
-    return open_system();
-}
-
-#if defined(P2PCHAT_USE_EPOLL)
-
-inline std::error_code poller::open_system() {
-    epoll_ = ::epoll_create1(EPOLL_CLOEXEC);
-    if (epoll_ < 0) return os::last_error();
-    epoll_event event{};
-    event.events = EPOLLIN;
-    return ::epoll_ctl(epoll_, EPOLL_CTL_ADD, os::raw(channel_.in()), &event) == 0
-               ? std::error_code()
-               : os::last_error();
-}
-
-inline void poller::close_system() noexcept {
-    if (epoll_ >= 0) os::close(std::exchange(epoll_, -1));
-}
-
-inline std::error_code poller::watch(const tcp_socket& socket, watched& what, bool read,
-                                     bool write) {
-    if (read == what.read && write == what.write) return {};
-    const bool known = what.read || what.write;
-    const int operation = !read && !write ? EPOLL_CTL_DEL : known ? EPOLL_CTL_MOD : EPOLL_CTL_ADD;
-    epoll_event event{};
-    event.events = (read ? EPOLLIN : 0u) | (write ? EPOLLOUT : 0u);
-    event.data.ptr = &what;
-    if (::epoll_ctl(epoll_, operation, os::raw(socket.native_handle()), &event) != 0)
-        return os::last_error();
-    what.read = read;
-    what.write = write;
-    return {};
-}
-
-inline int poller::wait(int timeout, readiness (&ready)[batch]) noexcept {
-    const int count = ::epoll_wait(epoll_, events_, batch, timeout);
-    int found = 0;
-    for (int i = 0; i < count; ++i) {
-        const auto events = events_[i].events;
-        const bool over = (events & (EPOLLERR | EPOLLHUP)) != 0;
-        if (auto* const what = static_cast<watched*>(events_[i].data.ptr))
-            ready[found++] = {what, over || (events & EPOLLIN) != 0,
-                              over || (events & EPOLLOUT) != 0};
-        else
-            channel_.drain();
-    }
-    return found;
-}
-
-#elif defined(P2PCHAT_USE_KQUEUE)
-
-inline std::error_code poller::open_system() {
-    queue_ = ::kqueue();
-    if (queue_ < 0) return os::last_error();
-    os::set_flags(queue_);
-    struct kevent event;
-    EV_SET(&event, static_cast<uintptr_t>(channel_.in()), EVFILT_READ, EV_ADD, 0, 0, nullptr);
-    return ::kevent(queue_, &event, 1, nullptr, 0, nullptr) == 0 ? std::error_code()
-                                                                 : os::last_error();
-}
-
-inline void poller::close_system() noexcept {
-    if (queue_ >= 0) os::close(std::exchange(queue_, -1));
-}
-
-inline std::error_code poller::change(const tcp_socket& socket, watched& what, short filter,
-                                      bool on) noexcept {
-    struct kevent event;
-    EV_SET(&event, static_cast<uintptr_t>(socket.native_handle()), filter,
-           static_cast<unsigned short>(on ? EV_ADD : EV_DELETE), 0, 0, &what);
-    return ::kevent(queue_, &event, 1, nullptr, 0, nullptr) == 0 ? std::error_code()
-                                                                 : os::last_error();
-}
-
-inline std::error_code poller::watch(const tcp_socket& socket, watched& what, bool read,
-                                     bool write) {
-    if (read != what.read) {
-        if (auto error = change(socket, what, EVFILT_READ, read)) return error;
-        what.read = read;
-    }
-    if (write != what.write) {
-        if (auto error = change(socket, what, EVFILT_WRITE, write)) return error;
-        what.write = write;
-    }
-    return {};
-}
-
-inline int poller::wait(int timeout, readiness (&ready)[batch]) noexcept {
-    timespec limit{timeout / 1000, timeout % 1000 * 1000000L};
-    const int count = ::kevent(queue_, nullptr, 0, events_, batch, timeout < 0 ? nullptr : &limit);
-    int found = 0;
-    for (int i = 0; i < count; ++i) {
-        const bool read = events_[i].filter == EVFILT_READ;
-        if (auto* const what = static_cast<watched*>(events_[i].udata))
-            ready[found++] = {what, read, !read};
-        else
-            channel_.drain();
-    }
-    return found;
-}
-
-#else  // poll
-
-inline std::error_code poller::open_system() {
-    os::poll_entry entry{};
-    entry.fd = os::raw(channel_.in());
-    entry.events = POLLIN;
-    entries_.assign(1, entry);
-    owners_.assign(1, nullptr);
-    return {};
-}
-
-inline void poller::close_system() noexcept {
-    entries_.clear();
-    owners_.clear();
-}
-
-inline std::error_code poller::watch(const tcp_socket& socket, watched& what, bool read,
-                                     bool write) {
-    const bool known = what.read || what.write;
-    if (!known && (read || write)) {
-        make_room(entries_, 1);
-        make_room(owners_, 1);
-        owners_.push_back(&what);
-        what.slot = static_cast<std::uint32_t>(entries_.size());
-        entries_.push_back({});
-        entries_.back().fd = os::raw(socket.native_handle());
-    } else if (known && !read && !write) {
-        entries_[what.slot] = entries_.back();
-        owners_[what.slot] = owners_.back();
-        owners_[what.slot]->slot = what.slot;
-        entries_.pop_back();
-        owners_.pop_back();
-    }
-    what.read = read;
-    what.write = write;
-    if (read || write)
-        entries_[what.slot].events =
-            static_cast<short>((read ? POLLIN : 0) | (write ? POLLOUT : 0));
-    return {};
-}
-
-inline int poller::wait(int timeout, readiness (&ready)[batch]) noexcept {
-    int count = os::poll(entries_.data(), entries_.size(), timeout);
-    if (count > 0 && entries_[0].revents != 0) {
-        channel_.drain();
-        --count;
-    }
-    int found = 0;
-    for (auto left = entries_.size() - 1; left > 0 && count > 0 && found < batch; --left) {
-        last_ = last_ + 1 < entries_.size() ? last_ + 1 : 1;
-        const int events = entries_[last_].revents;
-        if (events == 0) continue;
-        --count;
-        const bool over = (events & (POLLERR | POLLHUP | POLLNVAL)) != 0;
-        ready[found++] = {owners_[last_], over || (events & POLLIN) != 0,
-                          over || (events & POLLOUT) != 0};
-    }
-    return found;
-}
-
-#endif
-
-// ----------------------------------------------------------------------------------- >> outcomes
-
-/// How long a thread goes on looking, giving way to others, before it sleeps. To wake one that
-/// sleeps on another processor takes longer than that: a round trip over a link between two
-/// processors takes 14 us so, and 80 without. One for all threads of a node; thread-safe.
-class patience {
-public:
-    static constexpr std::chrono::microseconds span{50};
-
-    /// Until when to go on looking; `now` for not at all.
+    /// Until when to spin; `now` for not at all.
     clock::time_point until(clock::time_point now) const noexcept {
-        return now < lost_until_.load(std::memory_order_relaxed) ? now : now + span;
+        return now < suspended_until_.load(std::memory_order_relaxed) ? now : now + span;
     }
 
-    /// A thread has given way. Where another program computes on the same processor, that is for
-    /// its whole time slice, some milliseconds, while a thread that sleeps is let in at once when
-    /// it is woken. So patience is lost for a while: one slice in 20 ms is waited for, not each.
-    void gave_way(clock::time_point before, clock::time_point after) noexcept {
+    /// A thread has yielded. Where another program computes on the same processor, that lasts for
+    /// its whole time slice, while a thread that sleeps is let in at once when it is woken. So
+    /// nobody spins for a while: one slice in 20 ms is waited for, not each.
+    void yielded(clock::time_point before, clock::time_point after) noexcept {
         if (after - before > std::chrono::milliseconds(1))
-            lost_until_.store(after + std::chrono::milliseconds(20), std::memory_order_relaxed);
+            suspended_until_.store(after + std::chrono::milliseconds(20),
+                                   std::memory_order_relaxed);
     }
 
 private:
-    std::atomic<clock::time_point> lost_until_{};
+    std::atomic<clock::time_point> suspended_until_{};
 };
 
-/// A thread that waits for outcomes, told by another. Lives on the waiting thread's stack: who
-/// tells must be done with it when the waiting one goes on, hence under the mutex.
+/// A thread that waits for `count` outcomes. Lives on that thread's stack: whoever tells it is done
+/// with it before it goes on, since both hold the mailbox's mutex.
 class waiter {
 public:
-    explicit waiter(patience& how_long, std::size_t count = 1)
-        : patience_(how_long), left_(count) {}
-
-    void tell() noexcept {
-        const std::lock_guard<std::mutex> lock(mutex_);
-        if (--left_ == 0) told_.notify_all();
-    }
-    void wait() {
-        while (!wait_for(std::chrono::hours(1))) {
-        }
-    }
-
-    /// False when the time is over.
-    bool wait_for(std::chrono::milliseconds timeout) {
-        const auto began = clock::now();
-        const auto patient_until = patience_.until(began);
-        for (auto now = began; left_.load(std::memory_order_acquire) != 0 && now < patient_until;) {
-            const auto before = now;
-            std::this_thread::yield();
-            now = clock::now();
-            patience_.gave_way(before, now);
-            // Others ran, and brought no answer. To sleep breaks the order in which that is so
-            // each time (25 us for a round trip on one processor, else 20).
-            if (now - before > std::chrono::microseconds(5)) break;
-        }
-        std::unique_lock<std::mutex> lock(mutex_);
-        while (left_ != 0)
-            if (told_.wait_until(lock, began + timeout) == std::cv_status::timeout) break;
-        return left_ == 0;
-    }
+    explicit waiter(std::size_t count = 1) : left_(count) {}
 
 private:
-    patience& patience_;
-    std::mutex mutex_;
+    friend class mailbox;
     std::condition_variable told_;
-    std::atomic<std::size_t> left_;  // changed under the mutex
+    std::atomic<std::size_t> left_;  // changed under the mailbox's mutex
 };
 
-/// A message of which an outcome is owed.
-struct pending {
-    node::completion done;              // called by the handlers' thread;
-    waiter* waiting = nullptr;          // or told at once by whoever knows,
+/// A message of ours from post() to its outcome. It moves from list to list by splicing, so that
+/// no outcome that is owed can be lost for want of memory.
+struct posting {
+    std::string text;                   // until it is written
+    node::completion done;              // to be called by the handlers' thread; or else
+    waiter* waiting = nullptr;          // to be told at once,
     std::error_code* answer = nullptr;  // when this is filled
-    bool at_once = false;               // then: try to write it without io
-    bool reported = false;              // as timed out; its confirmation may still come
-    std::uint32_t size = 0;
-    clock::time_point deadline{};
+    std::error_code outcome;
+    std::uint32_t size = 0;        // in bytes, as it is sent
+    bool opens_link = false;       // it is our CONNECT
+    bool reported = false;         // as timed out; its confirmation may still come
+    clock::time_point deadline{};  // for its outcome
 };
 
-/// First in, first out, in a circular buffer; keeps its memory until it is told to shrink.
-class fifo {
-public:
-    fifo() = default;
-    fifo(const fifo&) = delete;
-    fifo& operator=(const fifo&) = delete;
-    ~fifo() { delete[] items_; }
+using postings = std::list<posting>;
 
-    bool empty() const noexcept { return size_ == 0; }
-    std::size_t size() const noexcept { return size_; }
-    std::size_t bytes() const noexcept { return bytes_; }  ///< of the messages
-    pending& front() noexcept { return items_[first_]; }
-    pending& operator[](std::size_t i) noexcept { return items_[(first_ + i) & (capacity_ - 1)]; }
-
-    /// Out of memory, both fail without consequence.
-    void make_room(std::size_t extra);
-    void push(pending& item);
-    void pop() noexcept;
-    void shrink() noexcept;  ///< an empty one
-    void swap(fifo& other) noexcept;
-
-private:
-    pending* items_ = nullptr;
-    std::uint32_t capacity_ = 0;  // a power of two
-    std::uint32_t first_ = 0;
-    std::uint32_t size_ = 0;
-    std::uint32_t bytes_ = 0;
+struct message_event {
+    endpoint sender, origin;
+    bool verified = false;
+    std::uint32_t team_size = 0, text_size = 0;
+    std::size_t at = 0;  // where team and text begin in the batch's bytes
 };
 
-inline void fifo::make_room(std::size_t extra) {
-    std::uint32_t wanted = capacity_ == 0 ? 2 : capacity_;
-    while (wanted < size_ + extra) wanted *= 2;
-    if (wanted == capacity_) return;
-    auto* const wider = new pending[wanted];
-    for (std::uint32_t i = 0; i < size_; ++i) wider[i] = std::move((*this)[i]);
-    delete[] items_;
-    items_ = wider;
-    capacity_ = wanted;
-    first_ = 0;
-}
-
-inline void fifo::push(pending& item) {
-    if (size_ == capacity_) make_room(1);
-    bytes_ += item.size;
-    (*this)[size_++] = std::move(item);
-}
-
-inline void fifo::pop() noexcept {
-    bytes_ -= front().size;
-    front().done = nullptr;
-    first_ = (first_ + 1) & (capacity_ - 1);
-    --size_;
-}
-
-inline void fifo::shrink() noexcept {
-    delete[] items_;
-    items_ = nullptr;
-    capacity_ = first_ = 0;
-}
-
-inline void fifo::swap(fifo& other) noexcept {
-    std::swap(items_, other.items_);
-    std::swap(capacity_, other.capacity_);
-    std::swap(first_, other.first_);
-    std::swap(size_, other.size_);
-    std::swap(bytes_, other.bytes_);
-}
-
-// ------------------------------------------------------------------------------------- >> inbox
-//
-// What the input-and-output thread has for the handlers, in order.
-
-enum class event_kind : unsigned char { message, joined, left, rejected, outcome };
-
-struct event {
-    std::uint32_t outcomes = 0;   // completions in batch::completions, all with one error
-    std::uint32_t bytes = 0;      // that follow: the team, and what `kind` asks for
-    std::uint32_t team_size = 0;  // the first of them
-    std::uint32_t text_at = 0;    // message: there the text begins, to the end
-    event_kind kind = event_kind::message;
-    bool verified = false;            // message
-    departure how = departure::left;  // left
-    endpoint sender;                  // message; else whom it is about
-    endpoint origin;                  // message
-
-    std::size_t size() const noexcept { return sizeof(event) + bytes; }
+struct peer_event {
+    endpoint address;
+    std::uint32_t team_size = 0;
+    std::size_t at = 0;
 };
 
-/// Events, each followed by its bytes: in a string, for that is what the library has compiled
-/// already.
+struct joined_event : peer_event {};
+
+struct left_event : peer_event {
+    departure how = departure::left;
+};
+
+struct rejected_event {
+    endpoint from;
+    std::error_code why;
+};
+
+using event = std::variant<message_event, joined_event, left_event, rejected_event>;
+
+/// Events in their order, and the texts that they refer to.
 struct batch {
-    std::string events;
-    fifo completions;
-
-    bool empty() const noexcept { return events.empty(); }
-    std::size_t cost() const noexcept {
-        return events.size() + completions.size() * sizeof(pending);
-    }
-    void append(batch& other);
-    void swap(batch& other) noexcept;
+    std::vector<event> events;
+    std::string bytes;
 };
 
-/// Out of memory, nothing has happened.
-inline void batch::append(batch& other) {
-    completions.make_room(other.completions.size());
-    events.append(other.events);
-    other.events.clear();
-    for (; !other.completions.empty(); other.completions.pop())
-        completions.push(other.completions.front());
-}
+/// What the handlers' thread takes at once.
+struct handlers_work {
+    std::list<batch> batches;
+    postings outcomes;
+};
 
-inline void batch::swap(batch& other) noexcept {
-    events.swap(other.events);
-    completions.swap(other.completions);
-}
-
-/// One thread fills, one empties. Its size is bounded by whoever fills it, who asks full() before.
-/// Two batches change hands, so that in the steady state nothing is allocated.
-class inbox {
+class mailbox {
 public:
-    inbox(std::size_t max_bytes, poller& filler) : max_(max_bytes), filler_(filler) {}
+    explicit mailbox(std::size_t max_bytes) : max_(max_bytes) {}
 
-    // For the filling thread. Events are staged, and all handed over at once.
-    void add(event& what, std::string_view bytes) noexcept;
-    void add_error(event& what, std::error_code error) noexcept;
-    void add_outcome(pending& outcome, std::error_code error) noexcept;
+    // The engine's side. Events are staged, and all handed over at once.
+
+    /// An event to be filled in, made where it stays.
+    template <typename Event>
+    Event& add(std::string_view team, std::string_view text = {});
+    void add_rejected(const endpoint& from, std::error_code why);
+    void add_outcome(postings& from, postings::iterator which) noexcept;
     void hand_over() noexcept;
-    bool full() const noexcept { return waiting() + staged_.cost() >= max_; }
-    /// Asks to be woken when there is room; false if there is room already.
+    bool full() const noexcept { return waiting() + staged_cost_ >= max_; }
+    /// Has room_wanted() say so when there is room; false if there is room already.
     bool ask_for_room() noexcept;
-    void close() noexcept;
+    void close() noexcept;  ///< nothing more comes
 
-    // For the emptying thread.
-    bool take(batch& work);                    ///< waits; false once closed and empty
-    bool release(std::size_t bytes) noexcept;  ///< whether it was crowded
+    /// A posting of which nothing is left to say is used again for another.
+    void recycle(postings& from, postings::iterator which) noexcept;
+    void new_posting(postings& to);  ///< puts one into an empty list
+
+    // The handlers' thread's side.
+
+    bool take(handlers_work& work);            ///< waits; false once closed and empty
+    bool release(std::size_t bytes) noexcept;  ///< whether posts may have waited for that
+    bool room_wanted() noexcept { return !crowded() && wanted_.exchange(false); }
+    static std::size_t cost_of(const event& what) noexcept;
+    static constexpr std::size_t batch_cost = sizeof(batch) + 64;  // with what it allocates
 
     // For any thread.
-    bool crowded() const noexcept { return bytes_ >= max_; }
 
-    void reopen() noexcept;
+    bool crowded() const noexcept { return waiting_ >= max_; }
+    void tell(waiter& who) noexcept;
+    bool wait(waiter& who, std::chrono::milliseconds timeout);  ///< false: not all told in time
+    spin_policy& spin() noexcept { return spin_; }
 
 private:
-    void end_run() noexcept;
-    std::size_t waiting() const noexcept { return bytes_.load(std::memory_order_relaxed); }
+    std::size_t waiting() const noexcept { return waiting_.load(std::memory_order_relaxed); }
+    batch& staging();
+
+    static constexpr std::size_t max_spare_batches = 4, max_spare_postings = 8192;
 
     const std::size_t max_;
-    poller& filler_;
-    std::atomic<std::size_t> bytes_{0};  // handed over and not released
-    std::atomic<bool> wanted_{false};    // the filling thread waits for room
-    batch staged_;                       // the filling thread's
+    spin_policy spin_;
+    std::atomic<std::size_t> waiting_{0};  // bytes handed over and not released
+    std::atomic<bool> wanted_{false};      // the engine waits for room
 
-    std::uint32_t run_ = 0;  // likewise: outcomes staged last, all the same, which take one event
-    std::size_t run_at_ = 0;
-    std::error_code run_error_;
+    handlers_work staged_;
+    std::size_t staged_cost_ = 0;
+    handlers_work spare_;  // used before
 
-    std::mutex mutex_;  // guards the three below
+    std::mutex mutex_;  // guards what follows, and is the last one to be taken
     std::condition_variable filled_;
-    batch ready_;
+    handlers_work ready_, returned_;
     bool closed_ = false;
 };
 
-inline void inbox::add(event& what, std::string_view bytes) noexcept {
-    static_assert(
-        std::is_trivially_copyable_v<event> && std::is_trivially_copyable_v<std::error_code>,
-        "they travel as bytes");
-    end_run();
-    what.bytes = static_cast<std::uint32_t>(bytes.size());
-    insist([&] { make_room(staged_.events, what.size()); });
-    staged_.events.append(reinterpret_cast<const char*>(&what), sizeof what).append(bytes);
+inline batch& mailbox::staging() {
+    auto& batches = staged_.batches;
+    if (!batches.empty()) return batches.back();
+    if (spare_.batches.empty()) spare_.batches.emplace_back();
+    batches.splice(batches.end(), spare_.batches, spare_.batches.begin());
+    staged_cost_ += batch_cost;
+    return batches.back();
 }
 
-inline void inbox::add_error(event& what, std::error_code error) noexcept {
-    add(what, {reinterpret_cast<const char*>(&error), sizeof error});
+/// Out of memory, nothing has happened: bytes that no event refers to do no harm.
+template <typename Event>
+Event& mailbox::add(std::string_view team, std::string_view text) {
+    batch& to = staging();
+    const std::size_t at = to.bytes.size();
+    to.bytes.append(team).append(text);
+    auto& what = std::get<Event>(to.events.emplace_back(std::in_place_type<Event>));
+    what.at = at;
+    what.team_size = static_cast<std::uint32_t>(team.size());
+    staged_cost_ += sizeof(event) + team.size() + text.size();
+    return what;
 }
 
-inline void inbox::add_outcome(pending& outcome, std::error_code error) noexcept {
-    insist([&] { staged_.completions.push(outcome); });
-    if (run_ == 0 || run_error_ != error) {
-        event what;
-        what.kind = event_kind::outcome;
-        add_error(what, error);
-        run_at_ = staged_.events.size() - what.size();
-        run_error_ = error;
-    }
-    ++run_;
+inline void mailbox::add_rejected(const endpoint& from, std::error_code why) {
+    staging().events.emplace_back(rejected_event{from, why});
+    staged_cost_ += sizeof(event);
 }
 
-inline void inbox::end_run() noexcept {
-    if (run_ == 0) return;
-    event what;
-    std::memcpy(&what, &staged_.events[run_at_], sizeof what);
-    what.outcomes = std::exchange(run_, 0u);
-    std::memcpy(&staged_.events[run_at_], static_cast<const void*>(&what), sizeof what);
+inline std::size_t mailbox::cost_of(const event& what) noexcept {
+    std::size_t text = 0;
+    if (const auto* m = std::get_if<message_event>(&what)) text = m->team_size + m->text_size;
+    if (const auto* p = std::get_if<joined_event>(&what)) text = p->team_size;
+    if (const auto* p = std::get_if<left_event>(&what)) text = p->team_size;
+    return sizeof(event) + text;
 }
 
-inline void inbox::hand_over() noexcept {
-    if (staged_.empty()) return;
-    end_run();
-    bytes_ += staged_.cost();
-    insist([this] {
+inline void mailbox::add_outcome(postings& from, postings::iterator which) noexcept {
+    staged_.outcomes.splice(staged_.outcomes.end(), from, which);
+    staged_cost_ += sizeof(posting);
+}
+
+inline void mailbox::hand_over() noexcept {
+    if (staged_.batches.empty() && staged_.outcomes.empty()) return;
+    waiting_ += std::exchange(staged_cost_, 0);
+    {
         const std::lock_guard<std::mutex> lock(mutex_);
-        if (ready_.empty())
-            ready_.swap(staged_);
-        else
-            ready_.append(staged_);
-    });
+        ready_.batches.splice(ready_.batches.end(), staged_.batches);
+        ready_.outcomes.splice(ready_.outcomes.end(), staged_.outcomes);
+        if (spare_.batches.empty()) spare_.batches.swap(returned_.batches);
+        if (spare_.outcomes.empty()) spare_.outcomes.swap(returned_.outcomes);
+    }
     filled_.notify_one();
 }
 
-inline bool inbox::ask_for_room() noexcept {
+inline bool mailbox::ask_for_room() noexcept {
     wanted_ = true;
-    return bytes_ + staged_.cost() >= max_;
+    return waiting_ + staged_cost_ >= max_;
 }
 
-inline void inbox::close() noexcept {
+inline void mailbox::close() noexcept {
     hand_over();
     const std::lock_guard<std::mutex> lock(mutex_);
     closed_ = true;
     filled_.notify_one();
 }
 
-inline bool inbox::take(batch& work) {
-    work.events.clear();
+inline void mailbox::new_posting(postings& to) {
+    if (spare_.outcomes.empty())
+        to.emplace_back();
+    else
+        to.splice(to.end(), spare_.outcomes, spare_.outcomes.begin());
+}
+
+inline void mailbox::recycle(postings& from, postings::iterator which) noexcept {
+    *which = posting();
+    if (spare_.outcomes.size() < max_spare_postings)
+        spare_.outcomes.splice(spare_.outcomes.end(), from, which);
+    else
+        from.erase(which);
+}
+
+/// What `work` held has been done.
+inline bool mailbox::take(handlers_work& work) {
+    for (batch& done : work.batches) {
+        done.events.clear();
+        done.bytes.clear();
+    }
+    for (posting& done : work.outcomes) done = posting();
+    while (work.batches.size() > max_spare_batches) work.batches.pop_back();
+    while (work.outcomes.size() > max_spare_postings) work.outcomes.pop_back();
     std::unique_lock<std::mutex> lock(mutex_);
-    while (!closed_ && ready_.empty()) filled_.wait(lock);
-    work.swap(ready_);
-    return !work.empty();
+    if (returned_.batches.empty()) returned_.batches.swap(work.batches);
+    if (returned_.outcomes.empty()) returned_.outcomes.swap(work.outcomes);
+    work.batches.clear();
+    work.outcomes.clear();
+    while (!closed_ && ready_.batches.empty() && ready_.outcomes.empty()) filled_.wait(lock);
+    work.batches.swap(ready_.batches);
+    work.outcomes.swap(ready_.outcomes);
+    return !work.batches.empty() || !work.outcomes.empty();
 }
 
-inline bool inbox::release(std::size_t bytes) noexcept {
-    const std::size_t before = bytes_.fetch_sub(bytes);
-    if (before - bytes < max_ && wanted_.exchange(false)) filler_.wake();
-    return before >= max_;
+inline bool mailbox::release(std::size_t bytes) noexcept {
+    return waiting_.fetch_sub(bytes) >= max_;
 }
 
-inline void inbox::reopen() noexcept {
-    closed_ = false;
-    wanted_ = false;
-    bytes_ = 0;
+inline void mailbox::tell(waiter& who) noexcept {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    if (--who.left_ == 0) who.told_.notify_all();
 }
 
-// -------------------------------------------------------------------------------- >> connection
-
-/// The most that may be under way on a link, posted and not yet confirmed. A receiver whose
-/// handlers lag can hold that much and still read the confirmations that come behind it: so two
-/// nodes with full buffers cannot wait for each other.
-inline constexpr std::size_t link_window = 256 * 1024;
-
-/// Our own message comes back: nobody listens there, and the system has connected the port to
-/// itself, as it may where it happens to choose that port for us (see finish_connect()).
-inline bool is_echo(std::string_view answer, std::string_view sent) noexcept {
-    return sent.substr(0, answer.size()) == answer;
+inline bool mailbox::wait(waiter& who, std::chrono::milliseconds timeout) {
+    const auto began = os::now();
+    const auto spin_until = spin_.until(began);
+    for (auto now = began; who.left_.load(std::memory_order_acquire) != 0 && now < spin_until;) {
+        const auto before = now;
+        std::this_thread::yield();
+        now = os::now();
+        spin_.yielded(before, now);
+        // Others ran, and brought no answer. To sleep breaks the order in which that is so each
+        // time (25 us for a round trip on one processor, else 20).
+        if (now - before > std::chrono::microseconds(5)) break;
+    }
+    std::unique_lock<std::mutex> lock(mutex_);
+    return who.told_.wait_until(lock, began + timeout, [&] { return who.left_ == 0; });
 }
 
-/// The reset, or what else a close without reading comes to, by the name that callers know.
-inline std::error_code not_taken_if_closed(std::error_code error) noexcept {
-    const bool closed = error == std::errc::connection_reset || error == std::errc::broken_pipe ||
-                        error == std::errc::connection_aborted || error == std::errc::not_connected;
-    return closed ? make_error_code(errc::not_taken) : error;
+/// What the engine has to say: each of its functions counts, and puts it into the mailbox.
+class reporter {
+public:
+    reporter(mailbox& to, peer_table& peers, counters& counts)
+        : mailbox_(to), peers_(peers), counts_(counts) {}
+
+    bool full() const noexcept { return mailbox_.full(); }
+    void set_time(std::chrono::system_clock::time_point now) noexcept { now_ = now; }
+
+    /// A message was taken: when this returns, it will be shown.
+    void message(const message_view& what, const endpoint& origin, bool verified);
+    /// A verified peer was heard from.
+    void heard(const endpoint& address, std::string_view team);
+    void left(const endpoint& address, std::string_view team, departure how) noexcept;
+    void rejected(const endpoint& from, std::error_code why) noexcept;
+    /// The outcome of a posting, taken out of its list.
+    void outcome(postings& from, postings::iterator which, std::error_code error) noexcept;
+    void outcomes(postings& all, std::error_code error) noexcept;
+    /// The outcome of a posting that stays in its list, to be confirmed yet.
+    void timed_out(posting& late);
+
+    void count_accepted() noexcept { ++counts_.connections; }
+    void count_received() noexcept { ++counts_.received; }
+
+private:
+    mailbox& mailbox_;
+    peer_table& peers_;
+    counters& counts_;
+    std::chrono::system_clock::time_point now_;  // of this turn
+};
+
+inline void reporter::message(const message_view& what, const endpoint& origin, bool verified) {
+    auto& news = mailbox_.add<message_event>(what.team, what.text);
+    news.text_size = static_cast<std::uint32_t>(what.text.size());
+    news.sender = what.sender;
+    news.origin = origin;
+    news.verified = verified;
+    ++counts_.received;
 }
 
-/// What goes in one segment whatever the path (RFC 879), so that the other side has all or none.
-inline constexpr std::size_t one_segment = 536;
+inline void reporter::heard(const endpoint& address, std::string_view team) {
+    if (peers_.heard(address, team, now_)) mailbox_.add<joined_event>(team).address = address;
+}
+
+/// Out of memory, the peer is gone all the same.
+inline void reporter::left(const endpoint& address, std::string_view team,
+                           departure how) noexcept {
+    peer known;
+    peers_.remove(address, known);
+    try {
+        auto& news =
+            mailbox_.add<left_event>(known.team.empty() ? team : std::string_view(known.team));
+        news.address = address;
+        news.how = how;
+    } catch (const std::bad_alloc&) {
+    }
+}
+
+/// While the mailbox is full they are only counted: a flood of them must not fill the memory.
+inline void reporter::rejected(const endpoint& from, std::error_code why) noexcept {
+    ++counts_.rejected;
+    try {
+        if (!full()) mailbox_.add_rejected(from, why);
+    } catch (const std::bad_alloc&) {
+    }
+}
+
+/// Counted first: whoever hears of it finds it in statistics().
+inline void reporter::outcome(postings& from, postings::iterator which,
+                              std::error_code error) noexcept {
+    if (!which->reported) ++(error ? counts_.undelivered : counts_.delivered);
+    which->outcome = error;
+    if (which->waiting) {
+        *which->answer = error;
+        mailbox_.tell(*which->waiting);
+    } else if (which->done) {
+        return mailbox_.add_outcome(from, which);
+    }
+    mailbox_.recycle(from, which);
+}
+
+inline void reporter::outcomes(postings& all, std::error_code error) noexcept {
+    while (!all.empty()) outcome(all, all.begin(), error);
+}
+
+/// Out of memory, nothing has happened.
+inline void reporter::timed_out(posting& late) {
+    if (late.reported) return;
+    postings told;
+    mailbox_.new_posting(told);
+    told.front().done = std::move(late.done);
+    told.front().waiting = std::exchange(late.waiting, nullptr);
+    told.front().answer = late.answer;
+    late.done = nullptr;
+    late.reported = true;
+    outcome(told, told.begin(), std::make_error_code(std::errc::timed_out));
+}
+
+/// Somebody whose messages wait until the mailbox has room.
+class room_waiter {
+public:
+    virtual void on_room() = 0;
+
+protected:
+    ~room_waiter() = default;
+};
+
+/// Those who wait for room in the mailbox, first come, first served.
+class room_queue {
+public:
+    bool empty() const noexcept { return waiting_.empty(); }
+    void join(room_waiter& who) { waiting_.push_back(&who); }
+    void leave(room_waiter& who) noexcept { waiting_.remove(&who); }
+    room_waiter& next() noexcept {
+        room_waiter& first = *waiting_.front();
+        waiting_.pop_front();
+        return first;
+    }
+
+private:
+    std::list<room_waiter*> waiting_;
+};
+
+}  // namespace detail
+}  // namespace p2pchat
+
+// ------------------------------------------------------------------------------------- >> loop
+//
+// Does:        owns what has a socket, tells it what the socket is ready for and when its time is
+//              over, and destroys it when nobody can refer to it any more.
+// May use:     platform, text, socket.
+// Guarded by:  the node's mutex; only wait() runs without it, and wake() may.
+// Never:       knows what a message is, or reads the clock.
+
+namespace p2pchat {
+namespace detail {
+
+inline constexpr clock::time_point never = clock::time_point::max();
+
+inline clock::time_point after(clock::time_point now, std::chrono::milliseconds timeout) noexcept {
+    return now + (std::min)(timeout, longest_timeout);
+}
+
+/// What the loop calls: the owner of one socket. Each call may end in retire().
+class io_object : public os::watched {
+public:
+    io_object() = default;
+    io_object(const io_object&) = delete;
+    io_object& operator=(const io_object&) = delete;
+    virtual ~io_object() = default;
+
+    virtual void on_readable() {}
+    virtual void on_writable() {}
+    /// The deadline has passed, and all that had come by `now` was read before.
+    virtual void on_deadline(clock::time_point) {}
+    /// It cannot be watched, or there was no memory for what it had to do.
+    virtual void on_failure(std::error_code) noexcept {}
+
+private:
+    friend class loop;
+    using objects = std::list<std::unique_ptr<io_object>>;
+    using timers = std::set<std::pair<clock::time_point, io_object*>>;
+
+    clock::time_point deadline_ = never;
+    clock::time_point timer_ = never;  // the time for which it stands among the timers
+    timers::node_type spare_timer_;    // while it does not: so only the first takes memory
+    objects::iterator place_{};
+    bool retired_ = false;
+};
+
+class loop {
+public:
+    std::error_code open() { return poller_.open(); }
+    void wake() noexcept { poller_.wake(); }
+
+    /// The time of this turn, or of the call of somebody who posts.
+    clock::time_point now() const noexcept { return now_; }
+    void set_time(clock::time_point now) noexcept { now_ = now; }
+
+    /// Owns it from now on.
+    template <typename Object>
+    Object& add(std::unique_ptr<Object> object);
+
+    /// It is called no more, and is destroyed at the end of the turn.
+    void retire(io_object& object) noexcept;
+    bool is_retired(const io_object& object) const noexcept { return object.retired_; }
+
+    /// Watches for what is asked from now on. After an error, on_failure() has been called.
+    std::error_code watch(io_object& object, const tcp_socket& socket, bool read, bool write);
+    void ignore(io_object& object, const tcp_socket& socket) noexcept;
+
+    /// Has on_deadline() called then; `never` for not at all. Timers are lazy: one that stands for
+    /// an earlier time stays, so that moving a deadline on costs nothing.
+    void arm(io_object& object, clock::time_point deadline);
+    clock::time_point deadline_of(const io_object& object) const noexcept {
+        return object.deadline_;
+    }
+    clock::time_point next_timer() const noexcept {
+        return timers_.empty() ? never : timers_.begin()->first;
+    }
+
+    /// Runs `work` for the object; out of memory, the object fails and the others go on.
+    template <typename Work>
+    void guard(io_object& object, const Work& work) noexcept;
+
+    // One turn is prepare(), wait() without the lock, collect(), each event, run_timers().
+
+    void prepare();  ///< destroys the retired, notes what to wait for
+    int wait(int timeout) { return poller_.wait(timeout); }
+    int collect(int count, clock::time_point began);
+    void run_event(int number) noexcept;
+    void run_timers() noexcept;
+
+    /// For whatever is read: shared, as one is read at a time.
+    char (&buffer() noexcept)[64 * 1024] { return buffer_; }
+
+private:
+    os::poller poller_;
+    clock::time_point now_{};
+    clock::time_point read_until_{};  // all that had come by then has been read
+    io_object::objects objects_;
+    io_object::objects retired_;  // until the end of the turn: events may still point to them
+    io_object::timers timers_;
+    os::readiness ready_[os::poller::batch];
+    char buffer_[64 * 1024];
+};
+
+template <typename Object>
+Object& loop::add(std::unique_ptr<Object> object) {
+    Object& result = *object;
+    objects_.push_back(std::move(object));
+    result.place_ = std::prev(objects_.end());
+    return result;
+}
+
+inline void loop::retire(io_object& object) noexcept {
+    if (std::exchange(object.retired_, true)) return;
+    timers_.erase({object.timer_, &object});
+    retired_.splice(retired_.end(), objects_, object.place_);
+}
+
+inline std::error_code loop::watch(io_object& object, const tcp_socket& socket, bool read,
+                                   bool write) {
+    const auto error = poller_.watch(socket.native_handle(), object, read, write);
+    if (error) object.on_failure(error);
+    return error;
+}
+
+inline void loop::ignore(io_object& object, const tcp_socket& socket) noexcept {
+    static_cast<void>(poller_.watch(socket.native_handle(), object, false, false));
+}
+
+inline void loop::arm(io_object& object, clock::time_point deadline) {
+    object.deadline_ = deadline;
+    if (object.timer_ <= deadline) return;
+    auto timer = object.timer_ == never ? std::move(object.spare_timer_)
+                                        : timers_.extract({object.timer_, &object});
+    if (timer) {
+        timer.value() = {deadline, &object};
+        timers_.insert(std::move(timer));
+    } else {
+        timers_.insert({deadline, &object});
+    }
+    object.timer_ = deadline;
+}
+
+template <typename Work>
+void loop::guard(io_object& object, const Work& work) noexcept {
+    if (object.retired_) return;
+    try {
+        work();
+    } catch (const std::bad_alloc&) {
+        if (!object.retired_) object.on_failure(std::make_error_code(std::errc::not_enough_memory));
+    }
+}
+
+inline void loop::prepare() {
+    retired_.clear();
+    poller_.prepare();
+}
+
+/// `began` is when the wait did. Where that found more than one batch, or was interrupted, what
+/// had come by then is not all known yet.
+inline int loop::collect(int count, clock::time_point began) {
+    const int ready = poller_.collect(ready_);
+    if (count >= 0 && ready < os::poller::batch) read_until_ = began;
+    return ready;
+}
+
+inline void loop::run_event(int number) noexcept {
+    const auto [what, read, write] = ready_[number];
+    auto& object = static_cast<io_object&>(*what);
+    // It may have been retired meanwhile, and is then watched no more.
+    if (write && object.write) guard(object, [&] { object.on_writable(); });
+    if (read && object.read) guard(object, [&] { object.on_readable(); });
+}
+
+inline void loop::run_timers() noexcept {
+    while (next_timer() <= read_until_) {
+        io_object& object = *timers_.begin()->second;
+        object.spare_timer_ = timers_.extract(timers_.begin());
+        object.timer_ = never;
+        guard(object, [&] {
+            if (object.deadline_ <= read_until_)
+                object.on_deadline(read_until_);
+            else if (object.deadline_ != never)
+                arm(object, object.deadline_);
+        });
+    }
+}
+
+}  // namespace detail
+}  // namespace p2pchat
+
+// --------------------------------------------------------------------------------- >> identity
+//
+// Does:        says by which name we go, whose a claimed name is, and whether a claim holds.
+// May use:     platform, text, socket, peers, mailbox, loop.
+// Guarded by:  nothing: functions without state, and what all connections share.
+// Never:       changes anything.
+
+namespace p2pchat {
+namespace detail {
+
+/// By which name we go.
+struct own_name {
+    endpoint address;      // to reach the LAN, or as configured
+    bool configured = false;
+    std::string team;
+};
+
+/// What all connections share.
+struct context {
+    const config& settings;
+    const own_name& us;
+    const std::string& head;  // of our messages, as long as no connection says better
+    loop& events;
+    reporter& report;
+    room_queue& rooms;
+};
+
+/// What we claim over this connection: without an address configured, the one by which the other
+/// side sees us, so that the claim holds on each of our networks.
+inline endpoint claim_over(const own_name& us, const tcp_socket& socket) noexcept {
+    if (us.configured) return us.address;
+    const endpoint local = socket.local();
+    const endpoint claim(local.bytes(), us.address.port(), local.scope());
+    return claim ? claim : us.address;
+}
+
+/// "sender team ", as each of our messages begins.
+inline std::string head_of(const endpoint& claim, std::string_view team) {
+    std::string head;
+    append_endpoint(head, claim, false);
+    head.append(1, ' ').append(team).append(1, ' ');
+    return head;
+}
+
+/// Reads what came from `remote`. A link-local address means nothing without the device that leads
+/// to it, which is here another than there.
+inline errc scan_from(std::string_view bytes, const endpoint& remote,
+                      message_view& result) noexcept {
+    const errc error = scan_message(bytes, result);
+    endpoint& sender = result.sender;
+    if (error == no_error && remote.scope() != 0 && sender.same_address(remote))
+        sender = endpoint(sender.bytes(), sender.port(), remote.scope());
+    return error;
+}
+
+/// Whether a connection comes from this machine.
+inline bool is_from_here(const endpoint& remote, const tcp_socket& socket) noexcept {
+    return remote.is_loopback() || remote.same_address(socket.local());
+}
+
+/// Whether a claim is verified: its IP is where the connection comes from, or that is here.
+inline bool holds(const endpoint& claim, const endpoint& remote,
+                  const tcp_socket& socket) noexcept {
+    return claim.same_address(remote) || is_from_here(remote, socket);
+}
+
+inline bool is_own(const endpoint& claim, const own_name& us, const tcp_socket& socket) noexcept {
+    if (claim.port() != us.address.port()) return false;
+    return claim.same_address(us.address) || claim.is_loopback() ||
+           claim.same_address(socket.local());
+}
+
+}  // namespace detail
+}  // namespace p2pchat
+
+// --------------------------------------------------------------------------------- >> incoming
+//
+// Does:        accepts connections, bounds how many are open, and makes of the first bytes of each
+//              a message, a link or a refusal.
+// May use:     platform, text, socket, mailbox, loop, identity.
+// Guarded by:  the node's mutex.
+// Never:       takes a message that it cannot hand to the mailbox, or closes in order what it has
+//              not taken.
+
+namespace p2pchat {
+namespace detail {
 
 inline bool out_of_descriptors(std::error_code error) noexcept {
     return error == std::errc::too_many_files_open ||
@@ -2659,210 +2644,1575 @@ inline bool out_of_resources(std::error_code error) noexcept {
            error == std::errc::not_enough_memory;
 }
 
-inline constexpr std::string_view connect_word = "CONNECT";
+class incoming;
 
-inline bool is_exit(std::string_view text) noexcept {
-    constexpr std::string_view word = "exit";
-    if (text.size() != word.size()) return false;
-    for (std::size_t i = 0; i < word.size(); ++i)
-        if ((text[i] | 0x20) != word[i]) return false;
+/// What becomes of somebody who says CONNECT.
+enum class admission {
+    link,      // it is answered
+    one_shot,  // it is taken as a message: no link can be had
+    wait,      // it waits until a link that we are opening to the same peer has come about or not
+    redundant  // there is such a link
+};
+
+/// What accepted connections ask about links.
+class link_openers {
+public:
+    virtual admission admit(incoming& opener, const endpoint& claim) = 0;
+    virtual void forget(incoming& opener) noexcept = 0;  ///< it waits no more
+    virtual void open_link(incoming& opener, const message_view& greeting, bool claim_holds,
+                           std::string_view rest) = 0;
+    virtual bool has_link(const endpoint& peer) const noexcept = 0;
+
+protected:
+    ~link_openers() = default;
+};
+
+/// Takes a message whose sender is what it claims, over whatever connection.
+inline void take_claimed(const context& shared, const link_openers& links,
+                         const message_view& what, const endpoint& remote,
+                         const tcp_socket& socket) {
+    auto& report = shared.report;
+    const bool own = is_own(what.sender, shared.us, socket);
+    const bool verified = holds(what.sender, remote, socket);
+    if (own || !verified) {
+        const errc why = own ? errc::own_address : errc::sender_not_verified;
+        report.rejected(remote, make_error_code(why));
+        return report.message(what, remote, verified);
+    }
+    if (!is_exit(what.text)) {
+        report.heard(what.sender, what.team);
+        return report.message(what, remote, true);
+    }
+    report.count_received();
+    // Whoever has a link says exit over it: this is somebody else on the same machine.
+    if (links.has_link(what.sender))
+        report.rejected(remote, make_error_code(errc::sender_not_verified));
+    else
+        report.left(what.sender, what.team, departure::left);
+}
+
+class acceptor;
+using accepted_list = std::list<incoming*>;
+
+/// An accepted connection until it is known what it brings.
+///
+///     reading --whole--> taken (closed in order)
+///      |  |  \--bad, too long, too late, broken, evicted--> refused (reset)
+///      |  \--whole, but no room in the mailbox--> no_room --room--> as if just whole
+///      \--CONNECT--> a link, which takes the socket
+///          \--while we open one to the same peer--> contending --ours failed--> a link
+///                                                              \--ours is there--> closed
+class incoming final : public io_object, public room_waiter {
+public:
+    incoming(const context& shared, acceptor& owner, link_openers& links, tcp_socket socket,
+             const endpoint& from)
+        : shared_(shared),
+          owner_(owner),
+          links_(links),
+          socket_(std::move(socket)),
+          remote_(from) {}
+
+    void begin();  ///< most messages are there when the connection is
+    void refuse(std::error_code why) noexcept;
+    accepted_list::iterator place;  ///< the acceptor's
+
+    /// The link that we opened has come about, or has not.
+    void contend(bool ours_stands) noexcept;
+    /// Whether the other side has closed already; what else came is put by.
+    bool has_ended();
+
+    const endpoint& remote() const noexcept { return remote_; }
+    tcp_socket& socket() noexcept { return socket_; }  ///< which a link takes
+
+    void on_readable() override;
+    void on_deadline(clock::time_point now) override;
+    void on_failure(std::error_code why) noexcept override { refuse(why); }
+    void on_room() override;
+
+private:
+    enum class state : unsigned char { reading, no_room, contending, ended };
+
+    void on_bytes(std::string_view bytes);
+    void greet();
+    void complete();
+    void wait_for_room();
+    void end(bool in_order) noexcept;
+
+    const context& shared_;
+    acceptor& owner_;
+    link_openers& links_;
+    tcp_socket socket_;
+    const endpoint remote_;
+    std::string in_;
+    clock::time_point limit_{};  // the latest that its deadline may become
+    state state_ = state::reading;
+    bool line_seen_ = false;  // of the first line it is known whether it is CONNECT
+};
+
+/// The listening socket, and the connections accepted from it.
+class acceptor final : public io_object {
+public:
+    acceptor(const context& shared, link_openers& links) : shared_(shared), links_(links) {}
+
+    std::error_code open(std::uint16_t port);
+    std::error_code start();
+    std::uint16_t port() const noexcept { return port_; }
+    void close() noexcept;  ///< and resets all that it has
+
+    /// Refuses the oldest; false if there is none.
+    bool evict() noexcept;
+    void forget(incoming& one) noexcept { connections_.erase(one.place); }
+
+    void on_readable() override;
+    void on_deadline(clock::time_point now) override;
+    void on_failure(std::error_code) noexcept override { pause(); }
+
+private:
+    void admit(tcp_socket socket, const endpoint& from);
+    void pause() noexcept;
+
+    const context& shared_;
+    link_openers& links_;
+    tcp_socket listener_;
+    std::uint16_t port_ = 0;
+    accepted_list connections_;  // oldest first
+};
+
+inline void incoming::begin() {
+    auto& events = shared_.events;
+    limit_ = after(events.now(), shared_.settings.first_message_timeout);
+    on_readable();
+    if (state_ != state::reading) return;
+    if (events.deadline_of(*this) == never) events.arm(*this, limit_);
+    events.watch(*this, socket_, true, false);
+}
+
+inline void incoming::on_readable() {
+    auto& buffer = shared_.events.buffer();
+    // A bound, so that one busy connection does not keep others waiting.
+    for (int rounds = 0; rounds < 16; ++rounds) {
+        std::size_t size = 0;
+        const auto error = socket_.receive(buffer, sizeof buffer, size, {});
+        if (error == std::errc::operation_would_block) return;
+        if (state_ == state::contending && (error || size == 0)) return end(true);
+        if (error) return refuse(error);
+        if (size == 0) return complete();
+        on_bytes({buffer, size});
+        if (state_ != state::reading && state_ != state::contending) return;
+    }
+}
+
+inline void incoming::on_bytes(std::string_view bytes) {
+    // A line's end may follow the message.
+    if (in_.size() + bytes.size() > shared_.settings.max_message_bytes + 2)
+        return refuse(make_error_code(errc::message_too_long));
+    const std::size_t before = in_.size();
+    in_.append(bytes);
+    if (state_ == state::contending) return;
+    auto& events = shared_.events;
+    events.arm(*this, (std::min)(limit_, after(events.now(), shared_.settings.quiet_period)));
+    if (line_seen_ || in_.find('\n', before) == std::string::npos) return;
+    line_seen_ = true;
+    greet();
+}
+
+/// Where the first line is CONNECT, it becomes a link.
+inline void incoming::greet() {
+    const std::size_t end_of_line = in_.find('\n');
+    message_view greeting;
+    if (scan_from(std::string_view(in_).substr(0, end_of_line), remote_, greeting) != no_error)
+        return;
+    if (greeting.text != connect_word) return;
+    const bool own = is_own(greeting.sender, shared_.us, socket_);
+    if (own && is_from_here(remote_, socket_)) return complete();
+    if (shared_.report.full()) return wait_for_room();
+    const bool claim_holds = !own && holds(greeting.sender, remote_, socket_);
+    switch (links_.admit(*this, claim_holds ? greeting.sender : remote_)) {
+        case admission::one_shot:
+            return complete();
+        case admission::redundant:
+            return end(true);
+        case admission::wait:
+            state_ = state::contending;
+            return shared_.events.arm(*this, never);
+        case admission::link:
+            break;
+    }
+    shared_.events.ignore(*this, socket_);
+    // Once more, as has_ended() may have moved what the greeting refers to.
+    static_cast<void>(scan_from(std::string_view(in_).substr(0, end_of_line), remote_, greeting));
+    links_.open_link(*this, greeting, claim_holds, std::string_view(in_).substr(end_of_line + 1));
+    end(true);  // the link has the socket
+}
+
+inline void incoming::contend(bool ours_stands) noexcept {
+    state_ = state::reading;
+    if (ours_stands) return end(true);
+    shared_.events.guard(*this, [&] { greet(); });
+}
+
+inline bool incoming::has_ended() {
+    char more[4096];
+    std::size_t size = 0;
+    const auto error = socket_.receive(more, sizeof more, size, {});
+    in_.append(more, size);
+    return error ? error != std::errc::operation_would_block : size == 0;
+}
+
+/// A one-shot is whole.
+inline void incoming::complete() {
+    message_view what;
+    const std::string_view bytes = trimmed(in_);
+    if (bytes.empty()) return refuse(make_error_code(errc::no_message));
+    if (bytes.size() > shared_.settings.max_message_bytes)
+        return refuse(make_error_code(errc::message_too_long));
+    if (const errc error = scan_from(bytes, remote_, what); error != no_error)
+        return refuse(make_error_code(error));
+    if (shared_.report.full()) return wait_for_room();
+    take_claimed(shared_, links_, what, remote_, socket_);
+    end(true);
+}
+
+inline void incoming::wait_for_room() {
+    shared_.rooms.join(*this);
+    state_ = state::no_room;
+    shared_.events.arm(*this, never);
+    shared_.events.ignore(*this, socket_);
+}
+
+/// There is room; but whoever has given up meanwhile was told that it was not taken.
+inline void incoming::on_room() {
+    shared_.events.guard(*this, [&] {
+        if (os::is_reset(socket_.native_handle()))
+            return refuse(std::make_error_code(std::errc::connection_reset));
+        state_ = state::reading;
+        if (line_seen_) greet();
+        if (state_ == state::reading) complete();
+    });
+}
+
+inline void incoming::on_deadline(clock::time_point now) {
+    if (in_.empty() || now >= limit_) return refuse(std::make_error_code(std::errc::timed_out));
+    complete();  // quiet for long enough
+}
+
+inline void incoming::refuse(std::error_code why) noexcept {
+    shared_.report.rejected(remote_, why);
+    end(false);
+}
+
+inline void incoming::end(bool in_order) noexcept {
+    if (state_ == state::no_room) shared_.rooms.leave(*this);
+    if (state_ == state::contending) links_.forget(*this);
+    state_ = state::ended;
+    if (socket_.is_open()) {
+        shared_.events.ignore(*this, socket_);
+        os::reset_on_close(socket_.native_handle(), !in_order);
+        socket_.close();
+    }
+    owner_.forget(*this);
+    shared_.events.retire(*this);
+}
+
+inline std::error_code acceptor::open(std::uint16_t port) {
+    auto error = listener_.listen({"::", port});
+    if (error && error != std::errc::address_in_use && error != std::errc::permission_denied)
+        error = listener_.listen({"0.0.0.0", port});  // a machine without IPv6
+    if (error) return error;
+    port_ = listener_.local().port();
+    const bool known = port_ != 0;  // or the system does not say
+    return known ? error : std::make_error_code(std::errc::no_buffer_space);
+}
+
+inline std::error_code acceptor::start() {
+    shared_.events.arm(*this, shared_.events.now());  // a timer for pause(), which must have one
+    return shared_.events.watch(*this, listener_, true, false);
+}
+
+inline void acceptor::close() noexcept {
+    shared_.events.ignore(*this, listener_);
+    listener_.close();
+    for (incoming* one : connections_) one->socket().reset();
+    connections_.clear();
+}
+
+inline bool acceptor::evict() noexcept {
+    if (connections_.empty()) return false;
+    connections_.front()->refuse(make_error_code(errc::connection_limit));
     return true;
 }
 
-/// A message that waits for its turn to go one-shot.
-struct outgoing {
-    std::string bytes;
-    pending outcome;
-    bool opens_link = false;
-    outgoing* next = nullptr;
-};
+inline void acceptor::on_readable() {
+    for (int i = 0; i < 64; ++i) {
+        tcp_socket socket;
+        endpoint from;
+        const auto error = listener_.accept(socket, {}, &from);
+        if (!error)
+            admit(std::move(socket), from);
+        else if (error == std::errc::operation_would_block)
+            return;
+        else if (error == std::errc::connection_aborted || error == std::errc::connection_reset)
+            continue;  // it ended before; the second is Winsock's name for it
+        else if (!out_of_resources(error) || !evict())
+            return pause();
+    }
+}
 
-/// A queue of them, which it owns: the last one points to the first.
-class queue {
+inline void acceptor::admit(tcp_socket socket, const endpoint& from) {
+    shared_.report.count_accepted();
+    if (connections_.size() >= shared_.settings.max_connections && !evict()) {
+        shared_.report.rejected(from, make_error_code(errc::connection_limit));
+        return socket.reset();
+    }
+    // Whatever ends this process, the sender of what was not taken yet is to see a reset.
+    os::reset_on_close(socket.native_handle(), true);
+    incoming* one = nullptr;
+    try {
+        auto made = std::make_unique<incoming>(shared_, *this, links_, std::move(socket), from);
+        made->place = connections_.insert(connections_.end(), made.get());
+        one = made.get();
+        shared_.events.add(std::move(made));
+    } catch (const std::bad_alloc&) {
+        if (one) connections_.pop_back();
+        return shared_.report.rejected(from, std::make_error_code(std::errc::not_enough_memory));
+    }
+    shared_.events.guard(*one, [&] { one->begin(); });
+}
+
+/// With no descriptor left the listener stays ready: to ask it on and on would be a busy loop.
+inline void acceptor::pause() noexcept {
+    shared_.events.ignore(*this, listener_);
+    shared_.events.arm(*this, shared_.events.now() + std::chrono::milliseconds(100));
+}
+
+inline void acceptor::on_deadline(clock::time_point) {
+    static_cast<void>(shared_.events.watch(*this, listener_, true, false));
+}
+
+}  // namespace detail
+}  // namespace p2pchat
+
+// --------------------------------------------------------------------------------- >> outgoing
+//
+// Does:        sends a message over a connection of its own, and finds out what became of it.
+// May use:     platform, text, socket, mailbox, loop, identity.
+// Guarded by:  one_shot: whoever runs it, and nobody else; outgoing: the node's mutex.
+// Never:       knows what else waits for the same peer.
+
+namespace p2pchat {
+namespace detail {
+
+/// One message on its way, run by an event loop or by a thread that waits for it.
+///
+///     connecting --> sending --> confirming --the other side closes--> done: delivered
+///                      |            \--before it had acknowledged all--> acknowledging --> done
+///                      \--CONNECT--> greeting --answered in kind--> done: linked
+///     any --closed too early, reset, too late--> done: an error
+class one_shot {
 public:
-    queue() = default;
-    queue(const queue&) = delete;
-    queue& operator=(const queue&) = delete;
-    ~queue() {
-        while (!empty()) pop_front();
-    }
+    explicit one_shot(const endpoint& to) : to_(to) {}
 
-    bool empty() const noexcept { return !last_; }
-    outgoing& front() noexcept { return *last_->next; }
+    /// Begins to connect, and sends at once where that is possible: to this machine. Gives up at
+    /// `end` at the latest.
+    void start(std::string_view text, bool opens_link, const config& settings, const own_name& us,
+               clock::time_point now, clock::time_point end);
 
-    void push_front(outgoing& item) noexcept {
-        if (!last_) last_ = &item;
-        item.next = last_->next ? last_->next : &item;
-        last_->next = &item;
+    /// Goes on for as long as nothing has to be waited for.
+    void advance(const config& settings, clock::time_point now);
+
+    /// Its deadline has passed, and all that had come was read.
+    void expire(clock::time_point now);
+    void fail(std::error_code error) noexcept;
+
+    bool done() const noexcept { return state_ == state::done; }
+    std::error_code error() const noexcept { return error_; }
+    bool linked() const noexcept { return !error_ && end_of_greeting_ != 0; }
+    bool opens_link() const noexcept { return opens_link_; }
+    /// Whether CONNECT has been sent, or some of it.
+    bool has_greeted() const noexcept { return sent_ != 0; }
+
+    // What it waits for.
+    bool wants_write() const noexcept { return state_ <= state::sending; }
+    bool wants_read() const noexcept {
+        return state_ == state::sending || state_ == state::confirming || state_ == state::greeting;
     }
-    void push_back(outgoing& item) noexcept {
-        push_front(item);
-        last_ = &item;
+    clock::time_point deadline() const noexcept { return deadline_; }
+
+    const endpoint& to() const noexcept { return to_; }
+    tcp_socket& socket() noexcept { return socket_; }
+    /// Of a link: the other side's CONNECT, and what came behind it.
+    std::string_view greeting() const noexcept {
+        return std::string_view(in_).substr(0, end_of_greeting_);
     }
-    void pop_front() noexcept {
-        outgoing* const first = last_->next;
-        last_->next = first->next;
-        if (first == last_) last_ = nullptr;
-        delete first;
+    std::string_view rest() const noexcept {
+        return std::string_view(in_).substr(end_of_greeting_ + 1);
     }
 
 private:
-    outgoing* last_ = nullptr;
-};
-
-enum class stage : unsigned char {
-    receiving,   // accepted: a one-shot, or a link about to open
-    held,        // its message is whole, the inbox has no room
-    connecting,  // ours: a one-shot, or a link about to open
-    delivering,  // ours: being written, or awaiting the close that confirms it
-    greeting,    // ours: CONNECT is sent, awaiting the answer
-    linked,
-};
-
-/// Of a link that is closing, how we have said exit.
-enum class farewell : unsigned char {
-    none,     // not at all, or it is confirmed
-    said,     // over it: the lane waits until that is confirmed
-    by_twin,  // over another link to the same peer, which may still write here: it is to end this
-};
-
-struct home_place : ring {};     // in one of node's lists of connections
-struct dirty_place : ring {};    // (m) in the list of those with something to write
-struct starved_place : ring {};  // in the list of those that wait for room in the inbox
-
-/// A connection of any kind. The input-and-output thread's alone, but for what is marked (m): that
-/// is guarded by the node's mutex.
-struct connection : home_place, dirty_place, starved_place, watched {
-    stage at = stage::receiving;
-    bool opens_link = false;           // ours: its message is CONNECT
-    bool line_seen = false;            // receiving: its first line was no CONNECT
-    bool by_claim = false;             // linked: known by `claim`, else by `remote`
-    bool claim_holds = false;          // linked
-    bool in_lane = false;              // linked (m)
-    std::atomic<bool> closing{false};  // linked: one side said exit, what is under way is finished
-    farewell exit = farewell::none;    // linked (m)
-    bool half_closed = false;          // linked: or would be, were it ours to end
-    bool cut = false;                  // linked (m): what is written next is the rest of a line
-    bool heard_exit = false;           // linked
-    bool io_writes = false;            // linked (m): there is something in `writing`
-    bool ended = false;                // delivering: the other side has closed
-    bool retired = false;              // among the dead
-    tcp_socket socket;
-    endpoint remote;  // the other end; ours: as we called it
-    endpoint claim;   // linked: who it says it is
-    clock::time_point deadline{};
-    clock::time_point limit{};  // receiving, delivering: the latest that `deadline` may become;
-                                // linked: when the other side last confirmed something
-    std::string in;             // receiving, greeting: what came; linked: lines to take later
-                                // (`parked` bytes), then the beginning of a line
-    std::string writing;
-    std::string queued;           // linked (m): goes into `writing` when that is written
-    fifo in_flight;               // (m) in the order sent
-    std::uint32_t timer = 0;      // its place among the timers, counted from 1; 0: none
-    std::uint32_t parked = 0;     // linked
-    std::uint32_t written = 0;    // of `writing`
-    std::uint32_t untold = 0;     // linked: messages of theirs not confirmed yet
-    std::uint64_t taken = 0;      // linked: messages of theirs
-    std::uint64_t confirmed = 0;  // linked (m): messages of ours
-    connection* twin = nullptr;   // linked (m): another link to the same peer
-
-    const endpoint& key() const noexcept { return by_claim ? claim : remote; }
-
-    /// Whether more is to be read: not of a link that overfills its window while it has to wait.
-    bool reads() const noexcept { return at != stage::held && parked <= link_window; }
-};
-
-using connections = list<connection, home_place>;
-
-/// How messages to one peer go: over a link, or one-shot, one after another. As a ring: in the
-/// list of those with something to begin.
-struct lane : indexed, ring {
-    using indexed::indexed;
-
-    bool idle() const noexcept { return !link && !busy && waiting.empty(); }
-
-    connection* link = nullptr;  // the one in use; others to the same peer behind it
-    queue waiting;
-    std::uint32_t waiting_bytes = 0;  // and of what is under way one-shot
-    bool busy = false;                // a one-shot is under way, or a link being opened
-};
-
-/// Connections by the time when something is due: a binary heap, and each knows its place in it.
-class timer_heap {
-public:
-    bool empty() const noexcept { return heap_.empty(); }
-    clock::time_point next() const noexcept { return heap_.front().when; }
-    clock::time_point of(const connection& c) const noexcept { return heap_[c.timer - 1].when; }
-
-    void arm(connection& c, clock::time_point when) {
-        disarm(c);
-        heap_.push_back({when, &c});
-        rise(heap_.size() - 1, {when, &c});
-    }
-    void disarm(connection& c) noexcept {
-        if (c.timer == 0) return;
-        const std::size_t place = std::exchange(c.timer, 0u) - 1;
-        const entry last = heap_.back();
-        heap_.pop_back();
-        if (last.what == &c) return;
-        rise(place, last);
-        sink(last.what->timer - 1, last);
-    }
-    connection& disarm_next() noexcept {
-        connection& c = *heap_.front().what;
-        disarm(c);
-        return c;
-    }
-    void clear() noexcept { heap_.clear(); }
-
-private:
-    struct entry {
-        clock::time_point when;
-        connection* what;
+    enum class state : unsigned char {
+        connecting,
+        sending,
+        confirming,
+        acknowledging,
+        greeting,
+        done
     };
 
-    void put(std::size_t place, const entry& item) noexcept {
-        heap_[place] = item;
-        item.what->timer = static_cast<std::uint32_t>(place + 1);
-    }
-    void rise(std::size_t place, const entry& item) noexcept {
-        for (; place != 0 && item.when < heap_[(place - 1) / 2].when; place = (place - 1) / 2)
-            put(place, heap_[(place - 1) / 2]);
-        put(place, item);
-    }
-    void sink(std::size_t place, const entry& item) noexcept {
-        for (std::size_t child; (child = place * 2 + 1) < heap_.size(); place = child) {
-            if (child + 1 < heap_.size() && heap_[child + 1].when < heap_[child].when) ++child;
-            if (item.when <= heap_[child].when) break;
-            put(place, heap_[child]);
-        }
-        put(place, item);
-    }
+    void send(const config& settings, clock::time_point now);
+    void receive(const config& settings, clock::time_point now);
+    void on_answer(std::string_view bytes, std::size_t max_bytes);
+    void on_end(clock::time_point now);
+    void finish() noexcept { state_ = state::done; }
 
-    std::vector<entry> heap_;
+    const endpoint to_;
+    std::string bytes_;  // what is sent
+    std::string in_;     // greeting: what came
+    tcp_socket socket_;
+    std::size_t sent_ = 0;
+    std::size_t end_of_greeting_ = 0;  // of a link: where the other side's CONNECT ends
+    std::error_code error_;
+    clock::time_point deadline_{};
+    clock::time_point limit_{};  // the latest that `deadline_` may become
+    bool opens_link_ = false;
+    state state_ = state::connecting;
 };
+
+/// The reset, or what else a close without reading comes to, by the name that callers know.
+inline std::error_code not_taken_if_closed(std::error_code error) noexcept {
+    const bool closed = error == std::errc::connection_reset || error == std::errc::broken_pipe ||
+                        error == std::errc::connection_aborted || error == std::errc::not_connected;
+    return closed ? make_error_code(errc::not_taken) : error;
+}
+
+inline void one_shot::start(std::string_view text, bool opens_link, const config& settings,
+                            const own_name& us, clock::time_point now, clock::time_point end) {
+    opens_link_ = opens_link;
+    limit_ = end;
+    deadline_ = (std::min)(limit_, after(now, settings.connect_timeout));
+    const auto error = socket_.connect(to_, {});
+    if (error && error != std::errc::operation_in_progress) return fail(error);
+    bytes_ = head_of(claim_over(us, socket_), us.team);
+    bytes_.append(text);
+    if (bytes_.size() > settings.max_message_bytes)
+        return fail(make_error_code(errc::message_too_long));
+    if (opens_link_) bytes_.append(1, '\n');
+    send(settings, now);
+}
+
+inline void one_shot::advance(const config& settings, clock::time_point now) {
+    if (wants_read()) receive(settings, now);
+    if (!wants_write()) return;
+    if (state_ == state::connecting)
+        if (const auto error = socket_.finish_connect()) return fail(error);
+    send(settings, now);
+}
+
+inline void one_shot::send(const config& settings, clock::time_point now) {
+    std::size_t sent = 0;
+    const auto error = socket_.send(std::string_view(bytes_).substr(sent_), sent, {});
+    sent_ += sent;
+    if (state_ == state::connecting && sent_ != 0) {
+        state_ = state::sending;
+        deadline_ = (std::min)(limit_, after(now, settings.delivery_timeout));
+    }
+    const bool connecting = state_ == state::connecting && error == std::errc::not_connected;
+    if (connecting || error == std::errc::operation_would_block) return;
+    if (error) return fail(error);
+    if (opens_link_) {
+        state_ = state::greeting;
+        deadline_ = (std::min)(limit_, after(now, settings.handshake_timeout));
+    } else {
+        if (const auto failed = socket_.shutdown_send()) return fail(failed);
+        state_ = state::confirming;
+    }
+}
+
+inline void one_shot::receive(const config& settings, clock::time_point now) {
+    char buffer[4096];
+    // A bound, so that a peer that answers without end does not hold up others.
+    for (int rounds = 0; rounds < 16 && !done(); ++rounds) {
+        std::size_t size = 0;
+        const auto error = socket_.receive(buffer, sizeof buffer, size, {});
+        if (error == std::errc::operation_would_block) return;
+        if (error) return fail(error);
+        if (size == 0) return on_end(now);
+        on_answer({buffer, size}, settings.max_message_bytes);
+    }
+}
+
+/// To a one-shot there is no answer: what comes all the same is nothing to us.
+inline void one_shot::on_answer(std::string_view bytes, std::size_t max_bytes) {
+    // Our own message: nobody listens there, and the port is connected to itself.
+    if (socket_.local() == socket_.remote())
+        return fail(std::make_error_code(std::errc::connection_refused));
+    if (state_ != state::greeting) return;
+    const std::size_t before = in_.size();
+    in_.append(bytes);
+    const std::size_t end = in_.find('\n', before);
+    if (end == std::string::npos) {
+        if (in_.size() > max_bytes) fail(make_error_code(errc::message_too_long));
+        return;
+    }
+    message_view answer;
+    if (scan_message(std::string_view(in_).substr(0, end), answer) != no_error ||
+        answer.text != connect_word)
+        return fail(make_error_code(errc::protocol_error));
+    end_of_greeting_ = end;
+    finish();
+}
+
+/// The other side has closed. That confirms the message if it had all of it: with some still on
+/// the way (the original reads 1024 bytes and closes) a reset may follow.
+inline void one_shot::on_end(clock::time_point now) {
+    if (state_ == state::sending) return fail(make_error_code(errc::not_taken));
+    if (state_ == state::greeting) return finish();  // it knows one-shots only
+    constexpr int our_end = 1;                       // the half-close counts as a byte
+    if (os::unacknowledged(socket_.native_handle()) <= our_end) {
+        if (os::pending_error(socket_.native_handle()))
+            return fail(make_error_code(errc::not_taken));
+        return finish();
+    }
+    if (state_ != state::acknowledging) limit_ = deadline_;
+    state_ = state::acknowledging;
+    deadline_ = (std::min)(limit_, now + std::chrono::milliseconds(5));
+}
+
+inline void one_shot::expire(clock::time_point now) {
+    if (state_ == state::acknowledging && now < limit_) return on_end(now);
+    fail(std::make_error_code(std::errc::timed_out));
+}
+
+inline void one_shot::fail(std::error_code error) noexcept {
+    error_ = not_taken_if_closed(error);
+    finish();
+}
+
+class outgoing;
+
+class outgoing_owner {
+public:
+    /// Its message has its outcome, or it is linked; it is not used after this.
+    virtual void on_finished(outgoing& one) noexcept = 0;
+
+protected:
+    ~outgoing_owner() = default;
+};
+
+/// A one-shot that the loop runs.
+class outgoing final : public io_object {
+public:
+    outgoing(const context& shared, outgoing_owner& owner, const endpoint& to)
+        : shared_(shared), owner_(owner), shot_(to) {}
+
+    void begin();           ///< with its item
+    void end() noexcept;    ///< it is not used any more
+
+    one_shot& shot() noexcept { return shot_; }
+    postings item;  ///< the message that it carries
+
+    void on_readable() override;
+    void on_writable() override { on_readable(); }
+    void on_deadline(clock::time_point now) override;
+    void on_failure(std::error_code why) noexcept override;
+
+private:
+    void settle();
+
+    const context& shared_;
+    outgoing_owner& owner_;
+    one_shot shot_;
+};
+
+inline void outgoing::begin() {
+    const posting& what = item.front();
+    shot_.start(what.text, what.opens_link, shared_.settings, shared_.us, shared_.events.now(),
+                what.waiting ? what.deadline : never);
+    settle();
+}
+
+inline void outgoing::end() noexcept {
+    tcp_socket& socket = shot_.socket();
+    if (socket.is_open()) shared_.events.ignore(*this, socket);
+    if (shot_.done() && shot_.error())
+        socket.reset();
+    else
+        socket.close();
+    shared_.events.retire(*this);
+}
+
+inline void outgoing::on_readable() {
+    shot_.advance(shared_.settings, shared_.events.now());
+    settle();
+}
+
+inline void outgoing::on_deadline(clock::time_point now) {
+    shot_.expire(now);
+    settle();
+}
+
+inline void outgoing::on_failure(std::error_code why) noexcept {
+    shot_.fail(why);
+    owner_.on_finished(*this);
+}
+
+inline void outgoing::settle() {
+    auto& events = shared_.events;
+    if (shot_.done()) return owner_.on_finished(*this);
+    events.arm(*this, shot_.deadline());
+    events.watch(*this, shot_.socket(), shot_.wants_read(), shot_.wants_write());
+}
+
+}  // namespace detail
+}  // namespace p2pchat
+
+// ------------------------------------------------------------------------------------- >> link
+//
+// Does:        lines of messages and control in both directions of one connection, their
+//              confirmations, and the link's end.
+// May use:     platform, text, socket, mailbox, loop, identity, incoming.
+// Guarded by:  the node's mutex.
+// Never:       confirms what is not in the mailbox, or knows of other links.
+
+namespace p2pchat {
+namespace detail {
+
+/// The most that may be under way on a link, posted and not yet confirmed. A receiver whose
+/// handlers lag can hold that much and still read the confirmations that come behind it: so two
+/// nodes with full buffers cannot wait for each other.
+inline constexpr std::size_t link_window = 256 * 1024;
+
+class link;
+using link_list = std::list<link*>;
+
+/// What a link tells whoever sends over it.
+class link_owner {
+public:
+    virtual void on_exit_heard(link& one) = 0;
+    virtual void on_confirmed(link& one) noexcept = 0;     ///< there is more room on it
+    virtual void on_exit_over(link& one) noexcept = 0;     ///< our exit is confirmed, or lost
+    virtual void on_ended(link& one, departure how, bool was_open) noexcept = 0;
+
+protected:
+    ~link_owner() = default;
+};
+
+/// Who is at the other end of a link.
+struct link_peer {
+    endpoint remote;           // where the connection comes from, or leads
+    endpoint claim;            // who it says it is
+    endpoint key;              // by which it is known here: the one or the other
+    bool claim_holds = false;  // verified
+    bool reachable = false;    // by `key`, without the link too
+};
+
+/// A link.
+///
+///     open --exit is said or heard, or a newer link stands--> closing
+///      |      closing --nothing is under way--> half_closed --the other side closes--> ended
+///      \--reset, given up, closed by the other side--> ended
+class link final : public io_object, public room_waiter {
+public:
+    link(const context& shared, link_owner& owner, const link_openers& links, const link_peer& who)
+        : shared_(shared), owner_(owner), links_(links), who_(who) {}
+
+    /// Takes the socket of a connection on which CONNECT has been said.
+    void begin(tcp_socket socket);
+    void answer();  ///< says CONNECT
+    void on_bytes(std::string_view bytes);
+
+    std::size_t unconfirmed() const noexcept { return unconfirmed_; }  ///< bytes posted
+    /// Queues a message and, with `at_once`, writes it if nothing else is under way; else it waits
+    /// for flush(). Takes the posting out of `item`, or, out of memory, does nothing.
+    void post(std::string_view text, postings& item, bool at_once);
+    void flush();
+    bool is_dirty() const noexcept { return dirty_; }
+
+    /// Nothing more is posted: ends when nothing is under way any more.
+    void close(bool we_said_exit);
+
+    /// At the end of all: confirms what was taken, reports all that is under way.
+    void stop(std::error_code why) noexcept;
+
+    const link_peer& peer() const noexcept { return who_; }
+    const std::string& head() const noexcept { return head_; }
+    bool heard_exit() const noexcept { return heard_exit_; }
+    link_list::iterator place;  ///< its owner's
+
+    void on_readable() override;
+    void on_writable() override { flush(); }
+    void on_deadline(clock::time_point now) override;
+    void on_failure(std::error_code) noexcept override { lose(departure::lost); }
+    void on_room() override;
+
+private:
+    enum class state : unsigned char { open, closing, half_closed, ended };
+
+    /// Not while it has more than its window to wait with.
+    bool reads() const noexcept { return parked_ <= link_window; }
+    void on_end();
+    void on_long_line();
+    void on_line(std::string_view line, bool from_tail);
+    void park(std::string_view line, bool from_tail);
+    void take(std::string_view line);
+    void on_control(std::string_view line);
+    void on_ack(std::uint64_t count);
+    void settle();
+    void release_idle_memory() noexcept;
+    void lose(departure how, std::error_code why = make_error_code(errc::link_lost)) noexcept;
+
+    const context& shared_;
+    link_owner& owner_;
+    const link_openers& links_;
+    const link_peer who_;
+    tcp_socket socket_;
+    std::string head_;           // of our messages: "sender team "
+    std::string in_;             // lines that wait for room (`parked_` bytes), then half a line
+    std::string out_;            // whole lines, of which `written_` bytes are sent
+    postings in_flight_;         // in the order sent
+    std::size_t parked_ = 0;
+    std::size_t written_ = 0;
+    std::size_t unconfirmed_ = 0;    // bytes of what is in flight
+    std::uint64_t taken_ = 0;        // messages of theirs,
+    std::uint64_t acknowledged_ = 0; // and how many of them we have confirmed
+    std::uint64_t confirmed_ = 0;    // messages of ours
+    clock::time_point progress_{};   // when the other side last confirmed something
+    state state_ = state::open;
+    bool said_exit_ = false;  // and it is not confirmed yet
+    bool heard_exit_ = false;
+    bool waits_for_room_ = false;
+    bool dirty_ = false;  // there is something to flush
+};
+
+inline void link::begin(tcp_socket socket) {
+    head_ = head_of(claim_over(shared_.us, socket), shared_.us.team);
+    socket_ = std::move(socket);
+    os::reset_on_close(socket_.native_handle(), false);
+    socket_.no_delay();
+    socket_.keep_alive(shared_.settings.keep_alive);
+}
+
+inline void link::answer() { out_.append(head_).append(connect_word).append(1, '\n'); }
+
+inline void link::post(std::string_view text, postings& item, bool at_once) {
+    const std::size_t size = head_.size() + text.size() + 1;
+    const std::size_t needed = out_.size() + size;
+    if (needed > out_.capacity()) out_.reserve((std::max)(needed, 2 * out_.capacity()));
+    out_.append(head_).append(text).append(1, '\n');
+    posting& what = item.front();
+    what.size = static_cast<std::uint32_t>(size);
+    const auto deadline = after(shared_.events.now(), shared_.settings.delivery_timeout);
+    what.deadline = what.waiting ? (std::min)(what.deadline, deadline) : deadline;
+    const bool alone = in_flight_.empty();
+    in_flight_.splice(in_flight_.end(), item);
+    unconfirmed_ += size;
+    dirty_ = true;
+    if (at_once && alone) shared_.events.guard(*this, [this] { flush(); });
+}
+
+inline void link::flush() {
+    dirty_ = false;
+    if (state_ == state::half_closed) return;
+    if (acknowledged_ != taken_) {
+        out_.append("ACK ");
+        append_number(out_, taken_);
+        out_.append(1, '\n');
+        acknowledged_ = taken_;
+    }
+    if (!in_flight_.empty() && shared_.events.deadline_of(*this) == never)
+        shared_.events.arm(*this, in_flight_.front().deadline);
+    std::size_t sent = 0;
+    const auto error = socket_.send(std::string_view(out_).substr(written_), sent, {});
+    written_ += sent;
+    const bool blocked = error == std::errc::operation_would_block;
+    if (error && !blocked) return lose(departure::lost);
+    if (!blocked || written_ > out_.size() / 2) {
+        out_.erase(0, written_);
+        written_ = 0;
+    }
+    if (shared_.events.watch(*this, socket_, reads(), blocked)) return;
+    if (!blocked && state_ == state::closing) settle();
+}
+
+inline void link::close(bool we_said_exit) {
+    said_exit_ = we_said_exit;
+    if (state_ == state::open) state_ = state::closing;
+    shared_.events.guard(*this, [this] { flush(); });
+}
+
+/// A link that is closing half-closes when nothing is under way any more.
+inline void link::settle() {
+    if (!in_flight_.empty() || !out_.empty()) return;
+    if (std::exchange(said_exit_, false)) owner_.on_exit_over(*this);
+    if (parked_ != 0) return;
+    state_ = state::half_closed;
+    static_cast<void>(socket_.shutdown_send());
+    shared_.events.arm(*this,
+                       after(shared_.events.now(), shared_.settings.delivery_timeout));
+}
+
+inline void link::on_readable() {
+    auto& buffer = shared_.events.buffer();
+    // A bound, so that one busy connection does not keep others waiting.
+    for (int rounds = 0; rounds < 16; ++rounds) {
+        std::size_t size = 0;
+        const auto error = socket_.receive(buffer, sizeof buffer, size, {});
+        if (error == std::errc::operation_would_block) return;
+        if (error) return lose(departure::lost);
+        if (size == 0) return on_end();
+        on_bytes({buffer, size});
+        if (state_ == state::ended || !reads() || size < sizeof buffer) return;
+    }
+}
+
+inline void link::on_end() {
+    if (state_ != state::open) return lose(departure::left);
+    flush();  // the last confirmations, should the other side still read
+    if (state_ != state::ended) lose(departure::stopped);
+}
+
+inline void link::on_bytes(std::string_view bytes) {
+    while (!bytes.empty() && state_ != state::ended) {
+        const std::size_t end = bytes.find('\n');
+        const bool whole = end != std::string_view::npos;
+        const std::string_view piece = bytes.substr(0, end);
+        const std::size_t tail = in_.size() - parked_;
+        if (tail + piece.size() > shared_.settings.max_message_bytes + 1) return on_long_line();
+        bytes.remove_prefix(whole ? end + 1 : bytes.size());
+        if (tail != 0 || !whole) in_.append(piece);
+        if (whole && tail != 0)
+            on_line(std::string_view(in_).substr(parked_), true);
+        else if (whole)
+            on_line(piece, false);
+    }
+    if (state_ == state::ended) return;
+    if (acknowledged_ != taken_ || state_ == state::closing) flush();
+}
+
+inline void link::on_long_line() {
+    shared_.report.rejected(who_.remote, make_error_code(errc::message_too_long));
+    lose(departure::lost);
+}
+
+/// `from_tail`: the line stands at the end of `in_`, which is to be rid of it.
+inline void link::on_line(std::string_view line, bool from_tail) {
+    const std::string_view words = trimmed(line);
+    if (words.size() > shared_.settings.max_message_bytes) return on_long_line();
+    const char first = words.empty() ? '\0' : words.front();
+    const bool is_message = is_digit(first) || first == '[' || first == '<';
+    if (is_message && (parked_ != 0 || shared_.report.full())) return park(line, from_tail);
+    if (is_message)
+        take(words);
+    else if (!words.empty())
+        on_control(words);
+    if (from_tail) in_.resize(parked_);
+}
+
+/// The mailbox has no room: the line waits here, unconfirmed, while control lines behind it are
+/// read. A peer that sends more than the window lets its own confirmations wait.
+inline void link::park(std::string_view line, bool from_tail) {
+    if (!from_tail) in_.append(line);
+    in_.append(1, '\n');
+    parked_ = in_.size();
+    if (!waits_for_room_) shared_.rooms.join(*this);
+    waits_for_room_ = true;
+    shared_.events.watch(*this, socket_, reads(), write);
+}
+
+inline void link::on_room() {
+    waits_for_room_ = false;
+    shared_.events.guard(*this, [this] {
+        std::size_t start = 0;
+        while (start < parked_ && state_ != state::ended && !shared_.report.full()) {
+            const std::size_t end = in_.find('\n', start);
+            take(trimmed(std::string_view(in_).substr(start, end - start)));
+            start = end + 1;
+        }
+        in_.erase(0, start);
+        parked_ -= start;
+        if (parked_ != 0) shared_.rooms.join(*this);
+        waits_for_room_ = parked_ != 0;
+        if (state_ != state::ended) flush();
+    });
+}
+
+inline void link::take(std::string_view line) {
+    message_view what;
+    if (const errc error = scan_from(line, who_.remote, what); error != no_error)
+        return shared_.report.rejected(who_.remote, make_error_code(error));
+    if (what.sender != who_.claim) {
+        take_claimed(shared_, links_, what, who_.remote, socket_);
+    } else if (is_exit(what.text)) {
+        shared_.report.count_received();
+        if (!std::exchange(heard_exit_, true)) {
+            if (state_ == state::open) state_ = state::closing;
+            owner_.on_exit_heard(*this);
+            shared_.report.left(who_.key, what.team, departure::left);
+        }
+    } else {
+        shared_.report.heard(who_.key, what.team);
+        shared_.report.message(what, who_.remote, who_.claim_holds);
+    }
+    ++taken_;
+}
+
+inline void link::on_control(std::string_view line) {
+    constexpr std::string_view word = "ACK ";
+    std::uint64_t count = 0;
+    if (line.substr(0, word.size()) == word) {
+        const char* const end = line.data() + line.size();
+        const auto [stop, error] = std::from_chars(line.data() + word.size(), end, count);
+        if (error == std::errc() && stop == end) return on_ack(count);
+    }
+    shared_.report.rejected(who_.remote, make_error_code(errc::protocol_error));
+}
+
+inline void link::on_ack(std::uint64_t count) {
+    const bool fresh = count > confirmed_ && !in_flight_.empty();
+    for (; confirmed_ < count && !in_flight_.empty(); ++confirmed_) {
+        unconfirmed_ -= in_flight_.front().size;
+        shared_.report.outcome(in_flight_, in_flight_.begin(), {});
+    }
+    if (confirmed_ < count) {  // it confirms what we never sent
+        shared_.report.rejected(who_.remote, make_error_code(errc::protocol_error));
+        return lose(departure::lost);
+    }
+    if (!fresh) return;
+    progress_ = shared_.events.now();
+    owner_.on_confirmed(*this);
+}
+
+/// What was posted too long ago is reported so. The link itself is given up only when the other
+/// side has confirmed nothing at all for that long.
+inline void link::on_deadline(clock::time_point now) {
+    if (state_ == state::half_closed)
+        return lose(departure::left, std::make_error_code(std::errc::timed_out));
+    auto next = never;
+    for (posting& one : in_flight_) {
+        if (!one.reported && one.deadline > now) {
+            next = one.deadline;
+            break;
+        }
+        shared_.report.timed_out(one);
+    }
+    if (in_flight_.empty()) return release_idle_memory();
+    const posting& first = in_flight_.front();
+    if (first.reported)
+        next = (std::min)(next, (std::max)(first.deadline,
+                                           after(progress_, shared_.settings.delivery_timeout)));
+    if (next <= now) return lose(departure::lost, std::make_error_code(std::errc::timed_out));
+    shared_.events.arm(*this, next);
+}
+
+inline void link::release_idle_memory() noexcept {
+    shared_.events.arm(*this, never);
+    for (auto* buffer : {&in_, &out_})
+        if (buffer->empty()) std::string().swap(*buffer);
+}
+
+inline void link::lose(departure how, std::error_code why) noexcept {
+    const auto before = std::exchange(state_, state::ended);
+    if (before == state::ended) return;
+    shared_.report.outcomes(in_flight_, why);
+    unconfirmed_ = 0;
+    if (waits_for_room_) shared_.rooms.leave(*this);
+    shared_.events.ignore(*this, socket_);
+    os::reset_on_close(socket_.native_handle(), how == departure::lost);
+    socket_.close();
+    if (std::exchange(said_exit_, false)) owner_.on_exit_over(*this);
+    owner_.on_ended(*this, how, before == state::open);
+    shared_.events.retire(*this);
+}
+
+/// What is not begun to be written is not sent any more, as it is about to be reported so.
+inline void link::stop(std::error_code why) noexcept {
+    if (state_ == state::ended) return;
+    const bool cut = written_ != 0 && out_[written_ - 1] != '\n';
+    out_.resize(cut ? out_.find('\n', written_) + 1 : written_);
+    shared_.report.outcomes(in_flight_, why);
+    if (taken_ != 0) acknowledged_ = taken_ - 1;  // what was queued of it may be gone
+    if (state_ != state::half_closed) shared_.events.guard(*this, [this] { flush(); });
+    state_ = state::ended;
+    socket_.close();
+}
+
+}  // namespace detail
+}  // namespace p2pchat
+
+// ----------------------------------------------------------------------------------- >> routes
+//
+// Does:        knows for each peer which way messages go, in which order, and how much may wait;
+//              which links there are, and which one stands where both sides open one.
+// May use:     all above.
+// Guarded by:  the node's mutex.
+// Never:       touches a socket or a byte of a message.
+
+namespace p2pchat {
+namespace detail {
+
+/// How messages go to one peer: over a link or one-shot, one after another.
+struct route {
+    explicit route(const endpoint& to) : peer(to) {}
+
+    bool busy() const noexcept { return held != 0 || under_way; }
+    bool idle() const noexcept { return !busy() && !current && !contender && waiting.empty(); }
+
+    const endpoint peer;
+    link* current = nullptr;        // what is posted goes over it
+    outgoing* under_way = nullptr;  // a one-shot, or a link that we open
+    incoming* contender = nullptr;  // a link that the peer opens meanwhile
+    unsigned held = 0;  // by a caller's one-shot, an exit not confirmed yet, somebody on the stack
+    postings waiting;
+    std::size_t waiting_bytes = 0;           // and of what is under way
+    std::list<route>* group = nullptr;       // the list in which it stands
+};
+
+class routes final : public link_openers, public outgoing_owner, public link_owner, io_object {
+public:
+    routes(const context& shared, acceptor& accepted) : shared_(shared), accepted_(accepted) {}
+
+    /// Takes the posting out of `item`, or says why not.
+    std::error_code post(const endpoint& to, std::string_view text, postings& item);
+
+    /// Lets the caller send a one-shot by itself: not while anything else is under way there.
+    bool reserve(const endpoint& to, std::string_view text);
+    void release(const endpoint& to) noexcept;
+
+    bool has_link(const endpoint& peer) const noexcept override;
+    std::vector<endpoint> linked() const;
+
+    bool has_work() const noexcept { return !ready_.empty() || !dirty_.empty(); }
+    void do_work() noexcept;
+    /// Whether there may be more room for posts than when this was last asked.
+    bool room_made() noexcept { return std::exchange(room_made_, false); }
+
+    void stop(std::error_code why) noexcept;  ///< reports all that is owed
+
+    admission admit(incoming& opener, const endpoint& claim) override;
+    void forget(incoming& opener) noexcept override;
+    void open_link(incoming& opener, const message_view& greeting, bool claim_holds,
+                   std::string_view rest) override;
+    void on_finished(outgoing& one) noexcept override;
+    void on_exit_heard(link& one) override;
+    void on_confirmed(link&) noexcept override { room_made_ = true; }
+    void on_exit_over(link& one) noexcept override;
+    void on_ended(link& one, departure how, bool was_open) noexcept override;
+    void on_deadline(clock::time_point now) override;
+
+private:
+    using group = std::list<route>;
+
+    route* find(const endpoint& peer) const noexcept;
+    route& add(const endpoint& peer);
+    void move_to(group& where, route& one) noexcept;
+    void schedule(route& one) noexcept;
+    void begin_next(route& next);
+    void move_to_link(const endpoint& peer);
+    bool postpone(route& one, outgoing& failed) noexcept;
+    void become_link(route& one, outgoing& opened);
+    link& add_link(route& one, tcp_socket& socket, const link_peer& who);
+    void queue_on_link(route& one, std::string_view text, postings& item);
+
+    std::size_t head_size(const route* one) const noexcept;
+
+    const context& shared_;
+    acceptor& accepted_;
+    std::unordered_map<endpoint, group::iterator> index_;
+    group resting_;  // nothing to begin
+    group ready_;    // something to begin
+    group crowded_;  // the same, but no connection is left
+    link_list links_;
+    std::vector<link*> dirty_;      // with something to flush
+    std::size_t one_shots_ = 0;     // under way
+    std::size_t openings_ = 0;      // of which open a link
+    bool room_made_ = false;
+};
+
+inline route* routes::find(const endpoint& peer) const noexcept {
+    const auto found = index_.find(peer);
+    return found == index_.end() ? nullptr : &*found->second;
+}
+
+inline route& routes::add(const endpoint& peer) {
+    group fresh;
+    fresh.emplace_back(peer);
+    index_.emplace(peer, fresh.begin());
+    resting_.splice(resting_.end(), fresh);
+    resting_.back().group = &resting_;
+    return resting_.back();
+}
+
+inline void routes::move_to(group& where, route& one) noexcept {
+    where.splice(where.end(), *one.group, index_.find(one.peer)->second);
+    one.group = &where;
+}
+
+/// Has what waits begun, or forgets a route by which nothing goes.
+inline void routes::schedule(route& one) noexcept {
+    room_made_ = true;
+    if (!one.idle()) return move_to(one.busy() || one.waiting.empty() ? resting_ : ready_, one);
+    const auto found = index_.find(one.peer);
+    const auto place = found->second;
+    index_.erase(found);
+    one.group->erase(place);
+}
+
+inline std::size_t routes::head_size(const route* one) const noexcept {
+    return one && one->current ? one->current->head().size() : shared_.head.size();
+}
+
+inline std::error_code routes::post(const endpoint& to, std::string_view text, postings& item) {
+    posting& what = item.front();
+    const auto& settings = shared_.settings;
+    route* one = find(to);
+    const std::size_t size = head_size(one) + text.size() + 1;
+    if (size - 1 > settings.max_message_bytes) return make_error_code(errc::message_too_long);
+    const std::size_t max_routes = settings.max_peers + settings.max_links;
+    if (!one && index_.size() >= max_routes) return make_error_code(errc::queue_full);
+    if (one) {
+        const std::size_t bytes =
+            one->waiting_bytes + (one->current ? one->current->unconfirmed() : 0);
+        if (bytes != 0 && bytes + size > settings.max_queued_bytes)
+            return make_error_code(errc::queue_full);
+    }
+    what.size = static_cast<std::uint32_t>(size);
+    if (one && one->current && !one->busy() && one->waiting.empty()) {
+        queue_on_link(*one, text, item);
+        return {};
+    }
+    what.text.assign(text);
+    if (what.waiting && what.deadline < shared_.events.deadline_of(*this))
+        shared_.events.arm(*this, what.deadline);
+    if (!one) one = &add(to);
+    one->waiting_bytes += size;
+    one->waiting.splice(one->waiting.end(), item);
+    if (!one->busy() && one->group == &resting_) move_to(ready_, *one);
+    return {};
+}
+
+/// Out of memory, nothing has happened. The route may be gone afterwards.
+inline void routes::queue_on_link(route& one, std::string_view text, postings& item) {
+    link& over = *one.current;
+    if (item.front().opens_link) return shared_.report.outcome(item, item.begin(), {});
+    if (!over.is_dirty()) dirty_.push_back(&over);
+    ++one.held;  // so that it stays if the link breaks here
+    try {
+        over.post(text, item, item.front().waiting != nullptr);
+    } catch (const std::bad_alloc&) {
+        --one.held;
+        throw;
+    }
+    if (one.current && is_exit(text)) {
+        // What is posted next waits until the exit is confirmed: it must not arrive before.
+        one.current = nullptr;
+        return over.close(true);
+    }
+    --one.held;
+    if (!one.current) schedule(one);
+}
+
+inline bool routes::reserve(const endpoint& to, std::string_view text) {
+    if (find(to) || head_size(nullptr) + text.size() > shared_.settings.max_message_bytes)
+        return false;
+    ++add(to).held;
+    return true;
+}
+
+inline void routes::release(const endpoint& to) noexcept {
+    route* const one = find(to);
+    if (!one) return;  // stopped meanwhile
+    --one->held;
+    schedule(*one);
+}
+
+inline bool routes::has_link(const endpoint& peer) const noexcept {
+    const route* const one = find(peer);
+    return one && one->current;
+}
+
+inline std::vector<endpoint> routes::linked() const {
+    std::vector<endpoint> result;
+    for (const link* one : links_)
+        if (has_link(one->peer().key)) result.push_back(one->peer().key);
+    return result;
+}
+
+inline void routes::do_work() noexcept {
+    while (!ready_.empty()) {
+        route& one = ready_.front();
+        move_to(resting_, one);
+        try {
+            begin_next(one);
+        } catch (const std::bad_alloc&) {
+            one.waiting_bytes -= one.waiting.front().size;
+            shared_.report.outcome(one.waiting, one.waiting.begin(),
+                                   std::make_error_code(std::errc::not_enough_memory));
+            schedule(one);
+        }
+    }
+    while (!dirty_.empty()) {
+        link& one = *dirty_.back();
+        dirty_.pop_back();
+        shared_.events.guard(one, [&] { if (one.is_dirty()) one.flush(); });
+    }
+}
+
+inline void routes::begin_next(route& next) {
+    const endpoint peer = next.peer;
+    if (next.current) move_to_link(peer);
+    route* const one = find(peer);
+    if (!one) return;
+    if (one->busy() || one->waiting.empty()) return schedule(*one);
+    if (one_shots_ >= shared_.settings.max_connections) return move_to(crowded_, *one);
+    posting& what = one->waiting.front();
+    auto& begun = shared_.events.add(std::make_unique<outgoing>(shared_, *this, peer));
+    if (links_.size() + openings_ >= shared_.settings.max_links) what.opens_link = false;
+    begun.item.splice(begun.item.end(), one->waiting, one->waiting.begin());
+    one->under_way = &begun;
+    ++one_shots_;
+    openings_ += what.opens_link ? 1u : 0u;
+    shared_.events.guard(begun, [&] { begun.begin(); });
+}
+
+/// What waited for its turn goes over the link that has come meanwhile.
+inline void routes::move_to_link(const endpoint& peer) {
+    for (route* one = find(peer); one && one->current; one = find(peer)) {
+        if (one->busy() || one->waiting.empty()) return;
+        postings item;
+        item.splice(item.end(), one->waiting, one->waiting.begin());
+        one->waiting_bytes -= item.front().size;
+        const std::string text = std::exchange(item.front().text, {});
+        try {
+            queue_on_link(*one, text, item);
+        } catch (const std::bad_alloc&) {
+            shared_.report.outcome(item, item.begin(),
+                                   std::make_error_code(std::errc::not_enough_memory));
+        }
+    }
+}
+
+/// No descriptor is left: somebody who has said nothing gives one back, or another message of ours
+/// when it is delivered.
+inline bool routes::postpone(route& one, outgoing& failed) noexcept {
+    if (!out_of_descriptors(failed.shot().error())) return false;
+    const bool evicted = accepted_.evict();
+    if (!evicted && one_shots_ == 0) return false;
+    one.waiting.splice(one.waiting.begin(), failed.item);
+    failed.end();
+    move_to(evicted ? ready_ : crowded_, one);
+    return true;
+}
+
+inline void routes::on_finished(outgoing& done) noexcept {
+    one_shot& shot = done.shot();
+    route& one = *find(shot.to());
+    if (shot.linked()) {
+        try {
+            become_link(one, done);
+        } catch (const std::bad_alloc&) {
+            shot.fail(std::make_error_code(std::errc::not_enough_memory));
+        }
+    }
+    one.under_way = nullptr;
+    --one_shots_;
+    openings_ -= shot.opens_link() ? 1u : 0u;
+    if (postpone(one, done)) return;
+    const auto error = shot.error();
+    one.waiting_bytes -= done.item.front().size;
+    shared_.report.outcome(done.item, done.item.begin(), error);
+    // A peer that cannot be reached is not tried again for each message that waits.
+    if (error && error != errc::not_taken) {
+        shared_.report.outcomes(one.waiting, error);
+        one.waiting_bytes = 0;
+    }
+    done.end();
+    ++one.held;  // so that it stays whatever becomes of the contender
+    if (one.contender) std::exchange(one.contender, nullptr)->contend(one.current != nullptr);
+    --one.held;
+    schedule(one);
+    if (!crowded_.empty()) move_to(ready_, crowded_.front());
+}
+
+/// We have opened it.
+inline void routes::become_link(route& one, outgoing& opened) {
+    one_shot& shot = opened.shot();
+    message_view greeting;
+    static_cast<void>(scan_from(shot.greeting(), one.peer, greeting));
+    link_peer who{one.peer, greeting.sender, one.peer, false, true};
+    who.claim_holds = !is_own(who.claim, shared_.us, shot.socket()) &&
+                      holds(who.claim, who.remote, shot.socket());
+    shared_.events.ignore(opened, shot.socket());
+    shared_.report.heard(who.key, greeting.team);  // whoever waits for the link finds it listed
+    link& fresh = add_link(one, shot.socket(), who);
+    shared_.events.guard(fresh, [&] {
+        fresh.flush();
+        fresh.on_bytes(shot.rest());
+    });
+}
+
+/// It is the one to be used from now on; an older one ends when nothing is under way on it.
+inline link& routes::add_link(route& one, tcp_socket& socket, const link_peer& who) {
+    auto made = std::make_unique<link>(shared_, *this, *this, who);
+    made->begin(std::move(socket));
+    link& fresh = *made;
+    fresh.place = links_.insert(links_.end(), &fresh);
+    try {
+        shared_.events.add(std::move(made));
+    } catch (const std::bad_alloc&) {
+        links_.pop_back();
+        throw;
+    }
+    link* const older = std::exchange(one.current, &fresh);
+    if (older) older->close(false);
+    return fresh;
+}
+
+/// Where both sides open a link at once, the one survives that the side with the higher address has
+/// opened, as of two BGP connections (RFC 4271, 6.8): both sides come to the same.
+inline admission routes::admit(incoming& opener, const endpoint& claim) {
+    route* const one = find(claim);
+    const bool opening = one && one->under_way && one->under_way->shot().opens_link();
+    if (opening && one->under_way->shot().has_greeted() &&
+        claim < claim_over(shared_.us, opener.socket())) {
+        if (one->contender) one->contender->contend(true);
+        one->contender = &opener;
+        return admission::wait;
+    }
+    if (one && one->current && opener.has_ended()) return admission::redundant;
+    const std::size_t others = links_.size() + openings_ - (opening ? 1u : 0u);
+    return others < shared_.settings.max_links ? admission::link : admission::one_shot;
+}
+
+inline void routes::forget(incoming& opener) noexcept {
+    for (auto& [peer, one] : index_)
+        if (one->contender == &opener) one->contender = nullptr;
+}
+
+inline void routes::open_link(incoming& opener, const message_view& greeting, bool claim_holds,
+                              std::string_view rest) {
+    const endpoint from = opener.remote();
+    const link_peer who{from, greeting.sender, claim_holds ? greeting.sender : from, claim_holds,
+                        claim_holds};
+    auto& report = shared_.report;
+    if (!claim_holds) {
+        const bool own = is_own(who.claim, shared_.us, opener.socket());
+        report.rejected(from, make_error_code(own ? errc::own_address : errc::sender_not_verified));
+    }
+    report.heard(who.key, greeting.team);
+    report.message(greeting, from, claim_holds);
+    route* const known = find(who.key);
+    route& one = known ? *known : add(who.key);
+    link& fresh = add_link(one, opener.socket(), who);
+    postings ours;
+    if (one.under_way && one.under_way->shot().opens_link()) {
+        outgoing& yields = *std::exchange(one.under_way, nullptr);
+        ours.splice(ours.end(), yields.item);
+        one.waiting_bytes -= ours.front().size;
+        --one_shots_;
+        --openings_;
+        yields.end();
+    }
+    ++one.held;  // so that it stays if the link breaks here
+    shared_.events.guard(fresh, [&] {
+        fresh.answer();
+        fresh.flush();
+        fresh.on_bytes(rest);
+    });
+    report.outcomes(ours, {});
+    --one.held;
+    schedule(one);
+}
+
+inline void routes::on_exit_heard(link& over) {
+    route* const one = find(over.peer().key);
+    if (!one || !one->current) return;
+    link& current = *std::exchange(one->current, nullptr);
+    ++one->held;
+    if (&current != &over) current.close(false);
+    --one->held;
+    schedule(*one);
+}
+
+inline void routes::on_exit_over(link& over) noexcept { release(over.peer().key); }
+
+/// Having said goodbye, or with a newer link, we go on knowing the peer; but not by an address that
+/// only the link had.
+inline void routes::on_ended(link& over, departure how, bool was_open) noexcept {
+    links_.erase(over.place);
+    dirty_.erase(std::remove(dirty_.begin(), dirty_.end(), &over), dirty_.end());
+    route* const one = find(over.peer().key);
+    if (one && one->current == &over) one->current = nullptr;
+    const bool other = one && one->current;
+    const bool unknown_now = was_open || !over.peer().reachable;
+    if (!other && unknown_now && !over.heard_exit())
+        shared_.report.left(over.peer().key, {}, how);
+    if (one) schedule(*one);
+}
+
+/// Callers that have waited for their turn for too long; so many that it matters there are not.
+inline void routes::on_deadline(clock::time_point now) {
+    auto next = never;
+    for (auto& [peer, one] : index_) {
+        for (auto what = one->waiting.begin(); what != one->waiting.end();) {
+            const auto late = what++;
+            if (!late->waiting) continue;
+            if (late->deadline > now) {
+                next = (std::min)(next, late->deadline);
+                continue;
+            }
+            one->waiting_bytes -= late->size;
+            shared_.report.outcome(one->waiting, late, std::make_error_code(std::errc::timed_out));
+        }
+    }
+    shared_.events.arm(*this, next);
+}
+
+inline void routes::stop(std::error_code why) noexcept {
+    while (!links_.empty()) {
+        link& one = *links_.front();
+        one.stop(why);
+        if (!links_.empty() && links_.front() == &one) links_.pop_front();
+    }
+    for (auto& [peer, one] : index_) {
+        shared_.report.outcomes(one->waiting, why);
+        if (!one->under_way) continue;
+        shared_.report.outcomes(one->under_way->item, why);
+        one->under_way->shot().fail(why);
+        one->under_way->end();
+    }
+    index_.clear();
+    for (group* all : {&resting_, &ready_, &crowded_}) all->clear();
+    dirty_.clear();
+}
+
+}  // namespace detail
+}  // namespace p2pchat
+
+// ------------------------------------------------------------------------------------- >> node
+//
+// Does:        the engine: all of the protocol, as one plain object; and around it the lock, the
+//              two threads, and the callers that wait.
+// May use:     all above.
+// Guarded by:  locks in this order: `lifecycle_` (one start() or stop() at a time, the threads),
+//              `mutex_` (the engine and all that is marked below), the mailbox's.
+// Never:       runs anything of the user's under a lock; the engine starts no thread, reads no
+//              clock and waits for nothing.
+
+namespace p2pchat {
+namespace detail {
+
+/// All of a node but threads and waiting: it is given events and the time, and asks the platform
+/// for sockets.
+class engine {
+public:
+    engine(const config& settings, mailbox& events, counters& counts)
+        : settings_(settings), mailbox_(events), report_(events, peers_, counts) {}
+
+    std::error_code start(clock::time_point now);
+    void stop(std::error_code why) noexcept;
+
+    loop& events() noexcept { return events_; }
+    void set_time(clock::time_point now, std::chrono::system_clock::time_point wall) noexcept {
+        events_.set_time(now);
+        report_.set_time(wall);
+    }
+    const endpoint& address() const noexcept { return us_.address; }
+    const own_name& us() const noexcept { return us_; }
+
+    std::error_code post(const endpoint& to, std::string_view text, postings& item);
+    bool reserve(const endpoint& to, std::string_view text) { return routes_.reserve(to, text); }
+    void release(const endpoint& to) noexcept { routes_.release(to); }
+    bool is_own(const endpoint& peer) const noexcept;
+    bool has_link(const endpoint& peer) const noexcept { return routes_.has_link(peer); }
+    std::vector<peer> peers() const;
+
+    /// Begins what is to be begun, and hands over what there is to say.
+    void do_work() noexcept;
+    /// Nothing is to be done before an event comes.
+    bool idle() noexcept;
+    bool has_work() const noexcept { return routes_.has_work(); }
+    bool room_made() noexcept { return routes_.room_made(); }
+
+private:
+    const config& settings_;
+    mailbox& mailbox_;
+    own_name us_;
+    std::string head_;
+    peer_table peers_{settings_.max_peers};
+    reporter report_;
+    loop events_;
+    room_queue rooms_;
+    const context shared_{settings_, us_, head_, events_, report_, rooms_};
+    acceptor acceptor_{shared_, routes_};
+    routes routes_{shared_, acceptor_};
+};
+
+inline std::error_code engine::start(clock::time_point now) {
+    if (!is_team(settings_.team) || in_brackets(settings_.team))
+        return make_error_code(errc::bad_team);
+    us_.team = settings_.team;
+    us_.configured = !settings_.address.empty();
+    us_.address = us_.configured ? endpoint(settings_.address, 0) : detect_address();
+    if (!is_named(us_.address)) return make_error_code(errc::bad_address);
+    set_time(now, os::wall_time());
+    if (const auto error = acceptor_.open(settings_.port)) return error;
+    us_.address = endpoint(us_.address.bytes(), acceptor_.port(), us_.address.scope());
+    head_ = head_of(us_.address, us_.team);
+    if (const auto error = events_.open()) return error;
+    return acceptor_.start();
+}
+
+inline void engine::stop(std::error_code why) noexcept {
+    acceptor_.close();
+    routes_.stop(why);
+}
+
+inline std::error_code engine::post(const endpoint& to, std::string_view text, postings& item) {
+    // Outcomes that no handler fetches are bounded as messages are.
+    if (item.front().done && mailbox_.crowded()) return make_error_code(errc::queue_full);
+    return routes_.post(to, text, item);
+}
+
+inline bool engine::is_own(const endpoint& peer) const noexcept {
+    return peer == us_.address ||
+           (peer.is_loopback() && peer.port() == us_.address.port());
+}
+
+inline std::vector<peer> engine::peers() const {
+    auto result = peers_.snapshot();
+    for (peer& known : result) known.linked = has_link(known.address);
+    // Linked, but so many others talked since that they pushed it out of the table.
+    for (const endpoint& linked : routes_.linked())
+        if (!peers_.contains(linked)) result.push_back({linked, {}, {}, true});
+    std::sort(result.begin(), result.end(),
+              [](const peer& a, const peer& b) { return a.address < b.address; });
+    return result;
+}
+
+inline void engine::do_work() noexcept {
+    while (!rooms_.empty() && !report_.full()) rooms_.next().on_room();
+    routes_.do_work();
+    mailbox_.hand_over();
+}
+
+inline bool engine::idle() noexcept {
+    return !has_work() && (rooms_.empty() || mailbox_.ask_for_room());
+}
 
 }  // namespace detail
 
-// -------------------------------------------------------------------------------------- >> node
-
-/// Everything here runs in the input-and-output thread (io), but for what is marked otherwise.
-/// The handlers' thread and the callers' meet it in two places: under `mutex_` (what is posted)
-/// and in the inbox (what is handed to the handlers). `mutex_` is never held while anything of
-/// the user's runs.
 class node::impl {
 public:
     explicit impl(config settings);
     ~impl() { stop(); }
 
-    // From any thread.
     std::error_code start();
     void stop() noexcept;
-    std::error_code post(const endpoint& to, std::string_view text, detail::pending& outcome,
-                         when_full mode, bool opens_link);
     std::error_code send(const endpoint& to, std::string_view text, bool opens_link);
+    std::error_code post(const endpoint& to, std::string_view text, completion done,
+                         when_full mode, bool opens_link);
     std::vector<delivery> broadcast(std::string_view text, bool then_stop);
     connect_result connect(const endpoint& to);
+    std::error_code connect(const endpoint& to, connect_handler done);
     std::vector<peer> peers() const;
     counters statistics() const noexcept;
     endpoint address() const;
@@ -2874,279 +4224,94 @@ public:
     rejected_handler on_rejected;
 
 private:
+    using lock = std::unique_lock<std::mutex>;
     using clock = detail::clock;
-    using connection = detail::connection;
-    using lane = detail::lane;
-    using pending = detail::pending;
-    using stage = detail::stage;
-    using farewell = detail::farewell;
-    using connections = detail::connections;
 
-    // Starting and stopping (any thread).
-    std::error_code check_settings();
-    std::error_code set_up();
-    std::error_code open_listener();
     std::error_code start_threads();
-    std::thread thread_for(void (impl::*work)());
     void request_stop() noexcept;
+    void join_threads() noexcept;
     bool in_handler() const noexcept { return handlers_id_.load() == std::this_thread::get_id(); }
-    void join_threads() noexcept;  // ours, and waits for those that are in send_one_shot()
 
-    // Posting (any thread).
-    bool reserve_lane(const endpoint& to, std::string_view text, std::string& bytes);
-    void leave_lane(const endpoint& to) noexcept;
-    std::error_code send_one_shot(const endpoint& to, const std::string& bytes) noexcept;
-    void look_after(const endpoint& to);
-    lane* roomy_lane(const endpoint& to, const pending& outcome);
-    lane* wait_for_room(std::unique_lock<std::mutex>& lock, const endpoint& to,
-                        const pending& outcome);
-    void queue_in_lane(lane& way, std::string_view text, pending& outcome, bool opens_link);
-    bool write_at_once(connection& link) noexcept;
-    void say_goodbye(lane& way, connection* over) noexcept;
-    void end_farewell(connection& c) noexcept;
-    void queue_on_link(connection& link, std::string_view text, pending& outcome);
-    void wake_io(std::unique_lock<std::mutex>& lock) noexcept;
-
-    // The loop.
     void run_io() noexcept;
-    bool collect_work(int& timeout);
-    void do_work();
-    int time_left() const noexcept;
-    void on_ready(const detail::readiness& event);
-    void guarded(connection& c, void (impl::*work)(connection&)) noexcept;
-    void on_timers();
-    void on_timer(connection& c);
-    void on_room();
-    void shut_down() noexcept;
-    void confirm_only(connection& c);
-
-    // Connections, whatever their stage.
-    void arm(connection& c, clock::time_point deadline);
-    void watch(connection& c, bool read, bool write);
-    void on_readable(connection& c);
-    void on_writable(connection& c);
-    void on_bytes(connection& c, std::string_view bytes);
-    void on_end(connection& c);
-    void on_broken(connection& c, std::error_code error);
-    void on_deadline(connection& c);
-    void retire(connection& c, bool in_order, bool lets_in = true) noexcept;
-    void let_crowded_in() noexcept;
-
-    // Accepted ones.
-    void accept_some();
-    void pause_accepting();
-    void admit(tcp_socket socket, const endpoint& from);
-    void read_first(connection& c);
-    bool evict_oldest();
-    void on_first_bytes(connection& c, std::string_view bytes);
-    void greet(connection& c);
-    void complete(connection& c);
-    void hold(connection& c);
-    void resume(connection& c);
-    void reject(connection& c, std::error_code why);
-
-    // Our own: one-shots, and links on their way.
-    struct beginning {
-        bool any = false;  // there was a lane
-        bool crowded = false;
-        connection* c = nullptr;
-    };
-    bool start_lane();
-    beginning next_of_lane();
-    void queue_waiting(lane& way);
-    void begin(connection& c);
-    bool at_limit() const noexcept;
-    bool links_at_limit() const noexcept;
-    void advance(connection& c);
-    void after_sent(connection& c);
-    void on_greeting(connection& c, std::string_view bytes);
-    void on_confirming_end(connection& c);
-    void postpone(connection& c);
-    void fail_waiting(lane& way, std::error_code error) noexcept;
-    void finish(connection& c, std::error_code error);
-    void end_turn(const endpoint& to) noexcept;
-    lane& lane_to(const endpoint& to);
-
-    // Links.
-    void become_link(connection& c, const message_view& greeting, bool ours);
-    void detach(connection& c) noexcept;
-    connection* next_dirty() noexcept;
-    void flush(connection& c);
-    void refill(connection& c);
-    void on_link_bytes(connection& c, std::string_view bytes);
-    void on_long_line(connection& c);
-    void on_line(connection& c, std::string_view line, bool from_tail);
-    void park(connection& c, std::string_view line, bool from_tail);
-    void unpark(connection& c);
-    void take_line(connection& c, std::string_view line);
-    bool repeats_head(std::string_view line) noexcept;
-    void on_control(connection& c, std::string_view line);
-    void on_ack(connection& c, std::uint64_t count);
-    void on_exit(connection& c, std::string_view team);
-    void settle(connection& c);
-    void expire(connection& c);
-    void lose(connection& c, std::error_code error, departure how);
-
-    // Who is who, and what the handlers are told.
-    static errc scan(std::string_view bytes, const connection& c, message_view& result) noexcept;
-    bool is_own(const endpoint& claim, const connection& c) const noexcept;
-    bool holds(const endpoint& claim, const connection& c) const noexcept;
-    bool from_here(const connection& c) const noexcept;
-    void take(const message_view& what, const connection& c);
-    void tell_message(const message_view& what, const endpoint& origin, bool verified);
-    void tell_heard(const endpoint& address, std::string_view team);
-    void tell_left(const endpoint& address, std::string_view team, departure how);
-    void tell_rejected(const endpoint& from, std::error_code why);
-    void report(pending& outcome, std::error_code error);
-    void tell_outcome(pending& outcome, std::error_code error);
-
-    // The handlers' thread.
+    int wait(lock& held, bool idle, clock::time_point spin_until);
     void run_handlers();
+    void handle(const detail::event& what, const std::string& bytes, message& incoming);
+    bool drains() const noexcept;
     void give_back(std::size_t bytes) noexcept;
-    void dispatch(const detail::event& what, const char* bytes, detail::fifo& completions,
-                  message& incoming);
+
+    /// To be called after each call of the engine by another thread than io's.
+    void after_call() noexcept;
+    std::error_code send_as_caller(lock& held, const endpoint& to, std::string_view text,
+                                   bool opens_link);
+    void run_one_shot(detail::one_shot& shot, std::string_view text) noexcept;
+    std::error_code post_for(const endpoint& to, std::string_view text, detail::waiter& who,
+                             std::error_code& answer, bool opens_link);
+    std::error_code wait_for_room(lock& held, const endpoint& to, std::string_view text,
+                                  detail::postings& item);
 
     config settings_;
-    std::string prefix_;  // "sender team ", before each of our messages
-    peer_set peers_;
-    detail::poller poller_;
-    detail::inbox inbox_;
-    detail::patience patience_;
-    detail::channel stopping_;  // signalled by stop(), for those in send_one_shot()
-
-    std::mutex lifecycle_;  // one start() or stop() at a time; guards the two threads
+    std::mutex lifecycle_;  // guards the two threads
     std::thread io_;
     std::thread handlers_;
     std::atomic<std::thread::id> handlers_id_{};
-    std::atomic<clock::rep> drain_end_{0};
-
-    mutable std::mutex mutex_;  // guards what follows, to the blank line, and what says (m) above
-    bool running_ = false;
-    bool sleeping_ = false;  // io waits, or is about to: wake it
-    endpoint address_;
-    clock::time_point now_{};  // of io's turn
-    detail::index<lane> lanes_;
-    detail::list<lane> ready_lanes_;    // with something to begin
-    detail::list<lane> lanes_now_;      // those of this turn of io
-    detail::list<lane> crowded_lanes_;  // those that wait for a connection to end
-    detail::list<connection, detail::dirty_place> dirty_;      // links with something to write
-    detail::list<connection, detail::dirty_place> dirty_now_;  // those of this turn of io
-    std::atomic<std::size_t> room_waiters_{0};                 // read without it
-    std::size_t callers_ = 0;       // threads that are in send_one_shot()
-    std::condition_variable room_;  // there is some, or a caller is gone
-
-    // io's own.
-    clock::time_point time_{};           // of this turn
-    clock::time_point patient_until_{};  // goes on looking before it sleeps
-    bool looking_ = false;               // does so in this turn
-    message_view last_;                  // on the link whose bytes are looked at, and how that
-    std::string_view head_;              // line begins, up to the text, while it still stands
-    tcp_socket listener_;
-    detail::watched listening_;
-    clock::time_point accept_again_{};  // paused until then, if set
-    connections incoming_;              // oldest first
-    connections outgoing_;
-    connections links_;
-    connections dead_;           // until the end of the turn: events may still point to them
-    std::size_t one_shots_ = 0;  // of the first two lists
-    std::size_t link_count_ = 0;
-    std::size_t opening_ = 0;  // of the second list: links on their way
-    detail::timer_heap timers_;
-    detail::list<connection, detail::starved_place> starved_;
-    char buffer_[64 * 1024];
-
-    std::atomic<std::uint64_t> connections_{0};
-    std::atomic<std::uint64_t> received_{0};
-    std::atomic<std::uint64_t> rejected_{0};
-    std::atomic<std::uint64_t> delivered_{0};
-    std::atomic<std::uint64_t> undelivered_{0};
+    std::atomic<clock::rep> drain_end_{0};  // after that no handler is called; 0: not stopping
     std::atomic<std::uint64_t> dropped_{0};
+    std::atomic<bool> posted_{false};       // io has something to do, if it spins
+    detail::os::channel stopping_;          // signalled by stop(), for callers' own one-shots
+
+    mutable std::mutex mutex_;  // guards all that follows
+    counters counts_;
+    std::unique_ptr<detail::mailbox> mailbox_;  // its functions for any thread need no lock
+    std::unique_ptr<detail::engine> engine_;    // none before the first start()
+    bool running_ = false;
+    bool sleeping_ = false;            // io waits in the poller: wake it
+    clock::time_point wakes_at_{};     // then, by itself
+    std::size_t callers_ = 0;          // threads that wait for an outcome
+    std::size_t room_waiters_ = 0;     // threads that wait for room
+    std::condition_variable changed_;  // there is room, or a caller is gone
 };
 
 // Starting and stopping.
 
-node::impl::impl(config settings)
-    : settings_(std::move(settings)),
-      peers_(settings_.max_peers),
-      inbox_(settings_.max_received_bytes, poller_) {
+node::impl::impl(config settings) : settings_(std::move(settings)) {
     settings_.max_queued_bytes = (std::min)(settings_.max_queued_bytes, detail::link_window);
-    for (auto* const timeout :
-         {&settings_.connect_timeout, &settings_.handshake_timeout, &settings_.delivery_timeout,
-          &settings_.first_message_timeout, &settings_.quiet_period, &settings_.drain_timeout})
-        *timeout = (std::min)(*timeout, detail::longest_timeout);
-}
-
-std::error_code node::impl::check_settings() {
-    if (!detail::is_team(settings_.team) || detail::in_brackets(settings_.team))
-        return make_error_code(errc::bad_team);
-    const endpoint address =
-        settings_.address.empty() ? detect_address() : endpoint(settings_.address, 0);
-    if (!detail::is_named(address)) return make_error_code(errc::bad_address);
-    const std::lock_guard<std::mutex> lock(mutex_);
-    address_ = address;
-    return {};
-}
-
-std::error_code node::impl::open_listener() {
-    auto error = listener_.listen({"::", settings_.port});
-    if (error && error != std::errc::address_in_use && error != std::errc::permission_denied)
-        error = listener_.listen({"0.0.0.0", settings_.port});  // a machine without IPv6
-    if (error) return error;
-    const std::uint16_t port = listener_.local().port();
-    if (port == 0) return std::make_error_code(std::errc::no_buffer_space);  // it does not say
-    const std::lock_guard<std::mutex> lock(mutex_);
-    address_ = endpoint(address_.bytes(), port, address_.scope());
-    prefix_.clear();
-    detail::append_endpoint(prefix_, address_, false);
-    prefix_.append(1, ' ').append(settings_.team).append(1, ' ');
-    return {};
 }
 
 std::error_code node::impl::start() {
     if (in_handler()) return make_error_code(errc::already_running);
     const std::lock_guard<std::mutex> life(lifecycle_);
     {
-        const std::lock_guard<std::mutex> lock(mutex_);
+        const lock held(mutex_);
         if (running_) return make_error_code(errc::already_running);
     }
     join_threads();  // of a node that was stopped by one of its handlers
-    std::error_code error;
+    std::error_code error = std::make_error_code(std::errc::not_enough_memory);
     try {
-        error = set_up();
+        const lock held(mutex_);
+        engine_.reset();
+        mailbox_ = std::make_unique<detail::mailbox>(settings_.max_received_bytes);
+        engine_ = std::make_unique<detail::engine>(settings_, *mailbox_, counts_);
+        error = engine_->start(detail::os::now());
+        if (!error) error = stopping_.open();
     } catch (const std::bad_alloc&) {
-        error = std::make_error_code(std::errc::not_enough_memory);
     }
-    if (error) {
-        listening_ = {};
-        listener_.close();
-    }
-    return error;
-}
-
-std::error_code node::impl::set_up() {
-    auto error = check_settings();
-    if (!error) error = open_listener();
-    if (!error) error = poller_.open();
-    if (!error) error = stopping_.open();
-    if (!error) error = poller_.watch(listener_, listening_, true, false);
-    if (!error) error = start_threads();
+    if (!error) return start_threads();
+    const lock held(mutex_);
+    engine_.reset();
     return error;
 }
 
 std::error_code node::impl::start_threads() {
-    peers_.clear();
-    inbox_.reopen();
     drain_end_ = 0;
     stopping_.drain();
     std::error_code error;
     try {
-        handlers_ = thread_for(&impl::run_handlers);
+        handlers_ = std::thread([this] { run_handlers(); });
         {
-            const std::lock_guard<std::mutex> lock(mutex_);
+            const lock held(mutex_);
             running_ = true;
-            now_ = time_ = clock::now();
         }
-        io_ = thread_for(&impl::run_io);
+        io_ = std::thread([this] { run_io(); });
         return {};
     } catch (const std::system_error& failure) {
         error = failure.code();
@@ -3154,37 +4319,39 @@ std::error_code node::impl::start_threads() {
         error = std::make_error_code(std::errc::not_enough_memory);
     }
     request_stop();
-    shut_down();  // what was posted meanwhile is reported
+    {
+        const lock held(mutex_);
+        engine_->stop(make_error_code(errc::stopped));  // what was posted meanwhile
+        mailbox_->close();
+    }
     join_threads();
     return error;
 }
 
-std::thread node::impl::thread_for(void (impl::*work)()) {
-    return std::thread([this, work] { (this->*work)(); });
-}
-
 void node::impl::request_stop() noexcept {
-    const auto end = clock::now() + settings_.drain_timeout;
+    const auto end = detail::after(detail::os::now(), settings_.drain_timeout);
     clock::rep none = 0;
     drain_end_.compare_exchange_strong(none, end.time_since_epoch().count());
-    std::unique_lock<std::mutex> lock(mutex_);
+    const lock held(mutex_);
     running_ = false;
-    room_.notify_all();
+    changed_.notify_all();
     stopping_.signal();
-    wake_io(lock);
+    posted_ = true;
+    if (engine_ && std::exchange(sleeping_, false)) engine_->events().wake();
 }
 
+/// And waits for callers that have not returned yet.
 void node::impl::join_threads() noexcept {
     if (io_.joinable()) io_.join();
     if (handlers_.joinable()) handlers_.join();
     handlers_id_ = std::thread::id();
-    std::unique_lock<std::mutex> lock(mutex_);
-    while (callers_ != 0) room_.wait(lock);
+    lock held(mutex_);
+    while (callers_ != 0) changed_.wait(held);
 }
 
 void node::impl::stop() noexcept {
     const bool waits = !in_handler();
-    std::unique_lock<std::mutex> life(lifecycle_, std::defer_lock);
+    lock life(lifecycle_, std::defer_lock);
     if (waits) life.lock();  // first: a start() under way would forget that we asked
     try {
         if (settings_.leave_on_stop) broadcast("exit", true);
@@ -3195,1374 +4362,359 @@ void node::impl::stop() noexcept {
     if (waits) join_threads();
 }
 
-/// Gives `mutex_` back and has io look, if there is something to see.
-void node::impl::wake_io(std::unique_lock<std::mutex>& lock) noexcept {
-    const bool work = !running_ || !dirty_.empty() || !ready_lanes_.empty();
-    const bool asleep = work && std::exchange(sleeping_, false);
-    if (asleep) now_ = clock::now();  // io's own is from before it slept
-    lock.unlock();
-    if (asleep) poller_.wake();
-}
-
-// Posting.
-
-/// The lane by which to post, nullptr if there is no room.
-node::impl::lane* node::impl::roomy_lane(const endpoint& to, const pending& outcome) {
-    // Outcomes that no handler fetches are bounded as messages are.
-    if (outcome.done && inbox_.crowded()) return nullptr;
-    lane* const way = lanes_.find(to);
-    if (!way) {
-        const bool room = lanes_.size() < settings_.max_peers + settings_.max_links;
-        return room ? &lanes_.add(to) : nullptr;
-    }
-    const std::size_t bytes = way->waiting_bytes + (way->link ? way->link->in_flight.bytes() : 0);
-    const bool room = bytes == 0 || bytes + outcome.size <= settings_.max_queued_bytes;
-    return room ? way : nullptr;
-}
-
-node::impl::lane* node::impl::wait_for_room(std::unique_lock<std::mutex>& lock, const endpoint& to,
-                                            const pending& outcome) {
-    // In a handler there is nobody else to make room in the inbox.
-    if (in_handler() && outcome.done && inbox_.crowded()) return nullptr;
-    const auto end = clock::now() + settings_.delivery_timeout;
-    lane* way = nullptr;
-    auto status = std::cv_status::no_timeout;
-    ++room_waiters_;
-    while (running_ && !(way = roomy_lane(to, outcome)) && status != std::cv_status::timeout)
-        status = room_.wait_until(lock, end);
-    --room_waiters_;
-    return way;
-}
-
-std::error_code node::impl::post(const endpoint& to, std::string_view text, pending& outcome,
-                                 when_full mode, bool opens_link) {
-    text = detail::trimmed(text);
-    if (!to) return make_error_code(to.port() == 0 ? errc::bad_port : errc::bad_address);
-    if (!detail::is_sendable(text)) return make_error_code(errc::bad_text);
-
-    std::unique_lock<std::mutex> lock(mutex_);
-    if (!running_) return make_error_code(errc::stopped);
-    const std::size_t size = prefix_.size() + text.size() + 1;
-    if (size - 1 > settings_.max_message_bytes) return make_error_code(errc::message_too_long);
-    outcome.size = static_cast<std::uint32_t>(size);
-    lane* way = roomy_lane(to, outcome);
-    if (!way && mode == when_full::wait) way = wait_for_room(lock, to, outcome);
-    if (!way) return make_error_code(running_ ? errc::queue_full : errc::stopped);
-    if (way->link && !way->busy && way->waiting.empty() && !opens_link)
-        queue_on_link(*way->link, text, outcome);
-    else
-        queue_in_lane(*way, text, outcome, opens_link);
-    wake_io(lock);
-    return {};
-}
-
-// Both queue all of it or, out of memory, nothing: an outcome that is thrown away is never called.
-
-void node::impl::queue_in_lane(lane& way, std::string_view text, pending& outcome,
-                               bool opens_link) {
-    std::string bytes;
-    bytes.reserve(outcome.size);
-    bytes.append(prefix_).append(text).append(opens_link ? "\n" : "");
-    auto* const item = new detail::outgoing;
-    item->bytes.swap(bytes);
-    item->opens_link = opens_link;
-    way.waiting_bytes += outcome.size;
-    item->outcome = std::move(outcome);
-    way.waiting.push_back(*item);
-    if (!way.busy && way.alone()) ready_lanes_.push_back(way);
-}
-
-void node::impl::queue_on_link(connection& link, std::string_view text, pending& outcome) {
-    const std::uint32_t size = outcome.size;
-    const bool at_once = outcome.at_once && link.in_flight.empty();
-    detail::make_room(link.queued, size);
-    outcome.deadline = (sleeping_ ? clock::now() : now_) + settings_.delivery_timeout;
-    link.in_flight.push(outcome);
-    link.queued.append(prefix_).append(text).push_back('\n');
-    if (detail::is_exit(text)) say_goodbye(*lanes_.find(link.key()), &link);
-    if ((!at_once || !write_at_once(link)) && link.dirty_place::alone()) dirty_.push_back(link);
-}
-
-/// `mutex_` is held. Somebody says exit: no link to this peer is used any more (there are two
-/// where both sides connected at once), each is closed when nothing is under way on it. `over`: we
-/// say it, over this link. Then what is posted next waits until it is confirmed, and the other
-/// side, which may still write on a twin, is the one to end that.
-void node::impl::say_goodbye(lane& way, connection* over) noexcept {
-    if (over) way.busy = true;
-    for (auto* next = way.link; next;) {
-        connection& link = *next;
-        next = link.twin;
-        link.closing = true;
-        if (over) link.exit = &link == over ? farewell::said : farewell::by_twin;
-        if (link.dirty_place::alone()) dirty_.push_back(link);
-        detach(link);
-    }
-    if (room_waiters_ != 0) room_.notify_all();
-}
-
-/// `mutex_` is held. Our exit has been confirmed, or was lost: what waited behind it may go.
-void node::impl::end_farewell(connection& c) noexcept {
-    if (c.exit != farewell::said) return;
-    c.exit = farewell::none;
-    end_turn(c.key());
-}
-
-/// Writes what is queued from the calling thread, for somebody who waits for it: to wake io first
-/// would take longer than the message. False if io is to do it, or the rest of it.
-bool node::impl::write_at_once(connection& link) noexcept {
-    if (link.io_writes) return false;
-    std::size_t sent = 0;
-    const auto error = link.socket.send(link.queued, sent, {});
-    link.queued.erase(0, sent);
-    link.cut = sent != 0 && !link.queued.empty();
-    return !error;
-}
-
-std::error_code node::impl::send(const endpoint& to, std::string_view text, bool opens_link) {
-    std::string bytes;
-    if (!opens_link && reserve_lane(to, text, bytes)) {
-        const auto error = detail::not_taken_if_closed(send_one_shot(to, bytes));
-        leave_lane(to);
-        if (!detail::out_of_descriptors(error)) {
-            ++(error ? undelivered_ : delivered_);
-            return error;
-        }  // else io can make room
-    }
-    detail::waiter done(patience_);
-    std::error_code answer;
-    pending outcome;
-    outcome.waiting = &done;
-    outcome.answer = &answer;
-    outcome.at_once = true;
-    if (auto error = post(to, text, outcome, when_full::refuse, opens_link)) return error;
-    if (!done.wait_for(settings_.delivery_timeout)) {
-        look_after(to);
-        done.wait();
-    }
-    return answer;
-}
-
-/// Whether a message may go one-shot from the calling thread, without troubling io: a short one to
-/// a peer to which nothing else is under way. It is then the caller's turn, until leave_lane();
-/// `bytes` is what to send.
-bool node::impl::reserve_lane(const endpoint& to, std::string_view text, std::string& bytes) {
-    text = detail::trimmed(text);
-    if (!to || !detail::is_sendable(text)) return false;
-    const std::lock_guard<std::mutex> lock(mutex_);
-    const std::size_t size = prefix_.size() + text.size();
-    if (!running_ || size > detail::one_segment || size > settings_.max_message_bytes) return false;
-    if (lanes_.find(to)) return false;
-    bytes.reserve(size);
-    bytes.append(prefix_).append(text);
-    lanes_.add(to).busy = true;
-    ++callers_;
-    return true;
-}
-
-void node::impl::leave_lane(const endpoint& to) noexcept {
-    std::unique_lock<std::mutex> lock(mutex_);
-    end_turn(to);
-    if (--callers_ == 0) room_.notify_all();
-    wake_io(lock);
-}
-
-/// All of a one-shot in the calling thread: no other has to wake for it, which makes it twice as
-/// fast (no more than one thread switch to the receiver and back).
-std::error_code node::impl::send_one_shot(const endpoint& to, const std::string& bytes) noexcept {
-    const auto stopping = stopping_.in();
-    tcp_socket socket;
-    auto error = socket.connect(to, {});
-    if (error && error != std::errc::operation_in_progress) return error;
-    const auto handle = socket.native_handle();
-    std::size_t sent = 0;
-    error = socket.send(bytes, sent, {});  // connected already where that is this machine
-    if (error == std::errc::operation_would_block || error == std::errc::not_connected) {
-        const auto end = clock::now() + settings_.connect_timeout;
-        do {
-            if ((error = detail::wait_ready(handle, true, end, stopping))) break;
-            if (sent == 0 && (error = socket.finish_connect())) return error;
-            std::size_t more = 0;
-            error = socket.send(std::string_view(bytes).substr(sent), more, {});
-            sent += more;
-        } while (error == std::errc::operation_would_block);
-    }
-    if (sent == 0) return error;
-    if (!error) error = socket.shutdown_send();
-    const auto end = clock::now() + settings_.delivery_timeout;
-    char answer[detail::one_segment];
-    for (std::size_t size = 1; !error && size != 0;) {
-        error = socket.receive(answer, sizeof answer, size, {});
-        const bool answers = !error && size != 0;  // which nobody should, maybe without an end
-        if (answers && detail::is_echo({answer, size}, bytes)) {
-            error = std::make_error_code(std::errc::connection_refused);
-        } else if (answers && clock::now() >= end) {
-            error = std::make_error_code(std::errc::timed_out);
-        } else if (answers || error == std::errc::operation_would_block) {
-            error = detail::wait_ready(handle, false, end, stopping);
-            size = 1;
-        }
-    }
-    if (error) socket.reset();
-    return error;
-}
-
-/// A message went over a link without io's knowledge, and its time is over: have io look.
-void node::impl::look_after(const endpoint& to) {
-    std::unique_lock<std::mutex> lock(mutex_);
-    lane* const way = lanes_.find(to);
-    if (!way || !way->link) return;
-    if (way->link->dirty_place::alone()) dirty_.push_back(*way->link);
-    wake_io(lock);
-}
-
-std::vector<delivery> node::impl::broadcast(std::string_view text, bool then_stop) {
-    std::vector<delivery> results;
-    for (auto& known : peers()) results.push_back({known.address, {}});
-    detail::waiter all(patience_, results.size() + 1);
-    for (auto& result : results) {
-        pending outcome;
-        outcome.waiting = &all;
-        outcome.answer = &result.error;
-        std::error_code refused;
-        try {
-            refused = post(result.to, text, outcome, when_full::refuse, false);
-        } catch (const std::bad_alloc&) {  // what was posted before points to this stack
-            refused = std::make_error_code(std::errc::not_enough_memory);
-        }
-        if (!refused) continue;
-        result.error = refused;
-        all.tell();
-    }
-    all.tell();
-    if (then_stop) {
-        all.wait_for(settings_.drain_timeout);
-        request_stop();  // has the rest reported at once
-    }
-    all.wait();
-    return results;
-}
-
-connect_result node::impl::connect(const endpoint& to) {
-    {
-        const std::lock_guard<std::mutex> lock(mutex_);
-        const bool to_here = to.is_loopback() && to.port() == address_.port();
-        if (running_ && (to_here || to == address_))
-            return {make_error_code(errc::own_address), false};
-        const lane* const way = lanes_.find(to);
-        if (way && way->link) return {{}, true};
-    }
-    if (auto error = send(to, detail::connect_word, true)) return {error, false};
-    const std::lock_guard<std::mutex> lock(mutex_);
-    const lane* const way = lanes_.find(to);
-    return {{}, way && way->link};
-}
-
-std::vector<peer> node::impl::peers() const {
-    auto result = peers_.snapshot();
-    const auto known = result.size();
-    {
-        const std::lock_guard<std::mutex> lock(mutex_);
-        for (const lane* way = lanes_.begin(); way; way = lanes_.next(*way)) {
-            if (!way->link) continue;
-            std::size_t first = 0, last = known;
-            while (first < last) {
-                const std::size_t middle = (first + last) / 2;
-                if (result[middle].address < way->key)
-                    first = middle + 1;
-                else
-                    last = middle;
-            }
-            if (first != known && result[first].address == way->key)
-                result[first].linked = true;
-            else  // linked, but so many others talked since that they pushed it out of the set
-                result.push_back({way->key, {}, {}, true});
-        }
-    }
-    detail::sort_by_address(result);
-    return result;
-}
-
-endpoint node::impl::address() const {
-    const std::lock_guard<std::mutex> lock(mutex_);
-    return address_;
-}
-
-counters node::impl::statistics() const noexcept {
-    counters result;
-    result.connections = connections_;
-    result.received = received_;
-    result.rejected = rejected_;
-    result.delivered = delivered_;
-    result.undelivered = undelivered_;
-    result.dropped = dropped_;
-    return result;
-}
-
-// The loop.
+// The I/O thread.
 
 void node::impl::run_io() noexcept {
-    detail::readiness ready[detail::poller::batch];
-    int timeout = 0;
-    bool gave_way = false;
-    while (collect_work(timeout)) {
-        do_work();
-        inbox_.hand_over();
-        dead_.destroy();
-        const int count = poller_.wait(timeout, ready);
-        const auto before = std::exchange(time_, clock::now());
-        if (looking_ && gave_way) patience_.gave_way(before, time_);
-        gave_way = count == 0 && timeout == 0;
-        if (gave_way)
-            std::this_thread::yield();
-        else if (count > 0)
-            patient_until_ = patience_.until(time_);
-        for (int i = 0; i < count; ++i) on_ready(ready[i]);
-        on_timers();
-        on_room();
-    }
-    shut_down();
-}
-
-/// False: to stop. Else `timeout` is how long to wait for events once the work found is done.
-bool node::impl::collect_work(int& timeout) {
-    const bool crowded = !starved_.empty() && inbox_.ask_for_room();
-    const std::lock_guard<std::mutex> lock(mutex_);
-    now_ = time_;
-    lanes_now_.take(ready_lanes_);
-    dirty_now_.take(dirty_);
-    const bool idle = lanes_now_.empty() && dirty_now_.empty() && (starved_.empty() || crowded);
-    if (!idle) patient_until_ = patience_.until(time_);
-    sleeping_ = idle && time_ >= patient_until_;
-    looking_ = idle && !sleeping_;
-    timeout = sleeping_ ? time_left() : 0;
-    return running_;
-}
-
-int node::impl::time_left() const noexcept {
-    auto next = clock::time_point::max();
-    if (!timers_.empty()) next = timers_.next();
-    if (accept_again_ != clock::time_point()) next = (std::min)(next, accept_again_);
-    return next == clock::time_point::max() ? -1 : detail::remaining(next, time_);
-}
-
-void node::impl::do_work() {
-    while (start_lane()) {
-    }
-    while (connection* const link = next_dirty()) guarded(*link, &impl::flush);
-}
-
-/// Out of memory, a connection ends; the others go on.
-void node::impl::guarded(connection& c, void (impl::*work)(connection&)) noexcept {
-    try {
-        (this->*work)(c);
-    } catch (const std::bad_alloc&) {
-        const auto error = std::make_error_code(std::errc::not_enough_memory);
-        detail::insist([&] { c.retired ? void() : on_broken(c, error); });
-    }
-}
-
-void node::impl::on_ready(const detail::readiness& event) {
-    if (event.what == &listening_) return accept_some();
-    auto& c = static_cast<connection&>(*event.what);
-    // It may have been retired meanwhile, and is then watched no more.
-    if (event.write && c.write) guarded(c, &impl::on_writable);
-    if (event.read && c.read) guarded(c, &impl::on_readable);
-}
-
-void node::impl::on_timers() {
-    if (accept_again_ != clock::time_point() && accept_again_ <= time_) {
-        accept_again_ = {};
-        std::error_code error;
-        detail::insist([&] { error = poller_.watch(listener_, listening_, true, false); });
-        if (error) pause_accepting();
-    }
-    while (!timers_.empty() && timers_.next() <= time_)
-        guarded(timers_.disarm_next(), &impl::on_timer);
-}
-
-void node::impl::on_timer(connection& c) {
-    if (c.deadline <= time_)
-        on_deadline(c);
-    else if (c.deadline != clock::time_point::max())
-        arm(c, c.deadline);
-}
-
-/// The handlers have made room: take what waited for it.
-void node::impl::on_room() {
-    while (!starved_.empty() && !inbox_.full()) {
-        connection& c = starved_.front();
-        c.starved_place::leave();
-        guarded(c, c.at == stage::held ? &impl::resume : &impl::unpark);
-    }
-}
-
-void node::impl::shut_down() noexcept {
-    const auto why = make_error_code(errc::stopped);
-    static_cast<void>(poller_.watch(listener_, listening_, false, false));
-    listening_ = {};
-    listener_.close();
-    for (connection* next = links_.begin(); next;) {
-        connection& c = *next;
-        next = links_.next(c);
-        guarded(c, &impl::confirm_only);
-    }
-    {
-        const std::lock_guard<std::mutex> lock(mutex_);
-        for (auto* group : {&outgoing_, &links_})
-            for (auto* c = group->begin(); c; c = group->next(*c))
-                for (std::size_t i = 0; i < c->in_flight.size(); ++i) report(c->in_flight[i], why);
-        for (lane* way = lanes_.begin(); way; way = lanes_.next(*way)) fail_waiting(*way, why);
-        lanes_.clear();
-        sleeping_ = false;
-        for (auto* group : {&incoming_, &outgoing_})
-            for (auto* c = group->begin(); c; c = group->next(*c)) c->socket.reset();
-        for (auto* group : {&incoming_, &outgoing_, &links_, &dead_}) group->destroy();
-    }
-    one_shots_ = link_count_ = opening_ = 0;
-    timers_.clear();
-    accept_again_ = {};
-    inbox_.close();
-}
-
-/// Before the end: what is not begun to be written is not sent any more, for it is about to be
-/// reported so.
-void node::impl::confirm_only(connection& c) {
-    {
-        const std::lock_guard<std::mutex> lock(mutex_);
-        if (!c.cut || !c.writing.empty()) c.queued.clear();
-        if (!c.cut && c.written == 0) c.writing.clear();
-    }
-    flush(c);
-}
-
-// Connections, whatever their stage.
-
-/// Has on_deadline() called then. Timers are lazy: one that stands for an earlier time stays, and
-/// is set anew when it fires, so that moving a deadline on costs nothing.
-void node::impl::arm(connection& c, clock::time_point deadline) {
-    c.deadline = deadline;
-    if (c.timer == 0 || timers_.of(c) > deadline) timers_.arm(c, deadline);
-}
-
-void node::impl::watch(connection& c, bool read, bool write) {
-    if (auto error = poller_.watch(c.socket, c, read, write)) on_broken(c, error);
-}
-
-void node::impl::retire(connection& c, bool in_order, bool lets_in) noexcept {
-    const bool linked = c.at == stage::linked;
-    timers_.disarm(c);
-    c.starved_place::leave();
-    static_cast<void>(poller_.watch(c.socket, c, false, false));
-    {
-        const std::lock_guard<std::mutex> lock(mutex_);
-        c.dirty_place::leave();
-        if (!linked && lets_in) let_crowded_in();
-    }
-    if (in_order)
-        c.socket.close();
-    else
-        c.socket.reset();
-    --(linked ? link_count_ : one_shots_);
-    if (!linked && c.opens_link) --opening_;
-    c.retired = true;
-    dead_.push_back(c);
-}
-
-/// `mutex_` is held. A connection ends or becomes a link: one more may begin.
-void node::impl::let_crowded_in() noexcept {
-    if (!crowded_lanes_.empty()) ready_lanes_.push_back(crowded_lanes_.front());
-}
-
-void node::impl::on_readable(connection& c) {
-    // A bound, so that one busy connection does not keep others waiting.
-    for (int rounds = 0; rounds < 16; ++rounds) {
-        std::size_t size = 0;
-        const auto error = c.socket.receive(buffer_, sizeof buffer_, size, {});
-        if (error == std::errc::operation_would_block) return;
-        if (error) return on_broken(c, error);
-        if (size == 0) return on_end(c);
-        on_bytes(c, {buffer_, size});
-        if (!c.socket.is_open() || !c.reads()) return;
-        if (c.at == stage::linked && size < sizeof buffer_) return;  // that was all
-    }
-}
-
-void node::impl::on_writable(connection& c) {
-    if (c.at == stage::linked) return flush(c);
-    if (c.at == stage::connecting) {
-        if (auto error = c.socket.finish_connect()) return finish(c, error);
-        c.at = stage::delivering;
-        arm(c, time_ + settings_.delivery_timeout);
-    }
-    advance(c);
-}
-
-void node::impl::on_bytes(connection& c, std::string_view bytes) {
-    switch (c.at) {
-        case stage::receiving:
-            return on_first_bytes(c, bytes);
-        case stage::greeting:
-            return on_greeting(c, bytes);
-        case stage::linked:
-            return on_link_bytes(c, bytes);
-        default:
-            break;  // an answer to a one-shot, which has none
-    }
-    if (detail::is_echo(bytes, c.writing))
-        finish(c, std::make_error_code(std::errc::connection_refused));
-}
-
-void node::impl::on_end(connection& c) {
-    switch (c.at) {
-        case stage::receiving:
-            return complete(c);
-        case stage::delivering:
-            return on_confirming_end(c);
-        case stage::greeting:
-            return finish(c, {});  // it knows one-shots only
-        case stage::linked:
-            break;
-        default:
-            return;
-    }
-    if (c.closing) return lose(c, make_error_code(errc::link_lost), departure::left);
-    flush(c);  // the last confirmations, should the other side still read
-    if (c.socket.is_open()) lose(c, make_error_code(errc::link_lost), departure::stopped);
-}
-
-void node::impl::on_broken(connection& c, std::error_code error) {
-    switch (c.at) {
-        case stage::receiving:
-        case stage::held:
-            return reject(c, error);
-        case stage::linked:
-            return lose(c, make_error_code(errc::link_lost), departure::lost);
-        default:
-            return finish(c, error);
-    }
-}
-
-void node::impl::on_deadline(connection& c) {
-    const auto late = std::make_error_code(std::errc::timed_out);
-    switch (c.at) {
-        case stage::receiving:
-            if (c.in.empty() || time_ >= c.limit) return reject(c, late);
-            return complete(c);  // quiet for long enough
-        case stage::held:
-            return;
-        case stage::delivering:
-            if (c.ended && time_ < c.limit) return on_readable(c);
-            return finish(c, late);
-        case stage::linked:
-            if (c.half_closed) return lose(c, late, departure::left);
-            return expire(c);
-        default:
-            return finish(c, late);
-    }
-}
-
-// Accepted ones.
-
-void node::impl::pause_accepting() {
-    // With no descriptor left the listener stays ready: to ask it on and on would be a busy loop.
-    accept_again_ = time_ + std::chrono::milliseconds(100);
-    static_cast<void>(poller_.watch(listener_, listening_, false, false));
-}
-
-void node::impl::accept_some() {
-    for (int i = 0; i < 64; ++i) {
-        tcp_socket socket;
-        endpoint from;
-        const auto error = listener_.accept(socket, {}, &from);
-        if (!error)
-            admit(std::move(socket), from);
-        else if (error == std::errc::operation_would_block)
-            return;
-        else if (error == std::errc::connection_aborted || error == std::errc::connection_reset)
-            continue;  // it ended before; the second is Winsock's name for it
-        else if (!detail::out_of_resources(error) || !evict_oldest())
-            return pause_accepting();
-    }
-}
-
-bool node::impl::at_limit() const noexcept { return one_shots_ >= settings_.max_connections; }
-
-bool node::impl::links_at_limit() const noexcept {
-    return link_count_ + opening_ >= settings_.max_links;
-}
-
-bool node::impl::evict_oldest() {
-    if (incoming_.empty()) return false;
-    reject(incoming_.front(), make_error_code(errc::connection_limit));
-    return true;
-}
-
-void node::impl::admit(tcp_socket socket, const endpoint& from) {
-    ++connections_;
-    if (at_limit() && !evict_oldest()) {
-        tell_rejected(from, make_error_code(errc::connection_limit));
-        return socket.reset();
-    }
-    auto* const c = new (std::nothrow) connection;
-    if (!c) {
-        tell_rejected(from, std::make_error_code(std::errc::not_enough_memory));
-        return socket.reset();
-    }
-    incoming_.push_back(*c);
-    ++one_shots_;
-    c->remote = from;
-    c->socket = std::move(socket);
-    c->limit = c->deadline = time_ + settings_.first_message_timeout;
-    guarded(*c, &impl::read_first);
-}
-
-/// Most messages are there when the connection is: reading at once saves the poller's work.
-void node::impl::read_first(connection& c) {
-    on_readable(c);
-    if (c.retired || c.at != stage::receiving) return;
-    arm(c, c.deadline);
-    watch(c, true, false);
-}
-
-void node::impl::on_first_bytes(connection& c, std::string_view bytes) {
-    if (c.in.size() + bytes.size() > settings_.max_message_bytes + 2)  // a line's end may follow
-        return reject(c, make_error_code(errc::message_too_long));
-    const std::size_t before = c.in.size();
-    c.in.append(bytes);
-    c.deadline = (std::min)(c.limit, time_ + settings_.quiet_period);
-    if (c.timer != 0) arm(c, c.deadline);
-    if (c.line_seen) return;
-    const std::size_t end = c.in.find('\n', before);
-    if (end == std::string::npos) return;
-    c.line_seen = true;
-    greet(c);
-}
-
-/// Where the first line is CONNECT, it becomes a link.
-void node::impl::greet(connection& c) {
-    const std::size_t end = c.in.find('\n');
-    const std::string first = c.in.substr(0, end);
-    message_view greeting;
-    if (scan(first, c, greeting) != detail::no_error) return;
-    if (greeting.text != detail::connect_word) return;
-    const bool to_itself = is_own(greeting.sender, c) && from_here(c);
-    if (to_itself || links_at_limit()) return complete(c);
-    if (inbox_.full()) return hold(c);
-    const std::string rest = c.in.substr(end + 1);
-    std::string().swap(c.in);
-    become_link(c, greeting, false);
-    if (c.socket.is_open() && !rest.empty()) on_link_bytes(c, rest);
-}
-
-/// A one-shot is whole.
-void node::impl::complete(connection& c) {
-    message_view what;
-    const std::string_view bytes = detail::trimmed(c.in);
-    if (bytes.empty()) return reject(c, make_error_code(errc::no_message));
-    if (bytes.size() > settings_.max_message_bytes)
-        return reject(c, make_error_code(errc::message_too_long));
-    if (const errc error = scan(bytes, c, what); error != detail::no_error)
-        return reject(c, make_error_code(error));
-    if (inbox_.full()) return hold(c);
-    take(what, c);
-    retire(c, true);
-}
-
-/// What it brings has no room in the inbox.
-void node::impl::hold(connection& c) {
-    c.at = stage::held;
-    c.deadline = clock::time_point::max();
-    static_cast<void>(poller_.watch(c.socket, c, false, false));
-    starved_.push_back(c);
-}
-
-/// There is room; but whoever has given up meanwhile was told that it was not taken.
-void node::impl::resume(connection& c) {
-    if (detail::is_reset(c.socket.native_handle()))
-        return reject(c, std::make_error_code(std::errc::connection_reset));
-    c.at = stage::receiving;
-    if (c.line_seen) greet(c);
-    if (c.at == stage::receiving && !c.retired) complete(c);
-}
-
-void node::impl::reject(connection& c, std::error_code why) {
-    tell_rejected(c.remote, why);
-    retire(c, false);
-}
-
-// Our own: one-shots, and links on their way.
-
-/// Begins with what waits in the next lane, or ends one in which nothing does; false when there is
-/// none.
-bool node::impl::start_lane() {
-    beginning next;
-    detail::insist([&] { next = next_of_lane(); });
-    if (next.c) guarded(*next.c, &impl::begin);
-    if (next.crowded) evict_oldest();
-    return next.any;
-}
-
-node::impl::beginning node::impl::next_of_lane() {
-    const std::lock_guard<std::mutex> lock(mutex_);
-    if (lanes_now_.empty()) return {};
-    lane& way = lanes_now_.front();
-    if (way.link) queue_waiting(way);
-    if (way.busy || way.waiting.empty()) {
-        way.leave();
-        if (way.idle()) lanes_.erase(way);
-        return {true, false, nullptr};
-    }
-    if (at_limit()) {
-        crowded_lanes_.push_back(way);
-        return {true, true, nullptr};
-    }
-    auto& next = way.waiting.front();
-    auto& c = *new connection;
-    dead_.push_back(c);  // unless all of it succeeds
-    c.in_flight.push(next.outcome);
-    c.at = stage::connecting;
-    c.remote = way.key;
-    c.writing.swap(next.bytes);
-    c.opens_link = next.opens_link;
-    if (c.opens_link && links_at_limit()) {
-        c.opens_link = false;
-        c.writing.pop_back();  // the LF: a one-shot, then
-    }
-    if (c.opens_link) ++opening_;
-    way.waiting.pop_front();
-    way.leave();
-    way.busy = true;
-    outgoing_.push_back(c);
-    ++one_shots_;
-    return {true, false, &c};
-}
-
-/// What waited for its turn goes over the link that has come meanwhile.
-void node::impl::queue_waiting(lane& way) {
-    while (way.link && !way.busy && !way.waiting.empty()) {
-        auto& next = way.waiting.front();
-        const std::uint32_t size = next.outcome.size;
-        if (next.opens_link)
-            report(next.outcome, {});
-        else
-            queue_on_link(*way.link, std::string_view(next.bytes).substr(prefix_.size()),
-                          next.outcome);
-        way.waiting_bytes -= size;  // now that nothing fails any more
-        way.waiting.pop_front();
-    }
-}
-
-void node::impl::begin(connection& c) {
-    auto error = c.socket.connect(c.remote, {});
-    while (detail::out_of_descriptors(error) && evict_oldest())
-        error = c.socket.connect(c.remote, {});
-    const bool others = outgoing_.begin() != &c || outgoing_.next(c);
-    if (detail::out_of_descriptors(error) && others) return postpone(c);
-    if (error && error != std::errc::operation_in_progress) return finish(c, error);
-    arm(c, time_ + settings_.connect_timeout);
-    advance(c);
-}
-
-/// Writes what is left of the message. That works at once on a connection just begun where the
-/// other end is this machine; elsewhere the system says that it is not connected yet.
-void node::impl::advance(connection& c) {
-    std::size_t sent = 0;
-    auto error = c.socket.send(std::string_view(c.writing).substr(c.written), sent, {});
-    c.written += static_cast<std::uint32_t>(sent);
-    if (c.at == stage::connecting) {
-        if (sent == 0 && error == std::errc::not_connected)
-            error = std::make_error_code(std::errc::operation_would_block);
-        if (sent != 0) {
-            c.at = stage::delivering;
-            arm(c, time_ + settings_.delivery_timeout);
+    lock held(mutex_);
+    auto& events = engine_->events();
+    auto spin_until = events.now();
+    while (running_) {
+        posted_ = false;
+        const bool busy = !engine_->idle();
+        engine_->do_work();
+        after_call();
+        if (busy) spin_until = mailbox_->spin().until(events.now());
+        int ready = 0;
+        try {
+            ready = wait(held, engine_->idle(), spin_until);
+        } catch (const std::bad_alloc&) {
+            // Nothing was waited for: the next turn tries again.
         }
-    }
-    if (!error) return after_sent(c);
-    if (error != std::errc::operation_would_block) return on_broken(c, error);
-    watch(c, c.at == stage::delivering, true);
-}
-
-void node::impl::after_sent(connection& c) {
-    if (c.opens_link) {
-        c.at = stage::greeting;
-        arm(c, time_ + settings_.handshake_timeout);
-    } else if (auto error = c.socket.shutdown_send()) {
-        return on_broken(c, error);
-    }
-    c.limit = c.deadline;
-    watch(c, true, false);
-}
-
-/// The other side has closed. That confirms the message if it had all of it: with some still on
-/// the way (the original reads 1024 bytes and closes) a reset may follow.
-void node::impl::on_confirming_end(connection& c) {
-    if (c.written < c.writing.size()) return finish(c, make_error_code(errc::not_taken));
-    constexpr int our_end = 1;  // the half-close counts as a byte
-    if (c.writing.size() <= detail::one_segment) return finish(c, {});
-    if (detail::os::unacknowledged(c.socket.native_handle()) <= our_end)
-        return c.socket.finish_connect() ? finish(c, make_error_code(errc::not_taken))
-                                         : finish(c, {});
-    c.ended = true;
-    static_cast<void>(poller_.watch(c.socket, c, false, false));
-    arm(c, (std::min)(c.limit, time_ + std::chrono::milliseconds(5)));
-}
-
-void node::impl::on_greeting(connection& c, std::string_view bytes) {
-    const std::size_t before = c.in.size();
-    c.in.append(bytes);
-    const std::size_t end = c.in.find('\n', before);
-    if (end == std::string::npos) {
-        if (c.in.size() > settings_.max_message_bytes)
-            finish(c, make_error_code(errc::message_too_long));
-        return;
-    }
-    const std::string all = std::exchange(c.in, std::string());
-    if (detail::is_echo(all, c.writing))
-        return finish(c, std::make_error_code(std::errc::connection_refused));
-    message_view greeting;
-    if (scan({all.data(), end}, c, greeting) != detail::no_error ||
-        greeting.text != detail::connect_word)
-        return finish(c, make_error_code(errc::protocol_error));
-    become_link(c, greeting, true);
-    if (c.socket.is_open() && end + 1 < all.size())
-        on_link_bytes(c, std::string_view(all).substr(end + 1));
-}
-
-/// No descriptor is left: another connection's end gives one back.
-void node::impl::postpone(connection& c) {
-    auto* const item = new detail::outgoing;
-    {
-        const std::lock_guard<std::mutex> lock(mutex_);
-        lane& way = *lanes_.find(c.remote);
-        item->bytes.swap(c.writing);
-        item->outcome = std::move(c.in_flight.front());
-        item->opens_link = c.opens_link;
-        way.waiting.push_front(*item);
-        way.busy = false;
-        crowded_lanes_.push_back(way);
-    }
-    retire(c, true, false);
-}
-
-void node::impl::fail_waiting(lane& way, std::error_code error) noexcept {
-    for (; !way.waiting.empty(); way.waiting.pop_front())
-        report(way.waiting.front().outcome, error);
-    way.waiting_bytes = 0;
-}
-
-void node::impl::finish(connection& c, std::error_code error) {
-    error = detail::not_taken_if_closed(error);
-    {
-        const std::lock_guard<std::mutex> lock(mutex_);
-        lane& way = *lanes_.find(c.remote);
-        way.waiting_bytes -= c.in_flight.front().size;
-        report(c.in_flight.front(), error);
-        // A peer that cannot be reached is not tried again for each message that waits.
-        if (error && error != errc::not_taken) fail_waiting(way, error);
-        end_turn(c.remote);
-    }
-    retire(c, !error);
-}
-
-/// `mutex_` is held. What was under way to this peer is over: what waits behind it comes next.
-void node::impl::end_turn(const endpoint& to) noexcept {
-    lane* const way = lanes_.find(to);
-    if (!way) return;  // shut down meanwhile
-    way->busy = false;
-    if (!way->waiting.empty())
-        ready_lanes_.push_back(*way);
-    else if (!way->link)
-        lanes_.erase(*way);
-    if (room_waiters_ != 0) room_.notify_all();
-}
-
-node::impl::lane& node::impl::lane_to(const endpoint& to) {
-    lane* const way = lanes_.find(to);
-    return way ? *way : lanes_.add(to);
-}
-
-// Links.
-
-void node::impl::become_link(connection& c, const message_view& greeting, bool ours) {
-    c.claim = greeting.sender;
-    c.claim_holds = !is_own(greeting.sender, c) && holds(greeting.sender, c);
-    c.by_claim = !ours && c.claim_holds;
-    tell_heard(c.key(), greeting.team);  // first: whoever waits for the link then finds it listed
-    c.deadline = clock::time_point::max();
-    c.limit = {};
-    std::string().swap(c.writing);
-    c.written = 0;
-    c.socket.no_delay();
-    c.socket.keep_alive(settings_.keep_alive);
-    links_.push_back(c);
-    ++link_count_;
-    --one_shots_;
-    if (ours) --opening_;
-    c.at = stage::linked;
-    {
-        const std::lock_guard<std::mutex> lock(mutex_);
-        let_crowded_in();
-        lane& way = lane_to(c.key());
-        connection** last = &way.link;
-        while (*last) last = &(*last)->twin;
-        *last = &c;
-        c.in_lane = true;
-        c.io_writes = !ours;  // our answer comes before what others write at once
-        if (ours) {
-            way.busy = false;
-            way.waiting_bytes -= c.in_flight.front().size;
-            report(c.in_flight.front(), {});
-            c.in_flight.pop();
-            if (room_waiters_ != 0) room_.notify_all();
+        for (int i = 0; i < ready; ++i) {
+            if (i != 0) held.unlock(), held.lock();  // one event at a time
+            events.run_event(i);
         }
-        if (!way.busy && !way.waiting.empty()) ready_lanes_.push_back(way);
+        events.run_timers();
+        if (ready > 0) spin_until = mailbox_->spin().until(events.now());
     }
-    if (!ours) {
-        ++received_;
-        if (!c.claim_holds)
-            tell_rejected(c.remote,
-                          make_error_code(is_own(c.claim, c) ? errc::own_address
-                                                             : errc::sender_not_verified));
-        tell_message(greeting, c.remote, c.claim_holds);
-        c.writing.append(prefix_).append(detail::connect_word).append(1, '\n');
+    engine_->stop(make_error_code(errc::stopped));
+    mailbox_->close();
+    changed_.notify_all();
+}
+
+/// Spins for a while, without the lock, before it sleeps. Returns how many are ready.
+int node::impl::wait(lock& held, bool idle, clock::time_point spin_until) {
+    auto& events = engine_->events();
+    sleeping_ = idle && events.now() >= spin_until;
+    wakes_at_ = events.next_timer();
+    const int timeout = !sleeping_ ? 0 : wakes_at_ == detail::never
+                                       ? -1
+                                       : detail::remaining(wakes_at_, events.now());
+    events.prepare();
+    held.unlock();
+    auto began = detail::os::now();
+    int count = events.wait(timeout);
+    auto now = timeout == 0 ? began : detail::os::now();
+    while (idle && timeout == 0 && count == 0 && !posted_) {
+        std::this_thread::yield();  // once at least: whoever has something for us may then run
+        now = detail::os::now();
+        mailbox_->spin().yielded(began, now);
+        began = now;
+        count = events.wait(0);
+        if (now >= spin_until) break;
     }
-    flush(c);
-    if (c.written == c.writing.size()) std::string().swap(c.writing), c.written = 0;
-}
-
-/// `mutex_` is held. From now on what is posted to this peer goes another way.
-void node::impl::detach(connection& c) noexcept {
-    if (!std::exchange(c.in_lane, false)) return;
-    lane& way = *lanes_.find(c.key());
-    connection** place = &way.link;
-    while (*place != &c) place = &(*place)->twin;
-    *place = std::exchange(c.twin, nullptr);
-    if (way.idle()) lanes_.erase(way);
-}
-
-node::impl::connection* node::impl::next_dirty() noexcept {
-    const std::lock_guard<std::mutex> lock(mutex_);
-    if (dirty_now_.empty()) return nullptr;
-    connection& link = dirty_now_.front();
-    link.dirty_place::leave();
-    return &link;
-}
-
-/// Moves into `writing` what is to be written next, confirmations behind it.
-void node::impl::refill(connection& c) {
-    if (c.written < c.writing.size()) return;
-    const bool wrote = !c.writing.empty();
-    c.writing.clear();
-    c.written = 0;
-    clock::time_point first{};
-    {
-        const std::lock_guard<std::mutex> lock(mutex_);
-        if (wrote) c.cut = false;
-        if (!c.queued.empty()) c.writing.swap(c.queued);
-        c.io_writes = !c.writing.empty() || c.untold != 0;
-        if (!c.in_flight.empty()) first = c.in_flight.front().deadline;
-    }
-    if (first != clock::time_point() && c.deadline == clock::time_point::max()) arm(c, first);
-    if (c.untold != 0) {
-        c.writing.append("ACK ");
-        detail::append_number(c.writing, c.taken);
-        c.writing += '\n';
-        c.untold = 0;
-    }
-}
-
-void node::impl::flush(connection& c) {
-    for (;;) {
-        refill(c);
-        if (c.writing.empty()) break;
-        std::size_t sent = 0;
-        const auto error = c.socket.send(std::string_view(c.writing).substr(c.written), sent, {});
-        c.written += static_cast<std::uint32_t>(sent);
-        if (error == std::errc::operation_would_block) return watch(c, c.reads(), true);
-        if (error) return on_broken(c, error);
-    }
-    watch(c, c.reads(), false);
-    if (c.socket.is_open() && c.closing) settle(c);
-}
-
-/// A link that is about to close does so when nothing is under way any more.
-void node::impl::settle(connection& c) {
-    bool ours_to_end = false;
-    {
-        const std::lock_guard<std::mutex> lock(mutex_);
-        if (!c.in_flight.empty() || !c.queued.empty()) return;
-        end_farewell(c);
-        if (c.half_closed || c.parked != 0) return;
-        c.half_closed = true;
-        ours_to_end = c.exit != farewell::by_twin;
-    }
-    if (ours_to_end) static_cast<void>(c.socket.shutdown_send());
-    arm(c, time_ + settings_.delivery_timeout);
-}
-
-void node::impl::on_link_bytes(connection& c, std::string_view bytes) {
-    head_ = {};
-    while (!bytes.empty() && c.socket.is_open()) {
-        const std::size_t end = bytes.find('\n');
-        const bool whole = end != std::string_view::npos;
-        const std::string_view piece = bytes.substr(0, end);
-        const std::size_t tail = c.in.size() - c.parked;
-        if (tail + piece.size() > settings_.max_message_bytes + 1) return on_long_line(c);
-        bytes.remove_prefix(whole ? end + 1 : bytes.size());
-        if (tail != 0 || !whole) c.in.append(piece);
-        if (whole && tail != 0)
-            on_line(c, std::string_view(c.in).substr(c.parked), true);
-        else if (whole)
-            on_line(c, piece, false);
-    }
-    if (c.socket.is_open() && (c.untold != 0 || c.closing)) flush(c);
-}
-
-void node::impl::on_long_line(connection& c) {
-    tell_rejected(c.remote, make_error_code(errc::message_too_long));
-    lose(c, make_error_code(errc::link_lost), departure::lost);
-}
-
-/// `from_tail`: the line stands at the end of `in`, which is to be rid of it.
-void node::impl::on_line(connection& c, std::string_view line, bool from_tail) {
-    const std::string_view words = detail::trimmed(line);
-    if (words.size() > settings_.max_message_bytes) return on_long_line(c);
-    const char first = words.empty() ? '\0' : words.front();
-    const bool is_message = detail::is_digit(first) || first == '[' || first == '<';
-    if (is_message && (c.parked != 0 || inbox_.full())) return park(c, line, from_tail);
-    if (is_message)
-        take_line(c, words);
-    else if (!words.empty())
-        on_control(c, words);
-    if (!from_tail) return;
-    c.in.resize(c.parked);
-    head_ = {};
-}
-
-/// The inbox has no room: the line waits here, unconfirmed, while control lines behind it are
-/// read. A peer that sends more than the window lets its own confirmations wait.
-void node::impl::park(connection& c, std::string_view line, bool from_tail) {
-    if (!from_tail) c.in.append(line);
-    c.in.append(1, '\n');
-    c.parked = static_cast<std::uint32_t>(c.in.size());
-    starved_.push_back(c);
-    watch(c, c.reads(), c.write);
-}
-
-void node::impl::unpark(connection& c) {
-    head_ = {};
-    std::size_t start = 0;
-    while (start < c.parked && !inbox_.full()) {
-        const std::size_t end = c.in.find('\n', start);
-        take_line(c, detail::trimmed(std::string_view(c.in).substr(start, end - start)));
-        start = end + 1;
-    }
-    c.in.erase(0, start);
-    c.parked -= static_cast<std::uint32_t>(start);
-    if (c.parked != 0) starved_.push_back(c);
-    flush(c);
-}
-
-void node::impl::take_line(connection& c, std::string_view line) {
-    const bool same = repeats_head(line);
-    if (!same) {
-        head_ = {};
-        if (const errc error = scan(line, c, last_); error != detail::no_error)
-            return tell_rejected(c.remote, make_error_code(error));
-    }
-    ++c.taken;
-    ++c.untold;
-    if (last_.sender != c.claim) return take(last_, c);
-    ++received_;
-    if (detail::is_exit(last_.text)) return on_exit(c, last_.team);
-    if (!same) {
-        tell_heard(c.key(), last_.team);
-        head_ = line.substr(0, static_cast<std::size_t>(last_.text.data() - line.data()));
-    }
-    tell_message(last_, c.remote, c.claim_holds);
-}
-
-/// Lines that come together mostly begin alike: then only the text is new. Saves a fifth of the
-/// time of a message in a stream.
-bool node::impl::repeats_head(std::string_view line) noexcept {
-    const std::size_t size = head_.size();
-    if (size == 0 || line.size() <= size || detail::is_space(line[size])) return false;
-    if (line.compare(0, size, head_) != 0 || !detail::is_text(line.substr(size))) return false;
-    last_.team =
-        line.substr(static_cast<std::size_t>(last_.team.data() - head_.data()), last_.team.size());
-    last_.text = line.substr(size);
-    head_ = line.substr(0, size);
-    return true;
-}
-
-void node::impl::on_control(connection& c, std::string_view line) {
-    constexpr std::string_view word = "ACK ";
-    std::uint64_t count = 0;
-    bool number = line.size() > word.size() && line.substr(0, word.size()) == word;
-    for (std::size_t i = word.size(); number && i < line.size(); ++i) {
-        number = detail::is_digit(line[i]) && count < UINT64_MAX / 10 - 1;
-        count = count * 10 + static_cast<std::uint64_t>(line[i] - '0');
-    }
-    if (number) return on_ack(c, count);
-    tell_rejected(c.remote, make_error_code(errc::protocol_error));
-}
-
-void node::impl::on_ack(connection& c, std::uint64_t count) {
-    {
-        const std::lock_guard<std::mutex> lock(mutex_);
-        const auto fresh = (std::min<std::uint64_t>)(count > c.confirmed ? count - c.confirmed : 0,
-                                                     c.in_flight.size());
-        std::uint64_t untold = 0;
-        for (std::uint64_t i = 0; i < fresh; ++i) untold += c.in_flight[i].reported ? 0u : 1u;
-        delivered_ += untold;  // once: an atomic costs as much as the rest
-        c.confirmed += fresh;
-        for (std::uint64_t i = 0; i < fresh; ++i, c.in_flight.pop())
-            tell_outcome(c.in_flight.front(), {});
-        if (fresh != 0) c.limit = time_;
-        if (room_waiters_ != 0) {
-            // While there is little, one at a time: with 64 that wait for room a message takes a
-            // fifth less time than if all were woken, most of them in vain.
-            const bool much = c.in_flight.bytes() <= settings_.max_queued_bytes / 2;
-            much ? room_.notify_all() : room_.notify_one();
-        }
-    }
-    if (c.confirmed < count) {  // it confirms what we never sent
-        tell_rejected(c.remote, make_error_code(errc::protocol_error));
-        lose(c, make_error_code(errc::link_lost), departure::lost);
-    }
-}
-
-void node::impl::on_exit(connection& c, std::string_view team) {
-    if (std::exchange(c.heard_exit, true)) return;
-    {
-        const std::lock_guard<std::mutex> lock(mutex_);
-        if (c.in_lane) say_goodbye(*lanes_.find(c.key()), nullptr);
-    }
-    tell_left(c.key(), team, departure::left);
-}
-
-/// What was posted too long ago is reported so. The link itself is given up only when the other
-/// side has confirmed nothing at all for that long.
-void node::impl::expire(connection& c) {
-    const auto late = std::make_error_code(std::errc::timed_out);
-    auto next = clock::time_point::max();
-    {
-        const std::lock_guard<std::mutex> lock(mutex_);
-        for (std::size_t i = 0; i < c.in_flight.size(); ++i) {
-            pending& outcome = c.in_flight[i];
-            if (!outcome.reported && outcome.deadline > time_) {
-                next = outcome.deadline;
-                break;
-            }
-            report(outcome, late);
-        }
-        if (c.in_flight.empty()) {
-            c.in_flight.shrink();
-            for (auto* buffer : {&c.queued, &c.in})
-                if (buffer->empty()) std::string().swap(*buffer);
-        } else if (c.in_flight.front().reported) {
-            const auto posted = c.in_flight.front().deadline - settings_.delivery_timeout;
-            const auto quiet = (std::max)(posted, c.limit) + settings_.delivery_timeout;
-            next = (std::min)(next, quiet);
-        }
-    }
-    if (next <= time_) return lose(c, late, departure::lost);
-    c.deadline = next;
-    if (next != clock::time_point::max()) arm(c, next);
-}
-
-void node::impl::lose(connection& c, std::error_code error, departure how) {
-    bool last = false;
-    {
-        const std::lock_guard<std::mutex> lock(mutex_);
-        detach(c);
-        const lane* const way = lanes_.find(c.key());
-        last = !way || !way->link;
-        for (; !c.in_flight.empty(); c.in_flight.pop()) report(c.in_flight.front(), error);
-        end_farewell(c);
-        if (room_waiters_ != 0) room_.notify_all();
-    }
-    retire(c, how != departure::lost);
-    // Having said goodbye, we go on knowing it; but not by an address that only the link had.
-    const bool unknown_now = !c.closing || (!c.by_claim && !c.opens_link);
-    if (last && unknown_now && !c.heard_exit) tell_left(c.key(), {}, how);
-}
-
-// Who is who, and what the handlers are told.
-
-/// What came over this connection. A link-local address means nothing without the device that leads
-/// to it, which is here another than there.
-errc node::impl::scan(std::string_view bytes, const connection& c, message_view& result) noexcept {
-    const errc error = detail::scan_message(bytes, result);
-    endpoint& sender = result.sender;
-    if (error == detail::no_error && c.remote.scope() != 0 && sender.same_address(c.remote))
-        sender = endpoint(sender.bytes(), sender.port(), c.remote.scope());
-    return error;
-}
-
-bool node::impl::from_here(const connection& c) const noexcept {
-    return c.remote.is_loopback() || c.remote.same_address(c.socket.local());
-}
-
-bool node::impl::holds(const endpoint& claim, const connection& c) const noexcept {
-    return claim.same_address(c.remote) || from_here(c);
-}
-
-bool node::impl::is_own(const endpoint& claim, const connection& c) const noexcept {
-    if (claim.port() != address_.port()) return false;
-    return claim.same_address(address_) || claim.is_loopback() ||
-           claim.same_address(c.socket.local());
-}
-
-void node::impl::take(const message_view& what, const connection& c) {
-    ++received_;
-    const bool own = is_own(what.sender, c);
-    const bool verified = holds(what.sender, c);
-    if (own || !verified) {
-        const errc why = own ? errc::own_address : errc::sender_not_verified;
-        tell_rejected(c.remote, make_error_code(why));
-        return tell_message(what, c.remote, verified);
-    }
-    if (!detail::is_exit(what.text)) {
-        tell_heard(what.sender, what.team);
-        return tell_message(what, c.remote, true);
-    }
-    bool linked = false;
-    {
-        const std::lock_guard<std::mutex> lock(mutex_);
-        const lane* const way = lanes_.find(what.sender);
-        linked = way && way->link;
-    }
-    // Whoever has a link says exit over it: this is somebody else on the same machine.
-    if (linked) return tell_rejected(c.remote, make_error_code(errc::sender_not_verified));
-    tell_left(what.sender, what.team, departure::left);
-}
-
-void node::impl::tell_message(const message_view& what, const endpoint& origin, bool verified) {
-    detail::event event;
-    event.kind = detail::event_kind::message;
-    event.sender = what.sender;
-    event.origin = origin;
-    event.verified = verified;
-    // The team, what stands between (a space), and the text are copied as one.
-    const char* const first = what.team.data();
-    event.team_size = static_cast<std::uint32_t>(what.team.size());
-    event.text_at = static_cast<std::uint32_t>(what.text.data() - first);
-    inbox_.add(event, {first, event.text_at + what.text.size()});
-}
-
-void node::impl::tell_heard(const endpoint& address, std::string_view team) {
-    if (!peers_.heard(address, team)) return;
-    detail::event event;
-    event.kind = detail::event_kind::joined;
-    event.sender = address;
-    event.team_size = static_cast<std::uint32_t>(team.size());
-    inbox_.add(event, team);
-}
-
-void node::impl::tell_left(const endpoint& address, std::string_view team, departure how) {
-    peer known;
-    peers_.remove(address, known);
-    detail::event event;
-    event.kind = detail::event_kind::left;
-    event.sender = address;
-    event.how = how;
-    if (!known.team.empty()) team = known.team;
-    event.team_size = static_cast<std::uint32_t>(team.size());
-    inbox_.add(event, team);
-}
-
-void node::impl::tell_rejected(const endpoint& from, std::error_code why) {
-    ++rejected_;
-    if (inbox_.full()) return;  // counted: a flood must not fill the memory
-    detail::event event;
-    event.kind = detail::event_kind::rejected;
-    event.sender = from;
-    inbox_.add_error(event, why);
-}
-
-/// Counted first: whoever hears of it finds it in statistics().
-void node::impl::report(pending& outcome, std::error_code error) {
-    if (!outcome.reported) ++(error ? undelivered_ : delivered_);
-    tell_outcome(outcome, error);
-}
-
-void node::impl::tell_outcome(pending& outcome, std::error_code error) {
-    if (std::exchange(outcome.reported, true)) return;
-    if (outcome.waiting) {
-        *outcome.answer = error;
-        outcome.waiting->tell();
-    } else if (outcome.done) {
-        inbox_.add_outcome(outcome, error);
-    }
+    held.lock();
+    sleeping_ = false;
+    engine_->set_time(now, detail::os::wall_time());
+    return events.collect(count, began);
 }
 
 // The handlers' thread.
 
 void node::impl::run_handlers() {
     handlers_id_ = std::this_thread::get_id();
-    detail::batch work;
+    detail::handlers_work work;
     message incoming;  // reused, so that a message costs no allocation
-    while (inbox_.take(work)) {
-        const char* at = work.events.data();
-        const char* const end = at + work.events.size();
+    while (mailbox_->take(work)) {
         std::size_t owed = 0;
-        for (detail::event what; at != end; at += what.size()) {
-            std::memcpy(&what, at, sizeof what);
-            dispatch(what, at + sizeof what, work.completions, incoming);
-            owed += what.size() + what.outcomes * sizeof(pending);
-            if (inbox_.crowded()) give_back(std::exchange(owed, 0));
+        const auto done = [&](std::size_t bytes) {
+            owed += bytes;
+            if (mailbox_->crowded()) give_back(std::exchange(owed, 0));
+        };
+        for (auto& posting : work.outcomes) {
+            posting.done(posting.outcome);
+            done(sizeof posting);
+        }
+        for (const auto& batch : work.batches) {
+            for (const auto& event : batch.events) {
+                if (!drains()) handle(event, batch.bytes, incoming);
+                else if (std::get_if<detail::message_event>(&event)) ++dropped_;
+                done(detail::mailbox::cost_of(event));
+            }
+            done(detail::mailbox::batch_cost);
         }
         give_back(owed);
     }
 }
 
-void node::impl::give_back(std::size_t bytes) noexcept {
-    if (!inbox_.release(bytes) || room_waiters_ == 0) return;
-    const std::lock_guard<std::mutex> lock(mutex_);
-    room_.notify_all();
+bool node::impl::drains() const noexcept {
+    const clock::rep end = drain_end_.load(std::memory_order_relaxed);
+    return end != 0 && detail::os::now().time_since_epoch().count() >= end;
 }
 
-void node::impl::dispatch(const detail::event& what, const char* bytes, detail::fifo& completions,
-                          message& incoming) {
-    const std::string_view team(bytes, what.team_size);
-    const std::string_view text(bytes + what.text_at, what.bytes - what.text_at);
-    const clock::rep drain_end = drain_end_.load(std::memory_order_relaxed);
-    const bool drop = drain_end != 0 && clock::now().time_since_epoch().count() >= drain_end;
-    switch (what.kind) {
-        case detail::event_kind::message:
-            if (drop) {
-                ++dropped_;
-            } else if (on_message) {
-                incoming.sender = what.sender;
-                incoming.origin = what.origin;
-                incoming.verified = what.verified;
-                detail::insist([&] { incoming.team.assign(team), incoming.text.assign(text); });
-                on_message(incoming);
-            }
+void node::impl::give_back(std::size_t bytes) noexcept {
+    const bool was_crowded = mailbox_->release(bytes);
+    const bool wanted = mailbox_->room_wanted();
+    if (!was_crowded && !wanted) return;
+    const lock held(mutex_);
+    if (room_waiters_ != 0) changed_.notify_all();
+    if (!wanted) return;
+    posted_ = true;
+    if (std::exchange(sleeping_, false)) engine_->events().wake();
+}
+
+/// Copies a text into `to`. What was confirmed is not given up for want of memory: then this waits.
+static void copy(std::string_view text, std::string& to) noexcept {
+    for (;;) {
+        try {
+            to.assign(text);
             return;
-        case detail::event_kind::joined:
-        case detail::event_kind::left: {
-            peer who{what.sender, {}, std::chrono::system_clock::now(), false};
-            detail::insist([&] { who.team.assign(team); });
-            if (what.kind == detail::event_kind::left) {
-                if (on_left && !drop) on_left(who, what.how);
-            } else if (on_joined && !drop) {
-                on_joined(who);
-            }
-            return;
-        }
-        case detail::event_kind::rejected:
-        case detail::event_kind::outcome: {
-            std::error_code error;
-            std::memcpy(static_cast<void*>(&error), text.data(), sizeof error);
-            for (std::uint32_t i = 0; i < what.outcomes; ++i, completions.pop())
-                completions.front().done(error);
-            const bool rejected = what.kind == detail::event_kind::rejected;
-            if (rejected && on_rejected && !drop) on_rejected(what.sender, error);
-            return;
+        } catch (const std::bad_alloc&) {
+            std::this_thread::sleep_for(std::chrono::milliseconds(1));
         }
     }
+}
+
+void node::impl::handle(const detail::event& what, const std::string& bytes, message& incoming) {
+    const auto text = [&](std::size_t at, std::size_t size) {
+        return std::string_view(bytes).substr(at, size);
+    };
+    const auto who = [&](const detail::peer_event& e) {
+        peer result{e.address, {}, detail::os::wall_time(), false};
+        copy(text(e.at, e.team_size), result.team);
+        return result;
+    };
+    if (const auto* m = std::get_if<detail::message_event>(&what)) {
+        if (!on_message) return;
+        incoming.sender = m->sender;
+        incoming.origin = m->origin;
+        incoming.verified = m->verified;
+        copy(text(m->at, m->team_size), incoming.team);
+        copy(text(m->at + m->team_size, m->text_size), incoming.text);
+        on_message(incoming);
+    } else if (const auto* joined = std::get_if<detail::joined_event>(&what)) {
+        if (on_joined) on_joined(who(*joined));
+    } else if (const auto* left = std::get_if<detail::left_event>(&what)) {
+        if (on_left) on_left(who(*left), left->how);
+    } else if (const auto* rejected = std::get_if<detail::rejected_event>(&what)) {
+        if (on_rejected) on_rejected(rejected->from, rejected->why);
+    }
+}
+
+// Callers.
+
+void node::impl::after_call() noexcept {
+    mailbox_->hand_over();
+    if (engine_->room_made() && room_waiters_ != 0) changed_.notify_all();
+    const bool work = engine_->has_work() || engine_->events().next_timer() < wakes_at_;
+    if (!work) return;
+    posted_ = true;
+    if (std::exchange(sleeping_, false)) engine_->events().wake();
+}
+
+/// What can be told before anything else is asked.
+static std::error_code refused(const endpoint& to, std::string_view text) noexcept {
+    if (!to) return make_error_code(to.port() == 0 ? errc::bad_port : errc::bad_address);
+    return detail::is_sendable(text) ? std::error_code() : make_error_code(errc::bad_text);
+}
+
+std::error_code node::impl::post(const endpoint& to, std::string_view text, completion done,
+                                 when_full mode, bool opens_link) {
+    text = detail::trimmed(text);
+    if (const auto error = refused(to, text)) return error;
+    lock held(mutex_);
+    if (!running_) return make_error_code(errc::stopped);
+    if (sleeping_) engine_->events().set_time(detail::os::now());  // io's is from before
+    detail::postings item;
+    mailbox_->new_posting(item);
+    item.front().done = std::move(done);
+    item.front().opens_link = opens_link;
+    auto error = engine_->post(to, text, item);
+    if (error == errc::queue_full && mode == when_full::wait)
+        error = wait_for_room(held, to, text, item);
+    if (running_) after_call();
+    return error;
+}
+
+std::error_code node::impl::wait_for_room(lock& held, const endpoint& to, std::string_view text,
+                                          detail::postings& item) {
+    // In a handler there is nobody else to make room in the mailbox.
+    if (in_handler() && item.front().done && mailbox_->crowded())
+        return make_error_code(errc::queue_full);
+    const auto end = detail::after(detail::os::now(), settings_.delivery_timeout);
+    auto error = make_error_code(errc::queue_full);
+    auto status = std::cv_status::no_timeout;
+    ++callers_;
+    ++room_waiters_;
+    while (error == errc::queue_full && status == std::cv_status::no_timeout) {
+        status = changed_.wait_until(held, end);
+        error = running_ ? engine_->post(to, text, item) : make_error_code(errc::stopped);
+    }
+    --room_waiters_;
+    if (--callers_ == 0) changed_.notify_all();
+    return error;
+}
+
+std::error_code node::impl::send(const endpoint& to, std::string_view text, bool opens_link) {
+    text = detail::trimmed(text);
+    if (const auto error = refused(to, text)) return error;
+    lock held(mutex_);
+    if (!running_) return make_error_code(errc::stopped);
+    ++callers_;
+    std::error_code error;
+    try {
+        error = send_as_caller(held, to, text, opens_link);
+    } catch (const std::bad_alloc&) {
+        error = std::make_error_code(std::errc::not_enough_memory);
+    }
+    if (!held.owns_lock()) held.lock();
+    if (--callers_ == 0) changed_.notify_all();
+    return error;
+}
+
+std::error_code node::impl::send_as_caller(lock& held, const endpoint& to, std::string_view text,
+                                           bool opens_link) {
+    if (!opens_link && engine_->reserve(to, text)) {
+        held.unlock();
+        detail::one_shot shot(to);
+        run_one_shot(shot, text);
+        held.lock();
+        engine_->release(to);
+        after_call();
+        if (!detail::out_of_descriptors(shot.error())) {
+            ++(shot.error() ? counts_.undelivered : counts_.delivered);
+            return shot.error();
+        }  // else the engine can make room
+    }
+    detail::waiter done;
+    std::error_code answer;
+    held.unlock();
+    if (const auto error = post_for(to, text, done, answer, opens_link)) return error;
+    while (!mailbox_->wait(done, std::chrono::hours(1))) {
+    }
+    return answer;
+}
+
+/// Posts for a thread that waits.
+std::error_code node::impl::post_for(const endpoint& to, std::string_view text, detail::waiter& who,
+                                     std::error_code& answer, bool opens_link) {
+    const lock held(mutex_);
+    if (!running_) return make_error_code(errc::stopped);
+    const auto now = sleeping_ ? detail::os::now() : engine_->events().now();
+    engine_->events().set_time(now);
+    detail::postings item;
+    mailbox_->new_posting(item);
+    detail::posting& what = item.front();
+    what.waiting = &who;
+    what.answer = &answer;
+    what.opens_link = opens_link;
+    const auto last = (std::max)(settings_.delivery_timeout, settings_.handshake_timeout);
+    what.deadline = detail::after(detail::after(now, settings_.connect_timeout),
+                                  opens_link ? last : settings_.delivery_timeout);
+    const auto error = engine_->post(to, text, item);
+    after_call();
+    return error;
+}
+
+/// All of a one-shot in the calling thread: no other has to wake for it, which makes it twice as
+/// fast.
+void node::impl::run_one_shot(detail::one_shot& shot, std::string_view text) noexcept {
+    try {
+        shot.start(text, false, settings_, engine_->us(), detail::os::now(), detail::never);
+        const auto stopped = stopping_.in();
+        while (!shot.done()) {
+            const bool waits = shot.wants_write() || shot.wants_read();
+            const auto error = detail::os::wait_ready(
+                waits ? shot.socket().native_handle() : stopped, shot.wants_write(),
+                detail::remaining(shot.deadline(), detail::os::now()), stopped);
+            const auto now = detail::os::now();
+            if (error == std::errc::operation_canceled || (!waits && !error))
+                shot.fail(make_error_code(errc::stopped));
+            else if (error == std::errc::timed_out && now >= shot.deadline())
+                shot.expire(now);
+            else if (!error)
+                shot.advance(settings_, now);
+        }
+    } catch (const std::bad_alloc&) {
+        shot.fail(std::make_error_code(std::errc::not_enough_memory));
+    }
+    if (shot.error()) shot.socket().reset();
+}
+
+std::vector<delivery> node::impl::broadcast(std::string_view text, bool then_stop) {
+    std::vector<delivery> results;
+    lock held(mutex_);
+    if (!engine_) return results;
+    for (const auto& known : engine_->peers()) results.push_back({known.address, {}});
+    ++callers_;
+    held.unlock();
+    text = detail::trimmed(text);
+    detail::waiter all(results.size() + 1);
+    for (auto& result : results) {
+        std::error_code error = refused(result.to, text);
+        try {
+            if (!error) error = post_for(result.to, text, all, result.error, false);
+        } catch (const std::bad_alloc&) {  // what was posted before points to this stack
+            error = std::make_error_code(std::errc::not_enough_memory);
+        }
+        if (!error) continue;
+        result.error = error;
+        mailbox_->tell(all);
+    }
+    mailbox_->tell(all);
+    if (then_stop) {
+        mailbox_->wait(all, settings_.drain_timeout);
+        request_stop();  // has the rest reported at once
+    }
+    while (!mailbox_->wait(all, std::chrono::hours(1))) {
+    }
+    held.lock();
+    if (--callers_ == 0) changed_.notify_all();
+    return results;
+}
+
+connect_result node::impl::connect(const endpoint& to) {
+    {
+        const lock held(mutex_);
+        if (running_ && engine_->is_own(to)) return {make_error_code(errc::own_address), false};
+        if (running_ && engine_->has_link(to)) return {{}, true};
+    }
+    if (const auto error = send(to, detail::connect_word, true)) return {error, false};
+    const lock held(mutex_);
+    return {{}, engine_->has_link(to)};
+}
+
+std::error_code node::impl::connect(const endpoint& to, connect_handler done) {
+    {
+        const lock held(mutex_);
+        if (running_ && engine_->is_own(to)) return make_error_code(errc::own_address);
+    }
+    completion told;
+    if (done)
+        told = [this, to, done = std::move(done)](std::error_code error) {
+            lock held(mutex_);
+            const bool linked = !error && engine_->has_link(to);
+            held.unlock();
+            done({error, linked});
+        };
+    return post(to, detail::connect_word, std::move(told), when_full::refuse, true);
+}
+
+std::vector<peer> node::impl::peers() const {
+    const lock held(mutex_);
+    return engine_ ? engine_->peers() : std::vector<peer>();
+}
+
+counters node::impl::statistics() const noexcept {
+    const lock held(mutex_);
+    counters result = counts_;
+    result.dropped = dropped_;
+    return result;
+}
+
+endpoint node::impl::address() const {
+    const lock held(mutex_);
+    return engine_ ? engine_->address() : endpoint();
 }
 
 // What users see of it.
@@ -4583,31 +4735,20 @@ const std::string& node::team() const noexcept { return impl_->team(); }
 std::error_code node::send(const endpoint& to, std::string_view text) {
     return impl_->send(to, text, false);
 }
-
 std::error_code node::post(const endpoint& to, std::string_view text, completion done,
                            when_full mode) {
-    detail::pending outcome;
-    outcome.done = std::move(done);
-    return impl_->post(to, text, outcome, mode, false);
+    return impl_->post(to, text, std::move(done), mode, false);
 }
-
 std::vector<delivery> node::broadcast(std::string_view text) {
     return impl_->broadcast(text, false);
 }
 connect_result node::connect(const endpoint& to) { return impl_->connect(to); }
+std::error_code node::connect(const endpoint& to, connect_handler done) {
+    return impl_->connect(to, std::move(done));
+}
 std::vector<peer> node::peers() const { return impl_->peers(); }
 counters node::statistics() const noexcept { return impl_->statistics(); }
 
 }  // namespace p2pchat
-
-std::size_t std::hash<p2pchat::endpoint>::operator()(
-    const p2pchat::endpoint& value) const noexcept {
-    std::uint64_t half[2];
-    std::memcpy(half, value.bytes(), sizeof half);
-    std::uint64_t mixed = half[0] ^ (std::uint64_t{value.port()} << 32 | value.scope());
-    mixed = (mixed ^ mixed >> 29) * 0xbf58476d1ce4e5b9u + half[1];
-    mixed = (mixed ^ mixed >> 32) * 0x94d049bb133111ebu;
-    return static_cast<std::size_t>(mixed ^ mixed >> 31);
-}
 
 #endif  // P2PCHAT_IMPLEMENTATION

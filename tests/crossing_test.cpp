@@ -218,28 +218,34 @@ TEST_CASE("who says exit still takes, and confirms, what had no room yet") {
     CHECK(busy.node.wait([](const record& r) { return r.count_text("message") == 50; }));
 }
 
-TEST_CASE("after exit on one of two links, what comes on the other is still confirmed") {
+TEST_CASE("of two links to one peer the newer is used, and the older ends when it is idle") {
     recording_node node;
     raw_listener listener;
+    outcomes sent;
     std::thread opening([&] { CHECK(node->connect(listener.address()).linked); });
     raw_peer first = listener.accept();
     CHECK(first.line() == wire(node.address(), "CONNECT", "BTC"));
     CHECK(first.send(wire(listener.address(), "CONNECT\n")));
     opening.join();
+    CHECK_FALSE(sent.post(*node, listener.address(), "under way"));
+    CHECK(first.line() == wire(node.address(), "under way", "BTC"));
+
     raw_peer second(node.address());  // the same peer, at the same time
     CHECK(second.send(wire(listener.address(), "CONNECT\n")));
     CHECK(second.line() == wire(node.address(), "CONNECT", "BTC"));
+    CHECK_FALSE(sent.post(*node, listener.address(), "by the newer"));
+    CHECK(second.line() == wire(node.address(), "by the newer", "BTC"));
+    CHECK(second.send("ACK 1\n"));
 
-    std::thread leaving([&] { CHECK_FALSE(node->leave(listener.address())); });
-    CHECK(first.line() == wire(node.address(), "exit", "BTC"));
-    CHECK(first.send("ACK 1\n"));
-    leaving.join();
-    CHECK(first.read_to_end() == ending::closed);
-    CHECK(second.send(wire(listener.address(), "not heard of it yet\n")));
-    CHECK(second.line() == "ACK 1");
+    CHECK(first.send(wire(listener.address(), "not heard of it yet\n") + "ACK 1\n"));
+    CHECK(first.line() == "ACK 1");
     CHECK(node.wait_text("not heard of it yet"));
-    second.half_close();
-    CHECK(second.read_to_end() == ending::closed);
+    CHECK(sent.wait());
+    CHECK(sent.count({}) == 2);
+    CHECK(first.read_to_end() == ending::closed);
+    first.close();
+    CHECK(linked_peers(*node) == 1);
+    CHECK(node.seen().left.empty());
 }
 
 TEST_CASE("what is posted after exit waits until that has arrived") {

@@ -334,18 +334,28 @@ TEST_CASE("a machine without a route has the address of an interface") {
     CHECK(found.port() == 0);
 }
 
-TEST_CASE("without memory for a larger table a peer set goes on with the one it has") {
+TEST_CASE("without memory for another peer a peer set says so, and stays as it was") {
     p2pchat::peer_set known(1000);
-    int struck = 0;
+    int refused = 0;
     for (std::uint16_t port = 1; port <= 300; ++port) {
-        // The first piece of memory is the peer's own, a second one would be the table's.
-        faults::arm({faults::call::memory, ENOMEM, "memory"}, 2, 1);
-        known.heard({"127.0.0.1", port}, "BTC");
-        struck += faults::struck();
-        faults::disarm();
+        for (int call = 1;; ++call) {
+            faults::arm({faults::call::memory, ENOMEM, "memory"}, call, 1);
+            bool added = false, threw = false;
+            try {
+                added = known.heard({"127.0.0.1", port}, "a team of more than a few bytes");
+            } catch (const std::bad_alloc&) {
+                threw = true;
+            }
+            const bool struck = faults::struck() != 0;
+            faults::disarm();
+            CHECK(threw == struck);
+            CHECK(added == !threw);
+            CHECK(known.size() == (threw ? port - 1u : port));
+            if (!struck) break;
+            ++refused;
+        }
     }
-    CHECK(struck > 100);
-    CHECK(known.size() == 300);
+    CHECK(refused >= 600);
     for (std::uint16_t port = 1; port <= 300; ++port) {
         p2pchat::peer removed;
         CHECK(known.remove({"127.0.0.1", port}, removed));
