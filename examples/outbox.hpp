@@ -14,6 +14,7 @@
 #include <chrono>
 #include <condition_variable>
 #include <future>
+#include <memory>
 #include <mutex>
 #include <optional>
 #include <set>
@@ -51,12 +52,15 @@ public:
     /// Connects, and says whether by a link where that helps.
     void connect(const p2pchat::endpoint& to) {
         one_more();
-        connecting_.push_back(std::async(std::launch::async, [this, to] {
-            const auto result = node_.connect(to);
+        const auto outcome = std::make_shared<std::promise<void>>();
+        auto told = outcome->get_future();
+        const auto done = [this, to, outcome](p2pchat::connect_result result) {
             report_connection(to_string(to), result);
+            outcome->set_value();
             one_less();
-        }));
-        if (!screen_.live()) wait(connecting_.back());
+        };
+        if (const auto refused = node_.connect(to, done)) done({refused, false});
+        if (!screen_.live()) wait(told);
     }
 
     /// Whom a message has reached, but who has not written: they are no peers of the node.
@@ -213,8 +217,6 @@ private:
     std::size_t under_way_ = 0;
     std::vector<letter> unsent_;
     std::set<p2pchat::endpoint> reached_;  // by the last message to them
-
-    std::vector<std::future<void>> connecting_;
 };
 
 }  // namespace menu
