@@ -2518,7 +2518,7 @@ inline void loop::prepare() {
 /// had come by then is not all known yet.
 inline int loop::collect(int count, clock::time_point began) {
     const int ready = poller_.collect(ready_);
-    if (count >= 0 && ready < os::poller::batch) read_until_ = began;
+    if (count >= 0 && count < os::poller::batch) read_until_ = began;
     return ready;
 }
 
