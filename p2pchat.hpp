@@ -2037,7 +2037,13 @@ struct rejected_event {
     std::error_code why;
 };
 
-using event = std::variant<message_event, joined_event, left_event, rejected_event>;
+/// Here stand that many of the outcomes, which have a list of their own.
+struct outcomes_event {
+    std::size_t count = 0;
+};
+
+using event =
+    std::variant<message_event, joined_event, left_event, rejected_event, outcomes_event>;
 
 /// Events in their order, and the texts that they refer to.
 struct batch {
@@ -2143,7 +2149,17 @@ inline std::size_t mailbox::cost_of(const event& what) noexcept {
     return sizeof(event) + text;
 }
 
+/// Out of memory, it only loses its place among the events.
 inline void mailbox::add_outcome(postings& from, postings::iterator which) noexcept {
+    try {
+        auto& events = staging().events;
+        if (events.empty() || !std::holds_alternative<outcomes_event>(events.back())) {
+            events.emplace_back(outcomes_event{});
+            staged_cost_ += sizeof(event);
+        }
+        ++std::get<outcomes_event>(events.back()).count;
+    } catch (const std::bad_alloc&) {
+    }
     staged_.outcomes.splice(staged_.outcomes.end(), from, which);
     staged_cost_ += sizeof(posting);
 }
@@ -4431,18 +4447,26 @@ void node::impl::run_handlers() {
             owed += bytes;
             if (mailbox_->crowded()) give_back(std::exchange(owed, 0));
         };
-        for (auto& posting : work.outcomes) {
-            posting.done(posting.outcome);
-            done(sizeof posting);
-        }
+        auto outcome = work.outcomes.begin();
+        const auto tell = [&](std::size_t count) {
+            for (; count != 0 && outcome != work.outcomes.end(); --count, ++outcome) {
+                outcome->done(outcome->outcome);
+                done(sizeof(detail::posting));
+            }
+        };
         for (const auto& batch : work.batches) {
             for (const auto& event : batch.events) {
-                if (!drains()) handle(event, batch.bytes, incoming);
-                else if (std::get_if<detail::message_event>(&event)) ++dropped_;
+                if (const auto* outcomes = std::get_if<detail::outcomes_event>(&event))
+                    tell(outcomes->count);
+                else if (!drains())
+                    handle(event, batch.bytes, incoming);
+                else if (std::holds_alternative<detail::message_event>(event))
+                    ++dropped_;
                 done(detail::mailbox::cost_of(event));
             }
             done(detail::mailbox::batch_cost);
         }
+        tell(work.outcomes.size());
         give_back(owed);
     }
 }
