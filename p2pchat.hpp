@@ -1953,7 +1953,7 @@ std::vector<peer> peer_set::snapshot() const {
 //
 // Does:        carries events and outcomes to the handlers' thread, and outcomes to callers that
 //              wait; says what there is to say of messages, peers and refusals.
-// May use:     platform, text, socket, peers.
+// May use:     platform, text, socket (its clock), peers.
 // Guarded by:  its own mutex, the second lock, for what has been handed over; the node's mutex for
 //              everything on the engine's side, the reporter included.
 // Never:       calls a user's function, or takes another lock while it holds its own.
@@ -2063,39 +2063,149 @@ public:
 
     // The engine's side. Events are staged, and all handed over at once.
 
-    /// An event to be filled in, made where it stays.
+    /// An event to be filled in, made where it stays. Out of memory, nothing has happened: bytes
+    /// that no event refers to do no harm.
     template <typename Event>
-    Event& add(std::string_view team, std::string_view text = {});
-    void add_rejected(const endpoint& from, std::error_code why);
-    void add_outcome(postings& from, postings::iterator which) noexcept;
-    void hand_over() noexcept;
-    bool full() const noexcept { return waiting() + staged_cost_ >= max_; }
+    Event& add(std::string_view team, std::string_view text = {}) {
+        batch& to = staging();
+        const std::size_t at = to.bytes.size();
+        to.bytes.append(team).append(text);
+        auto& what = std::get<Event>(to.events.emplace_back(std::in_place_type<Event>));
+        what.at = at;
+        what.team_size = static_cast<std::uint32_t>(team.size());
+        staged_cost_ += sizeof(event) + team.size() + text.size();
+        return what;
+    }
+    void add_rejected(const endpoint& from, std::error_code why) {
+        staging().events.emplace_back(rejected_event{from, why});
+        staged_cost_ += sizeof(event);
+    }
+    /// Out of memory, it only loses its place among the events.
+    void add_outcome(postings& from, postings::iterator which) noexcept {
+        try {
+            auto& events = staging().events;
+            if (events.empty() || !std::holds_alternative<outcomes_event>(events.back())) {
+                events.emplace_back(outcomes_event{});
+                staged_cost_ += sizeof(event);
+            }
+            ++std::get<outcomes_event>(events.back()).count;
+        } catch (const std::bad_alloc&) {
+        }
+        staged_.outcomes.splice(staged_.outcomes.end(), from, which);
+        staged_cost_ += sizeof(posting);
+    }
+    void hand_over() noexcept {
+        if (staged_.batches.empty() && staged_.outcomes.empty()) return;
+        waiting_ += std::exchange(staged_cost_, 0);
+        {
+            const std::lock_guard<std::mutex> lock(mutex_);
+            ready_.batches.splice(ready_.batches.end(), staged_.batches);
+            ready_.outcomes.splice(ready_.outcomes.end(), staged_.outcomes);
+            if (spare_.batches.empty()) spare_.batches.swap(returned_.batches);
+            if (spare_.outcomes.empty()) spare_.outcomes.swap(returned_.outcomes);
+        }
+        filled_.notify_one();
+    }
+    bool full() const noexcept {
+        return waiting_.load(std::memory_order_relaxed) + staged_cost_ >= max_;
+    }
     /// Has room_wanted() say so when there is room; false if there is room already.
-    bool ask_for_room() noexcept;
-    void close() noexcept;  ///< nothing more comes
+    bool ask_for_room() noexcept {
+        wanted_ = true;
+        return waiting_ + staged_cost_ >= max_;
+    }
+    /// Nothing more comes.
+    void close() noexcept {
+        hand_over();
+        const std::lock_guard<std::mutex> lock(mutex_);
+        closed_ = true;
+        filled_.notify_one();
+    }
 
     /// A posting of which nothing is left to say is used again for another.
-    void recycle(postings& from, postings::iterator which) noexcept;
-    void new_posting(postings& to);  ///< puts one into an empty list
+    void recycle(postings& from, postings::iterator which) noexcept {
+        *which = posting();
+        if (spare_.outcomes.size() < max_spare_postings)
+            spare_.outcomes.splice(spare_.outcomes.end(), from, which);
+        else
+            from.erase(which);
+    }
+    /// Puts one into an empty list.
+    void new_posting(postings& to) {
+        if (spare_.outcomes.empty())
+            to.emplace_back();
+        else
+            to.splice(to.end(), spare_.outcomes, spare_.outcomes.begin());
+    }
 
     // The handlers' thread's side.
 
-    bool take(handlers_work& work);            ///< waits; false once closed and empty
-    bool release(std::size_t bytes) noexcept;  ///< whether posts may have waited for that
+    /// Waits, having taken back what `work` held; false once closed and empty.
+    bool take(handlers_work& work) {
+        for (batch& done : work.batches) {
+            done.events.clear();
+            done.bytes.clear();
+        }
+        for (posting& done : work.outcomes) done = posting();
+        while (work.batches.size() > max_spare_batches) work.batches.pop_back();
+        while (work.outcomes.size() > max_spare_postings) work.outcomes.pop_back();
+        std::unique_lock<std::mutex> lock(mutex_);
+        if (returned_.batches.empty()) returned_.batches.swap(work.batches);
+        if (returned_.outcomes.empty()) returned_.outcomes.swap(work.outcomes);
+        work.batches.clear();
+        work.outcomes.clear();
+        while (!closed_ && ready_.batches.empty() && ready_.outcomes.empty()) filled_.wait(lock);
+        work.batches.swap(ready_.batches);
+        work.outcomes.swap(ready_.outcomes);
+        return !work.batches.empty() || !work.outcomes.empty();
+    }
+    /// Whether posts may have waited for that.
+    bool release(std::size_t bytes) noexcept { return waiting_.fetch_sub(bytes) >= max_; }
     bool room_wanted() noexcept { return !crowded() && wanted_.exchange(false); }
-    static std::size_t cost_of(const event& what) noexcept;
+    static std::size_t cost_of(const event& what) noexcept {
+        std::size_t text = 0;
+        if (const auto* m = std::get_if<message_event>(&what)) text = m->team_size + m->text_size;
+        if (const auto* p = std::get_if<joined_event>(&what)) text = p->team_size;
+        if (const auto* p = std::get_if<left_event>(&what)) text = p->team_size;
+        return sizeof(event) + text;
+    }
     static constexpr std::size_t batch_cost = sizeof(batch) + 64;  // with what it allocates
 
     // For any thread.
 
     bool crowded() const noexcept { return waiting_ >= max_; }
-    void tell(waiter& who) noexcept;
-    bool wait(waiter& who, std::chrono::milliseconds timeout);  ///< false: not all told in time
+    void tell(waiter& who) noexcept {
+        const std::lock_guard<std::mutex> lock(mutex_);
+        if (--who.left_ == 0) who.told_.notify_all();
+    }
+    /// False: not all told in time.
+    bool wait(waiter& who, std::chrono::milliseconds timeout) {
+        const auto began = os::now();
+        const auto spin_until = spin_.until(began);
+        for (auto now = began;
+             who.left_.load(std::memory_order_acquire) != 0 && now < spin_until;) {
+            const auto before = now;
+            std::this_thread::yield();
+            now = os::now();
+            spin_.yielded(before, now);
+            // Others ran, and brought no answer. To sleep breaks the order in which that is so each
+            // time (25 us for a round trip on one processor, else 20).
+            if (now - before > std::chrono::microseconds(5)) break;
+        }
+        std::unique_lock<std::mutex> lock(mutex_);
+        return who.told_.wait_until(lock, began + timeout, [&] { return who.left_ == 0; });
+    }
     spin_policy& spin() noexcept { return spin_; }
 
 private:
-    std::size_t waiting() const noexcept { return waiting_.load(std::memory_order_relaxed); }
-    batch& staging();
+    batch& staging() {
+        auto& batches = staged_.batches;
+        if (!batches.empty()) return batches.back();
+        if (spare_.batches.empty()) spare_.batches.emplace_back();
+        batches.splice(batches.end(), spare_.batches, spare_.batches.begin());
+        staged_cost_ += batch_cost;
+        return batches.back();
+    }
 
     static constexpr std::size_t max_spare_batches = 4, max_spare_postings = 8192;
 
@@ -2114,141 +2224,6 @@ private:
     bool closed_ = false;
 };
 
-inline batch& mailbox::staging() {
-    auto& batches = staged_.batches;
-    if (!batches.empty()) return batches.back();
-    if (spare_.batches.empty()) spare_.batches.emplace_back();
-    batches.splice(batches.end(), spare_.batches, spare_.batches.begin());
-    staged_cost_ += batch_cost;
-    return batches.back();
-}
-
-/// Out of memory, nothing has happened: bytes that no event refers to do no harm.
-template <typename Event>
-Event& mailbox::add(std::string_view team, std::string_view text) {
-    batch& to = staging();
-    const std::size_t at = to.bytes.size();
-    to.bytes.append(team).append(text);
-    auto& what = std::get<Event>(to.events.emplace_back(std::in_place_type<Event>));
-    what.at = at;
-    what.team_size = static_cast<std::uint32_t>(team.size());
-    staged_cost_ += sizeof(event) + team.size() + text.size();
-    return what;
-}
-
-inline void mailbox::add_rejected(const endpoint& from, std::error_code why) {
-    staging().events.emplace_back(rejected_event{from, why});
-    staged_cost_ += sizeof(event);
-}
-
-inline std::size_t mailbox::cost_of(const event& what) noexcept {
-    std::size_t text = 0;
-    if (const auto* m = std::get_if<message_event>(&what)) text = m->team_size + m->text_size;
-    if (const auto* p = std::get_if<joined_event>(&what)) text = p->team_size;
-    if (const auto* p = std::get_if<left_event>(&what)) text = p->team_size;
-    return sizeof(event) + text;
-}
-
-/// Out of memory, it only loses its place among the events.
-inline void mailbox::add_outcome(postings& from, postings::iterator which) noexcept {
-    try {
-        auto& events = staging().events;
-        if (events.empty() || !std::holds_alternative<outcomes_event>(events.back())) {
-            events.emplace_back(outcomes_event{});
-            staged_cost_ += sizeof(event);
-        }
-        ++std::get<outcomes_event>(events.back()).count;
-    } catch (const std::bad_alloc&) {
-    }
-    staged_.outcomes.splice(staged_.outcomes.end(), from, which);
-    staged_cost_ += sizeof(posting);
-}
-
-inline void mailbox::hand_over() noexcept {
-    if (staged_.batches.empty() && staged_.outcomes.empty()) return;
-    waiting_ += std::exchange(staged_cost_, 0);
-    {
-        const std::lock_guard<std::mutex> lock(mutex_);
-        ready_.batches.splice(ready_.batches.end(), staged_.batches);
-        ready_.outcomes.splice(ready_.outcomes.end(), staged_.outcomes);
-        if (spare_.batches.empty()) spare_.batches.swap(returned_.batches);
-        if (spare_.outcomes.empty()) spare_.outcomes.swap(returned_.outcomes);
-    }
-    filled_.notify_one();
-}
-
-inline bool mailbox::ask_for_room() noexcept {
-    wanted_ = true;
-    return waiting_ + staged_cost_ >= max_;
-}
-
-inline void mailbox::close() noexcept {
-    hand_over();
-    const std::lock_guard<std::mutex> lock(mutex_);
-    closed_ = true;
-    filled_.notify_one();
-}
-
-inline void mailbox::new_posting(postings& to) {
-    if (spare_.outcomes.empty())
-        to.emplace_back();
-    else
-        to.splice(to.end(), spare_.outcomes, spare_.outcomes.begin());
-}
-
-inline void mailbox::recycle(postings& from, postings::iterator which) noexcept {
-    *which = posting();
-    if (spare_.outcomes.size() < max_spare_postings)
-        spare_.outcomes.splice(spare_.outcomes.end(), from, which);
-    else
-        from.erase(which);
-}
-
-/// What `work` held has been done.
-inline bool mailbox::take(handlers_work& work) {
-    for (batch& done : work.batches) {
-        done.events.clear();
-        done.bytes.clear();
-    }
-    for (posting& done : work.outcomes) done = posting();
-    while (work.batches.size() > max_spare_batches) work.batches.pop_back();
-    while (work.outcomes.size() > max_spare_postings) work.outcomes.pop_back();
-    std::unique_lock<std::mutex> lock(mutex_);
-    if (returned_.batches.empty()) returned_.batches.swap(work.batches);
-    if (returned_.outcomes.empty()) returned_.outcomes.swap(work.outcomes);
-    work.batches.clear();
-    work.outcomes.clear();
-    while (!closed_ && ready_.batches.empty() && ready_.outcomes.empty()) filled_.wait(lock);
-    work.batches.swap(ready_.batches);
-    work.outcomes.swap(ready_.outcomes);
-    return !work.batches.empty() || !work.outcomes.empty();
-}
-
-inline bool mailbox::release(std::size_t bytes) noexcept {
-    return waiting_.fetch_sub(bytes) >= max_;
-}
-
-inline void mailbox::tell(waiter& who) noexcept {
-    const std::lock_guard<std::mutex> lock(mutex_);
-    if (--who.left_ == 0) who.told_.notify_all();
-}
-
-inline bool mailbox::wait(waiter& who, std::chrono::milliseconds timeout) {
-    const auto began = os::now();
-    const auto spin_until = spin_.until(began);
-    for (auto now = began; who.left_.load(std::memory_order_acquire) != 0 && now < spin_until;) {
-        const auto before = now;
-        std::this_thread::yield();
-        now = os::now();
-        spin_.yielded(before, now);
-        // Others ran, and brought no answer. To sleep breaks the order in which that is so each
-        // time (25 us for a round trip on one processor, else 20).
-        if (now - before > std::chrono::microseconds(5)) break;
-    }
-    std::unique_lock<std::mutex> lock(mutex_);
-    return who.told_.wait_until(lock, began + timeout, [&] { return who.left_ == 0; });
-}
-
 /// What the engine has to say: each of its functions counts, and puts it into the mailbox.
 class reporter {
 public:
@@ -2259,16 +2234,67 @@ public:
     void set_time(std::chrono::system_clock::time_point now) noexcept { now_ = now; }
 
     /// A message was taken: when this returns, it will be shown.
-    void message(const message_view& what, const endpoint& origin, bool verified);
+    void message(const message_view& what, const endpoint& origin, bool verified) {
+        auto& news = mailbox_.add<message_event>(what.team, what.text);
+        news.text_size = static_cast<std::uint32_t>(what.text.size());
+        news.sender = what.sender;
+        news.origin = origin;
+        news.verified = verified;
+        ++counts_.received;
+    }
     /// A verified peer was heard from.
-    void heard(const endpoint& address, std::string_view team);
-    void left(const endpoint& address, std::string_view team, departure how) noexcept;
-    void rejected(const endpoint& from, std::error_code why) noexcept;
-    /// The outcome of a posting, taken out of its list.
-    void outcome(postings& from, postings::iterator which, std::error_code error) noexcept;
-    void outcomes(postings& all, std::error_code error) noexcept;
-    /// The outcome of a posting that stays in its list, to be confirmed yet.
-    void timed_out(posting& late);
+    void heard(const endpoint& address, std::string_view team) {
+        if (peers_.heard(address, team, now_)) mailbox_.add<joined_event>(team).address = address;
+    }
+    /// Out of memory, the peer is gone all the same.
+    void left(const endpoint& address, std::string_view team, departure how) noexcept {
+        peer known;
+        peers_.remove(address, known);
+        try {
+            auto& news =
+                mailbox_.add<left_event>(known.team.empty() ? team : std::string_view(known.team));
+            news.address = address;
+            news.how = how;
+        } catch (const std::bad_alloc&) {
+        }
+    }
+    /// While the mailbox is full they are only counted: a flood of them must not fill the memory.
+    void rejected(const endpoint& from, std::error_code why) noexcept {
+        ++counts_.rejected;
+        try {
+            if (!full()) mailbox_.add_rejected(from, why);
+        } catch (const std::bad_alloc&) {
+        }
+    }
+    /// The outcome of a posting, taken out of its list. Counted first: whoever hears of it finds it
+    /// in statistics().
+    void outcome(postings& from, postings::iterator which, std::error_code error) noexcept {
+        if (!which->reported) ++(error ? counts_.undelivered : counts_.delivered);
+        which->outcome = error;
+        if (which->waiting) {
+            *which->answer = error;
+            mailbox_.tell(*which->waiting);
+        } else if (which->done) {
+            return mailbox_.add_outcome(from, which);
+        }
+        mailbox_.recycle(from, which);
+    }
+    void outcomes(postings& all, std::error_code error) noexcept {
+        while (!all.empty()) outcome(all, all.begin(), error);
+    }
+    /// The outcome of a posting that stays in its list, to be confirmed yet. Out of memory, nothing
+    /// has happened.
+    void timed_out(posting& late) {
+        if (late.reported) return;
+        postings told;
+        mailbox_.new_posting(told);
+        told.front().done = std::move(late.done);
+        told.front().waiting = std::exchange(late.waiting, nullptr);
+        told.front().answer = late.answer;
+        late.done = nullptr;
+        late.reported = true;
+        outcome(told, told.begin(), std::make_error_code(std::errc::timed_out));
+    }
 
     void count_accepted() noexcept { ++counts_.connections; }
     void count_received() noexcept { ++counts_.received; }
@@ -2279,73 +2305,6 @@ private:
     counters& counts_;
     std::chrono::system_clock::time_point now_;  // of this turn
 };
-
-inline void reporter::message(const message_view& what, const endpoint& origin, bool verified) {
-    auto& news = mailbox_.add<message_event>(what.team, what.text);
-    news.text_size = static_cast<std::uint32_t>(what.text.size());
-    news.sender = what.sender;
-    news.origin = origin;
-    news.verified = verified;
-    ++counts_.received;
-}
-
-inline void reporter::heard(const endpoint& address, std::string_view team) {
-    if (peers_.heard(address, team, now_)) mailbox_.add<joined_event>(team).address = address;
-}
-
-/// Out of memory, the peer is gone all the same.
-inline void reporter::left(const endpoint& address, std::string_view team,
-                           departure how) noexcept {
-    peer known;
-    peers_.remove(address, known);
-    try {
-        auto& news =
-            mailbox_.add<left_event>(known.team.empty() ? team : std::string_view(known.team));
-        news.address = address;
-        news.how = how;
-    } catch (const std::bad_alloc&) {
-    }
-}
-
-/// While the mailbox is full they are only counted: a flood of them must not fill the memory.
-inline void reporter::rejected(const endpoint& from, std::error_code why) noexcept {
-    ++counts_.rejected;
-    try {
-        if (!full()) mailbox_.add_rejected(from, why);
-    } catch (const std::bad_alloc&) {
-    }
-}
-
-/// Counted first: whoever hears of it finds it in statistics().
-inline void reporter::outcome(postings& from, postings::iterator which,
-                              std::error_code error) noexcept {
-    if (!which->reported) ++(error ? counts_.undelivered : counts_.delivered);
-    which->outcome = error;
-    if (which->waiting) {
-        *which->answer = error;
-        mailbox_.tell(*which->waiting);
-    } else if (which->done) {
-        return mailbox_.add_outcome(from, which);
-    }
-    mailbox_.recycle(from, which);
-}
-
-inline void reporter::outcomes(postings& all, std::error_code error) noexcept {
-    while (!all.empty()) outcome(all, all.begin(), error);
-}
-
-/// Out of memory, nothing has happened.
-inline void reporter::timed_out(posting& late) {
-    if (late.reported) return;
-    postings told;
-    mailbox_.new_posting(told);
-    told.front().done = std::move(late.done);
-    told.front().waiting = std::exchange(late.waiting, nullptr);
-    told.front().answer = late.answer;
-    late.done = nullptr;
-    late.reported = true;
-    outcome(told, told.begin(), std::make_error_code(std::errc::timed_out));
-}
 
 /// Somebody whose messages wait until the mailbox has room.
 class room_waiter {
@@ -2430,19 +2389,45 @@ public:
 
     /// Owns it from now on.
     template <typename Object>
-    Object& add(std::unique_ptr<Object> object);
+    Object& add(std::unique_ptr<Object> object) {
+        Object& result = *object;
+        objects_.push_back(std::move(object));
+        result.place_ = std::prev(objects_.end());
+        return result;
+    }
 
     /// It is called no more, and is destroyed at the end of the turn.
-    void retire(io_object& object) noexcept;
-    bool is_retired(const io_object& object) const noexcept { return object.retired_; }
+    void retire(io_object& object) noexcept {
+        if (std::exchange(object.retired_, true)) return;
+        timers_.erase({object.timer_, &object});
+        retired_.splice(retired_.end(), objects_, object.place_);
+    }
 
     /// Watches for what is asked from now on. After an error, on_failure() has been called.
-    std::error_code watch(io_object& object, const tcp_socket& socket, bool read, bool write);
-    void ignore(io_object& object, const tcp_socket& socket) noexcept;
+    std::error_code watch(io_object& object, const tcp_socket& socket, bool read, bool write) {
+        const auto error = poller_.watch(socket.native_handle(), object, read, write);
+        if (error) object.on_failure(error);
+        return error;
+    }
+    void ignore(io_object& object, const tcp_socket& socket) noexcept {
+        static_cast<void>(poller_.watch(socket.native_handle(), object, false, false));
+    }
 
     /// Has on_deadline() called then; `never` for not at all. Timers are lazy: one that stands for
     /// an earlier time stays, so that moving a deadline on costs nothing.
-    void arm(io_object& object, clock::time_point deadline);
+    void arm(io_object& object, clock::time_point deadline) {
+        object.deadline_ = deadline;
+        if (object.timer_ <= deadline) return;
+        auto timer = object.timer_ == never ? std::move(object.spare_timer_)
+                                            : timers_.extract({object.timer_, &object});
+        if (timer) {
+            timer.value() = {deadline, &object};
+            timers_.insert(std::move(timer));
+        } else {
+            timers_.insert({deadline, &object});
+        }
+        object.timer_ = deadline;
+    }
     clock::time_point deadline_of(const io_object& object) const noexcept {
         return object.deadline_;
     }
@@ -2452,15 +2437,51 @@ public:
 
     /// Runs `work` for the object; out of memory, the object fails and the others go on.
     template <typename Work>
-    void guard(io_object& object, const Work& work) noexcept;
+    void guard(io_object& object, const Work& work) noexcept {
+        if (object.retired_) return;
+        try {
+            work();
+        } catch (const std::bad_alloc&) {
+            if (!object.retired_)
+                object.on_failure(std::make_error_code(std::errc::not_enough_memory));
+        }
+    }
 
     // One turn is prepare(), wait() without the lock, collect(), each event, run_timers().
 
-    void prepare();  ///< destroys the retired, notes what to wait for
+    /// Destroys the retired, notes what to wait for.
+    void prepare() {
+        retired_.clear();
+        poller_.prepare();
+    }
     int wait(int timeout) { return poller_.wait(timeout); }
-    int collect(int count, clock::time_point began);
-    void run_event(int number) noexcept;
-    void run_timers() noexcept;
+    /// `began` is when the wait did. Where that found more than one batch, or was interrupted, what
+    /// had come by then is not all known yet.
+    int collect(int count, clock::time_point began) {
+        const int ready = poller_.collect(ready_);
+        if (count >= 0 && count < os::poller::batch) read_until_ = began;
+        return ready;
+    }
+    void run_event(int number) noexcept {
+        const auto [what, read, write] = ready_[number];
+        auto& object = static_cast<io_object&>(*what);
+        // It may have been retired meanwhile, and is then watched no more.
+        if (write && object.write) guard(object, [&] { object.on_writable(); });
+        if (read && object.read) guard(object, [&] { object.on_readable(); });
+    }
+    void run_timers() noexcept {
+        while (next_timer() <= read_until_) {
+            io_object& object = *timers_.begin()->second;
+            object.spare_timer_ = timers_.extract(timers_.begin());
+            object.timer_ = never;
+            guard(object, [&] {
+                if (object.deadline_ <= read_until_)
+                    object.on_deadline(read_until_);
+                else if (object.deadline_ != never)
+                    arm(object, object.deadline_);
+            });
+        }
+    }
 
     /// For whatever is read: shared, as one is read at a time.
     char (&buffer() noexcept)[64 * 1024] { return buffer_; }
@@ -2475,90 +2496,6 @@ private:
     os::readiness ready_[os::poller::batch];
     char buffer_[64 * 1024];
 };
-
-template <typename Object>
-Object& loop::add(std::unique_ptr<Object> object) {
-    Object& result = *object;
-    objects_.push_back(std::move(object));
-    result.place_ = std::prev(objects_.end());
-    return result;
-}
-
-inline void loop::retire(io_object& object) noexcept {
-    if (std::exchange(object.retired_, true)) return;
-    timers_.erase({object.timer_, &object});
-    retired_.splice(retired_.end(), objects_, object.place_);
-}
-
-inline std::error_code loop::watch(io_object& object, const tcp_socket& socket, bool read,
-                                   bool write) {
-    const auto error = poller_.watch(socket.native_handle(), object, read, write);
-    if (error) object.on_failure(error);
-    return error;
-}
-
-inline void loop::ignore(io_object& object, const tcp_socket& socket) noexcept {
-    static_cast<void>(poller_.watch(socket.native_handle(), object, false, false));
-}
-
-inline void loop::arm(io_object& object, clock::time_point deadline) {
-    object.deadline_ = deadline;
-    if (object.timer_ <= deadline) return;
-    auto timer = object.timer_ == never ? std::move(object.spare_timer_)
-                                        : timers_.extract({object.timer_, &object});
-    if (timer) {
-        timer.value() = {deadline, &object};
-        timers_.insert(std::move(timer));
-    } else {
-        timers_.insert({deadline, &object});
-    }
-    object.timer_ = deadline;
-}
-
-template <typename Work>
-void loop::guard(io_object& object, const Work& work) noexcept {
-    if (object.retired_) return;
-    try {
-        work();
-    } catch (const std::bad_alloc&) {
-        if (!object.retired_) object.on_failure(std::make_error_code(std::errc::not_enough_memory));
-    }
-}
-
-inline void loop::prepare() {
-    retired_.clear();
-    poller_.prepare();
-}
-
-/// `began` is when the wait did. Where that found more than one batch, or was interrupted, what
-/// had come by then is not all known yet.
-inline int loop::collect(int count, clock::time_point began) {
-    const int ready = poller_.collect(ready_);
-    if (count >= 0 && count < os::poller::batch) read_until_ = began;
-    return ready;
-}
-
-inline void loop::run_event(int number) noexcept {
-    const auto [what, read, write] = ready_[number];
-    auto& object = static_cast<io_object&>(*what);
-    // It may have been retired meanwhile, and is then watched no more.
-    if (write && object.write) guard(object, [&] { object.on_writable(); });
-    if (read && object.read) guard(object, [&] { object.on_readable(); });
-}
-
-inline void loop::run_timers() noexcept {
-    while (next_timer() <= read_until_) {
-        io_object& object = *timers_.begin()->second;
-        object.spare_timer_ = timers_.extract(timers_.begin());
-        object.timer_ = never;
-        guard(object, [&] {
-            if (object.deadline_ <= read_until_)
-                object.on_deadline(read_until_);
-            else if (object.deadline_ != never)
-                arm(object, object.deadline_);
-        });
-    }
-}
 
 }  // namespace detail
 }  // namespace p2pchat
@@ -2684,9 +2621,8 @@ protected:
 };
 
 /// Takes a message whose sender is what it claims, over whatever connection.
-inline void take_claimed(const context& shared, const link_openers& links,
-                         const message_view& what, const endpoint& remote,
-                         const tcp_socket& socket) {
+inline void take_claimed(const context& shared, const link_openers& links, const message_view& what,
+                         const endpoint& remote, const tcp_socket& socket) {
     auto& report = shared.report;
     const bool own = is_own(what.sender, shared.us, socket);
     const bool verified = holds(what.sender, remote, socket);
@@ -2707,7 +2643,6 @@ inline void take_claimed(const context& shared, const link_openers& links,
         report.left(what.sender, what.team, departure::left);
 }
 
-class acceptor;
 using accepted_list = std::list<incoming*>;
 
 /// An accepted connection until it is known what it brings.
@@ -2720,42 +2655,157 @@ using accepted_list = std::list<incoming*>;
 ///                                                              \--ours is there--> closed
 class incoming final : public io_object, public room_waiter {
 public:
-    incoming(const context& shared, acceptor& owner, link_openers& links, tcp_socket socket,
+    incoming(const context& shared, accepted_list& siblings, link_openers& links, tcp_socket socket,
              const endpoint& from)
         : shared_(shared),
-          owner_(owner),
+          siblings_(siblings),
           links_(links),
           socket_(std::move(socket)),
           remote_(from) {}
 
-    void begin();  ///< most messages are there when the connection is
-    void refuse(std::error_code why) noexcept;
-    accepted_list::iterator place;  ///< the acceptor's
+    /// Most messages are there when the connection is.
+    void begin() {
+        auto& events = shared_.events;
+        limit_ = after(events.now(), shared_.settings.first_message_timeout);
+        on_readable();
+        if (state_ != state::reading) return;
+        if (events.deadline_of(*this) == never) events.arm(*this, limit_);
+        events.watch(*this, socket_, true, false);
+    }
+    void refuse(std::error_code why) noexcept {
+        shared_.report.rejected(remote_, why);
+        end(false);
+    }
+    accepted_list::iterator place;  ///< among its siblings
 
     /// The link that we opened has come about, or has not.
-    void contend(bool ours_stands) noexcept;
+    void contend(bool ours_stands) noexcept {
+        state_ = state::reading;
+        if (ours_stands) return end(true);
+        shared_.events.guard(*this, [&] { greet(); });
+    }
     /// Whether the other side has closed already; what else came is put by.
-    bool has_ended();
+    bool has_ended() {
+        char more[4096];
+        std::size_t size = 0;
+        const auto error = socket_.receive(more, sizeof more, size, {});
+        in_.append(more, size);
+        return error ? error != std::errc::operation_would_block : size == 0;
+    }
 
     const endpoint& remote() const noexcept { return remote_; }
     tcp_socket& socket() noexcept { return socket_; }  ///< which a link takes
 
-    void on_readable() override;
-    void on_deadline(clock::time_point now) override;
+    void on_readable() override {
+        auto& buffer = shared_.events.buffer();
+        // A bound, so that one busy connection does not keep others waiting.
+        for (int rounds = 0; rounds < 16; ++rounds) {
+            std::size_t size = 0;
+            const auto error = socket_.receive(buffer, sizeof buffer, size, {});
+            if (error == std::errc::operation_would_block) return;
+            if (state_ == state::contending && (error || size == 0)) return end(true);
+            if (error) return refuse(error);
+            if (size == 0) return complete();
+            on_bytes({buffer, size});
+            if (state_ != state::reading && state_ != state::contending) return;
+        }
+    }
+    void on_deadline(clock::time_point now) override {
+        if (in_.empty() || now >= limit_) return refuse(std::make_error_code(std::errc::timed_out));
+        complete();  // quiet for long enough
+    }
     void on_failure(std::error_code why) noexcept override { refuse(why); }
-    void on_room() override;
+    /// There is room; but whoever has given up meanwhile was told that it was not taken.
+    void on_room() override {
+        shared_.events.guard(*this, [&] {
+            if (os::is_reset(socket_.native_handle()))
+                return refuse(std::make_error_code(std::errc::connection_reset));
+            state_ = state::reading;
+            if (line_seen_) greet();
+            if (state_ == state::reading) complete();
+        });
+    }
 
 private:
     enum class state : unsigned char { reading, no_room, contending, ended };
 
-    void on_bytes(std::string_view bytes);
-    void greet();
-    void complete();
-    void wait_for_room();
-    void end(bool in_order) noexcept;
+    void on_bytes(std::string_view bytes) {
+        // A line's end may follow the message.
+        if (in_.size() + bytes.size() > shared_.settings.max_message_bytes + 2)
+            return refuse(make_error_code(errc::message_too_long));
+        const std::size_t before = in_.size();
+        in_.append(bytes);
+        if (state_ == state::contending) return;
+        auto& events = shared_.events;
+        events.arm(*this, (std::min)(limit_, after(events.now(), shared_.settings.quiet_period)));
+        if (line_seen_ || in_.find('\n', before) == std::string::npos) return;
+        line_seen_ = true;
+        greet();
+    }
+    /// Where the first line is CONNECT, it becomes a link.
+    void greet() {
+        const std::size_t end_of_line = in_.find('\n');
+        message_view greeting;
+        if (scan_from(std::string_view(in_).substr(0, end_of_line), remote_, greeting) != no_error)
+            return;
+        if (greeting.text != connect_word) return;
+        const bool own = is_own(greeting.sender, shared_.us, socket_);
+        if (own && is_from_here(remote_, socket_)) return complete();
+        if (shared_.report.full()) return wait_for_room();
+        const bool claim_holds = !own && holds(greeting.sender, remote_, socket_);
+        switch (links_.admit(*this, claim_holds ? greeting.sender : remote_)) {
+            case admission::one_shot:
+                return complete();
+            case admission::redundant:
+                return end(true);
+            case admission::wait:
+                state_ = state::contending;
+                return shared_.events.arm(*this, never);
+            case admission::link:
+                break;
+        }
+        shared_.events.ignore(*this, socket_);
+        // Once more, as has_ended() may have moved what the greeting refers to.
+        static_cast<void>(
+            scan_from(std::string_view(in_).substr(0, end_of_line), remote_, greeting));
+        links_.open_link(*this, greeting, claim_holds,
+                         std::string_view(in_).substr(end_of_line + 1));
+        end(true);  // the link has the socket
+    }
+    /// A one-shot is whole.
+    void complete() {
+        message_view what;
+        const std::string_view bytes = trimmed(in_);
+        if (bytes.empty()) return refuse(make_error_code(errc::no_message));
+        if (bytes.size() > shared_.settings.max_message_bytes)
+            return refuse(make_error_code(errc::message_too_long));
+        if (const errc error = scan_from(bytes, remote_, what); error != no_error)
+            return refuse(make_error_code(error));
+        if (shared_.report.full()) return wait_for_room();
+        take_claimed(shared_, links_, what, remote_, socket_);
+        end(true);
+    }
+    void wait_for_room() {
+        shared_.rooms.join(*this);
+        state_ = state::no_room;
+        shared_.events.arm(*this, never);
+        shared_.events.ignore(*this, socket_);
+    }
+    void end(bool in_order) noexcept {
+        if (state_ == state::no_room) shared_.rooms.leave(*this);
+        if (state_ == state::contending) links_.forget(*this);
+        state_ = state::ended;
+        if (socket_.is_open()) {
+            shared_.events.ignore(*this, socket_);
+            os::reset_on_close(socket_.native_handle(), !in_order);
+            socket_.close();
+        }
+        siblings_.erase(place);
+        shared_.events.retire(*this);
+    }
 
     const context& shared_;
-    acceptor& owner_;
+    accepted_list& siblings_;
     link_openers& links_;
     tcp_socket socket_;
     const endpoint remote_;
@@ -2770,22 +2820,84 @@ class acceptor final : public io_object {
 public:
     acceptor(const context& shared, link_openers& links) : shared_(shared), links_(links) {}
 
-    std::error_code open(std::uint16_t port);
-    std::error_code start();
+    std::error_code open(std::uint16_t port) {
+        auto error = listener_.listen({"::", port});
+        if (error && error != std::errc::address_in_use && error != std::errc::permission_denied)
+            error = listener_.listen({"0.0.0.0", port});  // a machine without IPv6
+        if (error) return error;
+        port_ = listener_.local().port();
+        const bool known = port_ != 0;  // or the system does not say
+        return known ? error : std::make_error_code(std::errc::no_buffer_space);
+    }
+    std::error_code start() {
+        shared_.events.arm(*this,
+                           shared_.events.now());  // a timer for pause(), which must have one
+        return shared_.events.watch(*this, listener_, true, false);
+    }
     std::uint16_t port() const noexcept { return port_; }
-    void close() noexcept;  ///< and resets all that it has
+    /// And resets all that it has.
+    void close() noexcept {
+        shared_.events.ignore(*this, listener_);
+        listener_.close();
+        for (incoming* one : connections_) one->socket().reset();
+        connections_.clear();
+    }
 
     /// Refuses the oldest; false if there is none.
-    bool evict() noexcept;
-    void forget(incoming& one) noexcept { connections_.erase(one.place); }
+    bool evict() noexcept {
+        if (connections_.empty()) return false;
+        connections_.front()->refuse(make_error_code(errc::connection_limit));
+        return true;
+    }
 
-    void on_readable() override;
-    void on_deadline(clock::time_point now) override;
+    void on_readable() override {
+        for (int i = 0; i < 64; ++i) {
+            tcp_socket socket;
+            endpoint from;
+            const auto error = listener_.accept(socket, {}, &from);
+            if (!error)
+                admit(std::move(socket), from);
+            else if (error == std::errc::operation_would_block)
+                return;
+            else if (error == std::errc::connection_aborted || error == std::errc::connection_reset)
+                continue;  // it ended before; the second is Winsock's name for it
+            else if (!out_of_resources(error) || !evict())
+                return pause();
+        }
+    }
+    void on_deadline(clock::time_point) override {
+        static_cast<void>(shared_.events.watch(*this, listener_, true, false));
+    }
     void on_failure(std::error_code) noexcept override { pause(); }
 
 private:
-    void admit(tcp_socket socket, const endpoint& from);
-    void pause() noexcept;
+    void admit(tcp_socket socket, const endpoint& from) {
+        shared_.report.count_accepted();
+        if (connections_.size() >= shared_.settings.max_connections && !evict()) {
+            shared_.report.rejected(from, make_error_code(errc::connection_limit));
+            return socket.reset();
+        }
+        // Whatever ends this process, the sender of what was not taken yet is to see a reset.
+        os::reset_on_close(socket.native_handle(), true);
+        incoming* one = nullptr;
+        try {
+            auto made =
+                std::make_unique<incoming>(shared_, connections_, links_, std::move(socket), from);
+            made->place = connections_.insert(connections_.end(), made.get());
+            one = made.get();
+            shared_.events.add(std::move(made));
+        } catch (const std::bad_alloc&) {
+            if (one) connections_.pop_back();
+            return shared_.report.rejected(from,
+                                           std::make_error_code(std::errc::not_enough_memory));
+        }
+        shared_.events.guard(*one, [&] { one->begin(); });
+    }
+    /// With no descriptor left the listener stays ready: to ask it on and on would be a busy loop.
+    void pause() noexcept {
+        shared_.events.ignore(*this, listener_);
+        shared_.events.arm(*this, shared_.events.now() + std::chrono::milliseconds(100));
+    }
 
     const context& shared_;
     link_openers& links_;
@@ -2793,217 +2905,6 @@ private:
     std::uint16_t port_ = 0;
     accepted_list connections_;  // oldest first
 };
-
-inline void incoming::begin() {
-    auto& events = shared_.events;
-    limit_ = after(events.now(), shared_.settings.first_message_timeout);
-    on_readable();
-    if (state_ != state::reading) return;
-    if (events.deadline_of(*this) == never) events.arm(*this, limit_);
-    events.watch(*this, socket_, true, false);
-}
-
-inline void incoming::on_readable() {
-    auto& buffer = shared_.events.buffer();
-    // A bound, so that one busy connection does not keep others waiting.
-    for (int rounds = 0; rounds < 16; ++rounds) {
-        std::size_t size = 0;
-        const auto error = socket_.receive(buffer, sizeof buffer, size, {});
-        if (error == std::errc::operation_would_block) return;
-        if (state_ == state::contending && (error || size == 0)) return end(true);
-        if (error) return refuse(error);
-        if (size == 0) return complete();
-        on_bytes({buffer, size});
-        if (state_ != state::reading && state_ != state::contending) return;
-    }
-}
-
-inline void incoming::on_bytes(std::string_view bytes) {
-    // A line's end may follow the message.
-    if (in_.size() + bytes.size() > shared_.settings.max_message_bytes + 2)
-        return refuse(make_error_code(errc::message_too_long));
-    const std::size_t before = in_.size();
-    in_.append(bytes);
-    if (state_ == state::contending) return;
-    auto& events = shared_.events;
-    events.arm(*this, (std::min)(limit_, after(events.now(), shared_.settings.quiet_period)));
-    if (line_seen_ || in_.find('\n', before) == std::string::npos) return;
-    line_seen_ = true;
-    greet();
-}
-
-/// Where the first line is CONNECT, it becomes a link.
-inline void incoming::greet() {
-    const std::size_t end_of_line = in_.find('\n');
-    message_view greeting;
-    if (scan_from(std::string_view(in_).substr(0, end_of_line), remote_, greeting) != no_error)
-        return;
-    if (greeting.text != connect_word) return;
-    const bool own = is_own(greeting.sender, shared_.us, socket_);
-    if (own && is_from_here(remote_, socket_)) return complete();
-    if (shared_.report.full()) return wait_for_room();
-    const bool claim_holds = !own && holds(greeting.sender, remote_, socket_);
-    switch (links_.admit(*this, claim_holds ? greeting.sender : remote_)) {
-        case admission::one_shot:
-            return complete();
-        case admission::redundant:
-            return end(true);
-        case admission::wait:
-            state_ = state::contending;
-            return shared_.events.arm(*this, never);
-        case admission::link:
-            break;
-    }
-    shared_.events.ignore(*this, socket_);
-    // Once more, as has_ended() may have moved what the greeting refers to.
-    static_cast<void>(scan_from(std::string_view(in_).substr(0, end_of_line), remote_, greeting));
-    links_.open_link(*this, greeting, claim_holds, std::string_view(in_).substr(end_of_line + 1));
-    end(true);  // the link has the socket
-}
-
-inline void incoming::contend(bool ours_stands) noexcept {
-    state_ = state::reading;
-    if (ours_stands) return end(true);
-    shared_.events.guard(*this, [&] { greet(); });
-}
-
-inline bool incoming::has_ended() {
-    char more[4096];
-    std::size_t size = 0;
-    const auto error = socket_.receive(more, sizeof more, size, {});
-    in_.append(more, size);
-    return error ? error != std::errc::operation_would_block : size == 0;
-}
-
-/// A one-shot is whole.
-inline void incoming::complete() {
-    message_view what;
-    const std::string_view bytes = trimmed(in_);
-    if (bytes.empty()) return refuse(make_error_code(errc::no_message));
-    if (bytes.size() > shared_.settings.max_message_bytes)
-        return refuse(make_error_code(errc::message_too_long));
-    if (const errc error = scan_from(bytes, remote_, what); error != no_error)
-        return refuse(make_error_code(error));
-    if (shared_.report.full()) return wait_for_room();
-    take_claimed(shared_, links_, what, remote_, socket_);
-    end(true);
-}
-
-inline void incoming::wait_for_room() {
-    shared_.rooms.join(*this);
-    state_ = state::no_room;
-    shared_.events.arm(*this, never);
-    shared_.events.ignore(*this, socket_);
-}
-
-/// There is room; but whoever has given up meanwhile was told that it was not taken.
-inline void incoming::on_room() {
-    shared_.events.guard(*this, [&] {
-        if (os::is_reset(socket_.native_handle()))
-            return refuse(std::make_error_code(std::errc::connection_reset));
-        state_ = state::reading;
-        if (line_seen_) greet();
-        if (state_ == state::reading) complete();
-    });
-}
-
-inline void incoming::on_deadline(clock::time_point now) {
-    if (in_.empty() || now >= limit_) return refuse(std::make_error_code(std::errc::timed_out));
-    complete();  // quiet for long enough
-}
-
-inline void incoming::refuse(std::error_code why) noexcept {
-    shared_.report.rejected(remote_, why);
-    end(false);
-}
-
-inline void incoming::end(bool in_order) noexcept {
-    if (state_ == state::no_room) shared_.rooms.leave(*this);
-    if (state_ == state::contending) links_.forget(*this);
-    state_ = state::ended;
-    if (socket_.is_open()) {
-        shared_.events.ignore(*this, socket_);
-        os::reset_on_close(socket_.native_handle(), !in_order);
-        socket_.close();
-    }
-    owner_.forget(*this);
-    shared_.events.retire(*this);
-}
-
-inline std::error_code acceptor::open(std::uint16_t port) {
-    auto error = listener_.listen({"::", port});
-    if (error && error != std::errc::address_in_use && error != std::errc::permission_denied)
-        error = listener_.listen({"0.0.0.0", port});  // a machine without IPv6
-    if (error) return error;
-    port_ = listener_.local().port();
-    const bool known = port_ != 0;  // or the system does not say
-    return known ? error : std::make_error_code(std::errc::no_buffer_space);
-}
-
-inline std::error_code acceptor::start() {
-    shared_.events.arm(*this, shared_.events.now());  // a timer for pause(), which must have one
-    return shared_.events.watch(*this, listener_, true, false);
-}
-
-inline void acceptor::close() noexcept {
-    shared_.events.ignore(*this, listener_);
-    listener_.close();
-    for (incoming* one : connections_) one->socket().reset();
-    connections_.clear();
-}
-
-inline bool acceptor::evict() noexcept {
-    if (connections_.empty()) return false;
-    connections_.front()->refuse(make_error_code(errc::connection_limit));
-    return true;
-}
-
-inline void acceptor::on_readable() {
-    for (int i = 0; i < 64; ++i) {
-        tcp_socket socket;
-        endpoint from;
-        const auto error = listener_.accept(socket, {}, &from);
-        if (!error)
-            admit(std::move(socket), from);
-        else if (error == std::errc::operation_would_block)
-            return;
-        else if (error == std::errc::connection_aborted || error == std::errc::connection_reset)
-            continue;  // it ended before; the second is Winsock's name for it
-        else if (!out_of_resources(error) || !evict())
-            return pause();
-    }
-}
-
-inline void acceptor::admit(tcp_socket socket, const endpoint& from) {
-    shared_.report.count_accepted();
-    if (connections_.size() >= shared_.settings.max_connections && !evict()) {
-        shared_.report.rejected(from, make_error_code(errc::connection_limit));
-        return socket.reset();
-    }
-    // Whatever ends this process, the sender of what was not taken yet is to see a reset.
-    os::reset_on_close(socket.native_handle(), true);
-    incoming* one = nullptr;
-    try {
-        auto made = std::make_unique<incoming>(shared_, *this, links_, std::move(socket), from);
-        made->place = connections_.insert(connections_.end(), made.get());
-        one = made.get();
-        shared_.events.add(std::move(made));
-    } catch (const std::bad_alloc&) {
-        if (one) connections_.pop_back();
-        return shared_.report.rejected(from, std::make_error_code(std::errc::not_enough_memory));
-    }
-    shared_.events.guard(*one, [&] { one->begin(); });
-}
-
-/// With no descriptor left the listener stays ready: to ask it on and on would be a busy loop.
-inline void acceptor::pause() noexcept {
-    shared_.events.ignore(*this, listener_);
-    shared_.events.arm(*this, shared_.events.now() + std::chrono::milliseconds(100));
-}
-
-inline void acceptor::on_deadline(clock::time_point) {
-    static_cast<void>(shared_.events.watch(*this, listener_, true, false));
-}
 
 }  // namespace detail
 }  // namespace p2pchat
@@ -3018,6 +2919,13 @@ inline void acceptor::on_deadline(clock::time_point) {
 namespace p2pchat {
 namespace detail {
 
+/// The reset, or what else a close without reading comes to, by the name that callers know.
+inline std::error_code not_taken_if_closed(std::error_code error) noexcept {
+    const bool closed = error == std::errc::connection_reset || error == std::errc::broken_pipe ||
+                        error == std::errc::connection_aborted || error == std::errc::not_connected;
+    return closed ? make_error_code(errc::not_taken) : error;
+}
+
 /// One message on its way, run by an event loop or by a thread that waits for it.
 ///
 ///     connecting --> sending --> confirming --the other side closes--> done: delivered
@@ -3031,14 +2939,38 @@ public:
     /// Begins to connect, and sends at once where that is possible: to this machine. Gives up at
     /// `end` at the latest.
     void start(std::string_view text, bool opens_link, const config& settings, const own_name& us,
-               clock::time_point now, clock::time_point end);
+               clock::time_point now, clock::time_point end) {
+        opens_link_ = opens_link;
+        limit_ = end;
+        deadline_ = (std::min)(limit_, after(now, settings.connect_timeout));
+        const auto error = socket_.connect(to_, {});
+        if (error && error != std::errc::operation_in_progress) return fail(error);
+        bytes_ = head_of(claim_over(us, socket_), us.team);
+        bytes_.append(text);
+        if (bytes_.size() > settings.max_message_bytes)
+            return fail(make_error_code(errc::message_too_long));
+        if (opens_link_) bytes_.append(1, '\n');
+        send(settings, now);
+    }
 
     /// Goes on for as long as nothing has to be waited for.
-    void advance(const config& settings, clock::time_point now);
+    void advance(const config& settings, clock::time_point now) {
+        if (wants_read()) receive(settings, now);
+        if (!wants_write()) return;
+        if (state_ == state::connecting)
+            if (const auto error = socket_.finish_connect()) return fail(error);
+        send(settings, now);
+    }
 
     /// Its deadline has passed, and all that had come was read.
-    void expire(clock::time_point now);
-    void fail(std::error_code error) noexcept;
+    void expire(clock::time_point now) {
+        if (state_ == state::acknowledging && now < limit_) return on_end(now);
+        fail(std::make_error_code(std::errc::timed_out));
+    }
+    void fail(std::error_code error) noexcept {
+        error_ = not_taken_if_closed(error);
+        finish();
+    }
 
     bool done() const noexcept { return state_ == state::done; }
     std::error_code error() const noexcept { return error_; }
@@ -3065,19 +2997,74 @@ public:
     }
 
 private:
-    enum class state : unsigned char {
-        connecting,
-        sending,
-        confirming,
-        acknowledging,
-        greeting,
-        done
-    };
+    enum class state { connecting, sending, confirming, acknowledging, greeting, done };
 
-    void send(const config& settings, clock::time_point now);
-    void receive(const config& settings, clock::time_point now);
-    void on_answer(std::string_view bytes, std::size_t max_bytes);
-    void on_end(clock::time_point now);
+    void send(const config& settings, clock::time_point now) {
+        std::size_t sent = 0;
+        const auto error = socket_.send(std::string_view(bytes_).substr(sent_), sent, {});
+        sent_ += sent;
+        if (state_ == state::connecting && sent_ != 0) {
+            state_ = state::sending;
+            deadline_ = (std::min)(limit_, after(now, settings.delivery_timeout));
+        }
+        const bool connecting = state_ == state::connecting && error == std::errc::not_connected;
+        if (connecting || error == std::errc::operation_would_block) return;
+        if (error) return fail(error);
+        if (opens_link_) {
+            state_ = state::greeting;
+            deadline_ = (std::min)(limit_, after(now, settings.handshake_timeout));
+        } else {
+            if (const auto failed = socket_.shutdown_send()) return fail(failed);
+            state_ = state::confirming;
+        }
+    }
+    void receive(const config& settings, clock::time_point now) {
+        char buffer[4096];
+        // A bound, so that a peer that answers without end does not hold up others.
+        for (int rounds = 0; rounds < 16 && !done(); ++rounds) {
+            std::size_t size = 0;
+            const auto error = socket_.receive(buffer, sizeof buffer, size, {});
+            if (error == std::errc::operation_would_block) return;
+            if (error) return fail(error);
+            if (size == 0) return on_end(now);
+            on_answer({buffer, size}, settings.max_message_bytes);
+        }
+    }
+    /// To a one-shot there is no answer: what comes all the same is nothing to us.
+    void on_answer(std::string_view bytes, std::size_t max_bytes) {
+        // Our own message: nobody listens there, and the port is connected to itself.
+        if (socket_.local() == socket_.remote())
+            return fail(std::make_error_code(std::errc::connection_refused));
+        if (state_ != state::greeting) return;
+        const std::size_t before = in_.size();
+        in_.append(bytes);
+        const std::size_t end = in_.find('\n', before);
+        if (end == std::string::npos) {
+            if (in_.size() > max_bytes) fail(make_error_code(errc::message_too_long));
+            return;
+        }
+        message_view answer;
+        if (scan_message(std::string_view(in_).substr(0, end), answer) != no_error ||
+            answer.text != connect_word)
+            return fail(make_error_code(errc::protocol_error));
+        end_of_greeting_ = end;
+        finish();
+    }
+    /// The other side has closed. That confirms the message if it had all of it: with some still on
+    /// the way (the original reads 1024 bytes and closes) a reset may follow.
+    void on_end(clock::time_point now) {
+        if (state_ == state::sending) return fail(make_error_code(errc::not_taken));
+        if (state_ == state::greeting) return finish();  // it knows one-shots only
+        constexpr int our_end = 1;                       // the half-close counts as a byte
+        const int unacknowledged = os::unacknowledged(socket_.native_handle());
+        // Asked second: after a reset Linux goes on counting what will never be acknowledged.
+        if (os::pending_error(socket_.native_handle()))
+            return fail(make_error_code(errc::not_taken));
+        if (unacknowledged <= our_end) return finish();
+        if (state_ != state::acknowledging) limit_ = deadline_;
+        state_ = state::acknowledging;
+        deadline_ = (std::min)(limit_, now + std::chrono::milliseconds(5));
+    }
     void finish() noexcept { state_ = state::done; }
 
     const endpoint to_;
@@ -3092,116 +3079,6 @@ private:
     bool opens_link_ = false;
     state state_ = state::connecting;
 };
-
-/// The reset, or what else a close without reading comes to, by the name that callers know.
-inline std::error_code not_taken_if_closed(std::error_code error) noexcept {
-    const bool closed = error == std::errc::connection_reset || error == std::errc::broken_pipe ||
-                        error == std::errc::connection_aborted || error == std::errc::not_connected;
-    return closed ? make_error_code(errc::not_taken) : error;
-}
-
-inline void one_shot::start(std::string_view text, bool opens_link, const config& settings,
-                            const own_name& us, clock::time_point now, clock::time_point end) {
-    opens_link_ = opens_link;
-    limit_ = end;
-    deadline_ = (std::min)(limit_, after(now, settings.connect_timeout));
-    const auto error = socket_.connect(to_, {});
-    if (error && error != std::errc::operation_in_progress) return fail(error);
-    bytes_ = head_of(claim_over(us, socket_), us.team);
-    bytes_.append(text);
-    if (bytes_.size() > settings.max_message_bytes)
-        return fail(make_error_code(errc::message_too_long));
-    if (opens_link_) bytes_.append(1, '\n');
-    send(settings, now);
-}
-
-inline void one_shot::advance(const config& settings, clock::time_point now) {
-    if (wants_read()) receive(settings, now);
-    if (!wants_write()) return;
-    if (state_ == state::connecting)
-        if (const auto error = socket_.finish_connect()) return fail(error);
-    send(settings, now);
-}
-
-inline void one_shot::send(const config& settings, clock::time_point now) {
-    std::size_t sent = 0;
-    const auto error = socket_.send(std::string_view(bytes_).substr(sent_), sent, {});
-    sent_ += sent;
-    if (state_ == state::connecting && sent_ != 0) {
-        state_ = state::sending;
-        deadline_ = (std::min)(limit_, after(now, settings.delivery_timeout));
-    }
-    const bool connecting = state_ == state::connecting && error == std::errc::not_connected;
-    if (connecting || error == std::errc::operation_would_block) return;
-    if (error) return fail(error);
-    if (opens_link_) {
-        state_ = state::greeting;
-        deadline_ = (std::min)(limit_, after(now, settings.handshake_timeout));
-    } else {
-        if (const auto failed = socket_.shutdown_send()) return fail(failed);
-        state_ = state::confirming;
-    }
-}
-
-inline void one_shot::receive(const config& settings, clock::time_point now) {
-    char buffer[4096];
-    // A bound, so that a peer that answers without end does not hold up others.
-    for (int rounds = 0; rounds < 16 && !done(); ++rounds) {
-        std::size_t size = 0;
-        const auto error = socket_.receive(buffer, sizeof buffer, size, {});
-        if (error == std::errc::operation_would_block) return;
-        if (error) return fail(error);
-        if (size == 0) return on_end(now);
-        on_answer({buffer, size}, settings.max_message_bytes);
-    }
-}
-
-/// To a one-shot there is no answer: what comes all the same is nothing to us.
-inline void one_shot::on_answer(std::string_view bytes, std::size_t max_bytes) {
-    // Our own message: nobody listens there, and the port is connected to itself.
-    if (socket_.local() == socket_.remote())
-        return fail(std::make_error_code(std::errc::connection_refused));
-    if (state_ != state::greeting) return;
-    const std::size_t before = in_.size();
-    in_.append(bytes);
-    const std::size_t end = in_.find('\n', before);
-    if (end == std::string::npos) {
-        if (in_.size() > max_bytes) fail(make_error_code(errc::message_too_long));
-        return;
-    }
-    message_view answer;
-    if (scan_message(std::string_view(in_).substr(0, end), answer) != no_error ||
-        answer.text != connect_word)
-        return fail(make_error_code(errc::protocol_error));
-    end_of_greeting_ = end;
-    finish();
-}
-
-/// The other side has closed. That confirms the message if it had all of it: with some still on
-/// the way (the original reads 1024 bytes and closes) a reset may follow.
-inline void one_shot::on_end(clock::time_point now) {
-    if (state_ == state::sending) return fail(make_error_code(errc::not_taken));
-    if (state_ == state::greeting) return finish();  // it knows one-shots only
-    constexpr int our_end = 1;                       // the half-close counts as a byte
-    if (os::unacknowledged(socket_.native_handle()) <= our_end) {
-        if (os::pending_error(socket_.native_handle()))
-            return fail(make_error_code(errc::not_taken));
-        return finish();
-    }
-    if (state_ != state::acknowledging) limit_ = deadline_;
-    state_ = state::acknowledging;
-    deadline_ = (std::min)(limit_, now + std::chrono::milliseconds(5));
-}
-
-inline void one_shot::expire(clock::time_point now) {
-    if (state_ == state::acknowledging && now < limit_) return on_end(now);
-    fail(std::make_error_code(std::errc::timed_out));
-}
-
-inline void one_shot::fail(std::error_code error) noexcept {
-    error_ = not_taken_if_closed(error);
-    finish();
-}
 
 class outgoing;
 
@@ -3220,63 +3097,53 @@ public:
     outgoing(const context& shared, outgoing_owner& owner, const endpoint& to)
         : shared_(shared), owner_(owner), shot_(to) {}
 
-    void begin();           ///< with its item
-    void end() noexcept;    ///< it is not used any more
+    /// With its item.
+    void begin() {
+        const posting& what = item.front();
+        shot_.start(what.text, what.opens_link, shared_.settings, shared_.us, shared_.events.now(),
+                    what.waiting ? what.deadline : never);
+        settle();
+    }
+    /// It is not used any more.
+    void end() noexcept {
+        tcp_socket& socket = shot_.socket();
+        if (socket.is_open()) shared_.events.ignore(*this, socket);
+        if (shot_.done() && shot_.error())
+            socket.reset();
+        else
+            socket.close();
+        shared_.events.retire(*this);
+    }
 
     one_shot& shot() noexcept { return shot_; }
     postings item;  ///< the message that it carries
 
-    void on_readable() override;
+    void on_readable() override {
+        shot_.advance(shared_.settings, shared_.events.now());
+        settle();
+    }
     void on_writable() override { on_readable(); }
-    void on_deadline(clock::time_point now) override;
-    void on_failure(std::error_code why) noexcept override;
+    void on_deadline(clock::time_point now) override {
+        shot_.expire(now);
+        settle();
+    }
+    void on_failure(std::error_code why) noexcept override {
+        shot_.fail(why);
+        owner_.on_finished(*this);
+    }
 
 private:
-    void settle();
+    void settle() {
+        auto& events = shared_.events;
+        if (shot_.done()) return owner_.on_finished(*this);
+        events.arm(*this, shot_.deadline());
+        events.watch(*this, shot_.socket(), shot_.wants_read(), shot_.wants_write());
+    }
 
     const context& shared_;
     outgoing_owner& owner_;
     one_shot shot_;
 };
-
-inline void outgoing::begin() {
-    const posting& what = item.front();
-    shot_.start(what.text, what.opens_link, shared_.settings, shared_.us, shared_.events.now(),
-                what.waiting ? what.deadline : never);
-    settle();
-}
-
-inline void outgoing::end() noexcept {
-    tcp_socket& socket = shot_.socket();
-    if (socket.is_open()) shared_.events.ignore(*this, socket);
-    if (shot_.done() && shot_.error())
-        socket.reset();
-    else
-        socket.close();
-    shared_.events.retire(*this);
-}
-
-inline void outgoing::on_readable() {
-    shot_.advance(shared_.settings, shared_.events.now());
-    settle();
-}
-
-inline void outgoing::on_deadline(clock::time_point now) {
-    shot_.expire(now);
-    settle();
-}
-
-inline void outgoing::on_failure(std::error_code why) noexcept {
-    shot_.fail(why);
-    owner_.on_finished(*this);
-}
-
-inline void outgoing::settle() {
-    auto& events = shared_.events;
-    if (shot_.done()) return owner_.on_finished(*this);
-    events.arm(*this, shot_.deadline());
-    events.watch(*this, shot_.socket(), shot_.wants_read(), shot_.wants_write());
-}
 
 }  // namespace detail
 }  // namespace p2pchat
@@ -3304,8 +3171,8 @@ using link_list = std::list<link*>;
 class link_owner {
 public:
     virtual void on_exit_heard(link& one) = 0;
-    virtual void on_confirmed(link& one) noexcept = 0;     ///< there is more room on it
-    virtual void on_exit_over(link& one) noexcept = 0;     ///< our exit is confirmed, or lost
+    virtual void on_confirmed(link& one) noexcept = 0;  ///< there is more room on it
+    virtual void on_exit_over(link& one) noexcept = 0;  ///< our exit is confirmed, or lost
     virtual void on_ended(link& one, departure how, bool was_open) noexcept = 0;
 
 protected:
@@ -3332,324 +3199,285 @@ public:
         : shared_(shared), owner_(owner), links_(links), who_(who) {}
 
     /// Takes the socket of a connection on which CONNECT has been said.
-    void begin(tcp_socket socket);
-    void answer();  ///< says CONNECT
-    void on_bytes(std::string_view bytes);
+    void begin(tcp_socket socket) {
+        head_ = head_of(claim_over(shared_.us, socket), shared_.us.team);
+        socket_ = std::move(socket);
+        os::reset_on_close(socket_.native_handle(), false);
+        socket_.no_delay();
+        socket_.keep_alive(shared_.settings.keep_alive);
+    }
+    /// Says CONNECT.
+    void answer() { out_.append(head_).append(connect_word).append(1, '\n'); }
+    void on_bytes(std::string_view bytes) {
+        while (!bytes.empty() && state_ != state::ended) {
+            const std::size_t end = bytes.find('\n');
+            const bool whole = end != std::string_view::npos;
+            const std::string_view piece = bytes.substr(0, end);
+            const std::size_t tail = in_.size() - parked_;
+            if (tail + piece.size() > shared_.settings.max_message_bytes + 1) return on_long_line();
+            bytes.remove_prefix(whole ? end + 1 : bytes.size());
+            if (tail != 0 || !whole) in_.append(piece);
+            if (whole && tail != 0)
+                on_line(std::string_view(in_).substr(parked_), true);
+            else if (whole)
+                on_line(piece, false);
+        }
+        if (state_ == state::ended) return;
+        if (acknowledged_ != taken_ || state_ == state::closing) flush();
+    }
 
     std::size_t unconfirmed() const noexcept { return unconfirmed_; }  ///< bytes posted
     /// Queues a message and, with `at_once`, writes it if nothing else is under way; else it waits
     /// for flush(). Takes the posting out of `item`, or, out of memory, does nothing.
-    void post(std::string_view text, postings& item, bool at_once);
-    void flush();
+    void post(std::string_view text, postings& item, bool at_once) {
+        const std::size_t size = head_.size() + text.size() + 1;
+        const std::size_t needed = out_.size() + size;
+        if (needed > out_.capacity()) out_.reserve((std::max)(needed, 2 * out_.capacity()));
+        out_.append(head_).append(text).append(1, '\n');
+        posting& what = item.front();
+        what.size = static_cast<std::uint32_t>(size);
+        const auto deadline = after(shared_.events.now(), shared_.settings.delivery_timeout);
+        what.deadline = what.waiting ? (std::min)(what.deadline, deadline) : deadline;
+        const bool alone = in_flight_.empty();
+        in_flight_.splice(in_flight_.end(), item);
+        unconfirmed_ += size;
+        dirty_ = true;
+        if (at_once && alone) shared_.events.guard(*this, [this] { flush(); });
+    }
+    void flush() {
+        dirty_ = false;
+        if (state_ == state::half_closed) return;
+        if (acknowledged_ != taken_) {
+            out_.append("ACK ");
+            append_number(out_, taken_);
+            out_.append(1, '\n');
+            acknowledged_ = taken_;
+        }
+        if (!in_flight_.empty() && shared_.events.deadline_of(*this) == never)
+            shared_.events.arm(*this, in_flight_.front().deadline);
+        std::size_t sent = 0;
+        const auto error = socket_.send(std::string_view(out_).substr(written_), sent, {});
+        written_ += sent;
+        const bool blocked = error == std::errc::operation_would_block;
+        if (error && !blocked) return lose(departure::lost);
+        if (!blocked || written_ > out_.size() / 2) {
+            out_.erase(0, written_);
+            written_ = 0;
+        }
+        if (shared_.events.watch(*this, socket_, reads(), blocked)) return;
+        if (!blocked && state_ == state::closing) settle();
+    }
     bool is_dirty() const noexcept { return dirty_; }
 
     /// Nothing more is posted: ends when nothing is under way any more.
-    void close(bool we_said_exit);
+    void close(bool we_said_exit) {
+        said_exit_ = we_said_exit;
+        if (state_ == state::open) state_ = state::closing;
+        shared_.events.guard(*this, [this] { flush(); });
+    }
 
     /// At the end of all: confirms what was taken, reports all that is under way.
-    void stop(std::error_code why) noexcept;
+    /// What is not begun to be written is not sent any more, as it is about to be reported so.
+    void stop(std::error_code why) noexcept {
+        if (state_ == state::ended) return;
+        const bool cut = written_ != 0 && out_[written_ - 1] != '\n';
+        out_.resize(cut ? out_.find('\n', written_) + 1 : written_);
+        shared_.report.outcomes(in_flight_, why);
+        if (taken_ != 0) acknowledged_ = taken_ - 1;  // what was queued of it may be gone
+        if (state_ != state::half_closed) shared_.events.guard(*this, [this] { flush(); });
+        state_ = state::ended;
+        socket_.close();
+    }
 
     const link_peer& peer() const noexcept { return who_; }
     const std::string& head() const noexcept { return head_; }
     bool heard_exit() const noexcept { return heard_exit_; }
     link_list::iterator place;  ///< its owner's
 
-    void on_readable() override;
+    void on_readable() override {
+        auto& buffer = shared_.events.buffer();
+        // A bound, so that one busy connection does not keep others waiting.
+        for (int rounds = 0; rounds < 16; ++rounds) {
+            std::size_t size = 0;
+            const auto error = socket_.receive(buffer, sizeof buffer, size, {});
+            if (error == std::errc::operation_would_block) return;
+            if (error) return lose(departure::lost);
+            if (size == 0) return on_end();
+            on_bytes({buffer, size});
+            if (state_ == state::ended || !reads() || size < sizeof buffer) return;
+        }
+    }
     void on_writable() override { flush(); }
-    void on_deadline(clock::time_point now) override;
+    /// What was posted too long ago is reported so. The link itself is given up only when the other
+    /// side has confirmed nothing at all for that long.
+    void on_deadline(clock::time_point now) override {
+        if (state_ == state::half_closed)
+            return lose(departure::left, std::make_error_code(std::errc::timed_out));
+        auto next = never;
+        for (posting& one : in_flight_) {
+            if (!one.reported && one.deadline > now) {
+                next = one.deadline;
+                break;
+            }
+            shared_.report.timed_out(one);
+        }
+        if (in_flight_.empty()) return release_idle_memory();
+        const posting& first = in_flight_.front();
+        if (first.reported)
+            next = (std::min)(
+                next,
+                (std::max)(first.deadline, after(progress_, shared_.settings.delivery_timeout)));
+        if (next <= now) return lose(departure::lost, std::make_error_code(std::errc::timed_out));
+        shared_.events.arm(*this, next);
+    }
     void on_failure(std::error_code) noexcept override { lose(departure::lost); }
-    void on_room() override;
+    void on_room() override {
+        waits_for_room_ = false;
+        shared_.events.guard(*this, [this] {
+            std::size_t start = 0;
+            while (start < parked_ && state_ != state::ended && !shared_.report.full()) {
+                const std::size_t end = in_.find('\n', start);
+                take(trimmed(std::string_view(in_).substr(start, end - start)));
+                start = end + 1;
+            }
+            in_.erase(0, start);
+            parked_ -= start;
+            if (parked_ != 0) shared_.rooms.join(*this);
+            waits_for_room_ = parked_ != 0;
+            if (state_ != state::ended) flush();
+        });
+    }
 
 private:
     enum class state : unsigned char { open, closing, half_closed, ended };
 
     /// Not while it has more than its window to wait with.
     bool reads() const noexcept { return parked_ <= link_window; }
-    void on_end();
-    void on_long_line();
-    void on_line(std::string_view line, bool from_tail);
-    void park(std::string_view line, bool from_tail);
-    void take(std::string_view line);
-    void on_control(std::string_view line);
-    void on_ack(std::uint64_t count);
-    void settle();
-    void release_idle_memory() noexcept;
-    void lose(departure how, std::error_code why = make_error_code(errc::link_lost)) noexcept;
+    void on_end() {
+        if (state_ != state::open) return lose(departure::left);
+        flush();  // the last confirmations, should the other side still read
+        if (state_ != state::ended) lose(departure::stopped);
+    }
+    void on_long_line() {
+        shared_.report.rejected(who_.remote, make_error_code(errc::message_too_long));
+        lose(departure::lost);
+    }
+    /// `from_tail`: the line stands at the end of `in_`, which is to be rid of it.
+    void on_line(std::string_view line, bool from_tail) {
+        const std::string_view words = trimmed(line);
+        if (words.size() > shared_.settings.max_message_bytes) return on_long_line();
+        const char first = words.empty() ? '\0' : words.front();
+        const bool is_message = is_digit(first) || first == '[' || first == '<';
+        if (is_message && (parked_ != 0 || shared_.report.full())) return park(line, from_tail);
+        if (is_message)
+            take(words);
+        else if (!words.empty())
+            on_control(words);
+        if (from_tail) in_.resize(parked_);
+    }
+    /// The mailbox has no room: the line waits here, unconfirmed, while control lines behind it are
+    /// read. A peer that sends more than the window lets its own confirmations wait.
+    void park(std::string_view line, bool from_tail) {
+        if (!from_tail) in_.append(line);
+        in_.append(1, '\n');
+        parked_ = in_.size();
+        if (!waits_for_room_) shared_.rooms.join(*this);
+        waits_for_room_ = true;
+        shared_.events.watch(*this, socket_, reads(), write);
+    }
+    void take(std::string_view line) {
+        message_view what;
+        if (const errc error = scan_from(line, who_.remote, what); error != no_error)
+            return shared_.report.rejected(who_.remote, make_error_code(error));
+        if (what.sender != who_.claim) {
+            take_claimed(shared_, links_, what, who_.remote, socket_);
+        } else if (is_exit(what.text)) {
+            shared_.report.count_received();
+            if (!std::exchange(heard_exit_, true)) {
+                if (state_ == state::open) state_ = state::closing;
+                owner_.on_exit_heard(*this);
+                shared_.report.left(who_.key, what.team, departure::left);
+            }
+        } else {
+            shared_.report.heard(who_.key, what.team);
+            shared_.report.message(what, who_.remote, who_.claim_holds);
+        }
+        ++taken_;
+    }
+    void on_control(std::string_view line) {
+        constexpr std::string_view word = "ACK ";
+        std::uint64_t count = 0;
+        if (line.substr(0, word.size()) == word) {
+            const char* const end = line.data() + line.size();
+            const auto [stop, error] = std::from_chars(line.data() + word.size(), end, count);
+            if (error == std::errc() && stop == end) return on_ack(count);
+        }
+        shared_.report.rejected(who_.remote, make_error_code(errc::protocol_error));
+    }
+    void on_ack(std::uint64_t count) {
+        const bool fresh = count > confirmed_ && !in_flight_.empty();
+        for (; confirmed_ < count && !in_flight_.empty(); ++confirmed_) {
+            unconfirmed_ -= in_flight_.front().size;
+            shared_.report.outcome(in_flight_, in_flight_.begin(), {});
+        }
+        if (confirmed_ < count) {  // it confirms what we never sent
+            shared_.report.rejected(who_.remote, make_error_code(errc::protocol_error));
+            return lose(departure::lost);
+        }
+        if (!fresh) return;
+        progress_ = shared_.events.now();
+        owner_.on_confirmed(*this);
+    }
+    /// A link that is closing half-closes when nothing is under way any more.
+    void settle() {
+        if (!in_flight_.empty() || !out_.empty()) return;
+        if (std::exchange(said_exit_, false)) owner_.on_exit_over(*this);
+        if (parked_ != 0) return;
+        state_ = state::half_closed;
+        static_cast<void>(socket_.shutdown_send());
+        shared_.events.arm(*this, after(shared_.events.now(), shared_.settings.delivery_timeout));
+    }
+    void release_idle_memory() noexcept {
+        shared_.events.arm(*this, never);
+        for (auto* buffer : {&in_, &out_})
+            if (buffer->empty()) std::string().swap(*buffer);
+    }
+    void lose(departure how, std::error_code why = make_error_code(errc::link_lost)) noexcept {
+        const auto before = std::exchange(state_, state::ended);
+        if (before == state::ended) return;
+        shared_.report.outcomes(in_flight_, why);
+        unconfirmed_ = 0;
+        if (waits_for_room_) shared_.rooms.leave(*this);
+        shared_.events.ignore(*this, socket_);
+        os::reset_on_close(socket_.native_handle(), how == departure::lost);
+        socket_.close();
+        if (std::exchange(said_exit_, false)) owner_.on_exit_over(*this);
+        owner_.on_ended(*this, how, before == state::open);
+        shared_.events.retire(*this);
+    }
 
     const context& shared_;
     link_owner& owner_;
     const link_openers& links_;
     const link_peer who_;
     tcp_socket socket_;
-    std::string head_;           // of our messages: "sender team "
-    std::string in_;             // lines that wait for room (`parked_` bytes), then half a line
-    std::string out_;            // whole lines, of which `written_` bytes are sent
-    postings in_flight_;         // in the order sent
+    std::string head_;    // of our messages: "sender team "
+    std::string in_;      // lines that wait for room (`parked_` bytes), then half a line
+    std::string out_;     // whole lines, of which `written_` bytes are sent
+    postings in_flight_;  // in the order sent
     std::size_t parked_ = 0;
     std::size_t written_ = 0;
-    std::size_t unconfirmed_ = 0;    // bytes of what is in flight
-    std::uint64_t taken_ = 0;        // messages of theirs,
-    std::uint64_t acknowledged_ = 0; // and how many of them we have confirmed
-    std::uint64_t confirmed_ = 0;    // messages of ours
-    clock::time_point progress_{};   // when the other side last confirmed something
+    std::size_t unconfirmed_ = 0;     // bytes of what is in flight
+    std::uint64_t taken_ = 0;         // messages of theirs,
+    std::uint64_t acknowledged_ = 0;  // and how many of them we have confirmed
+    std::uint64_t confirmed_ = 0;     // messages of ours
+    clock::time_point progress_{};    // when the other side last confirmed something
     state state_ = state::open;
     bool said_exit_ = false;  // and it is not confirmed yet
     bool heard_exit_ = false;
     bool waits_for_room_ = false;
     bool dirty_ = false;  // there is something to flush
 };
-
-inline void link::begin(tcp_socket socket) {
-    head_ = head_of(claim_over(shared_.us, socket), shared_.us.team);
-    socket_ = std::move(socket);
-    os::reset_on_close(socket_.native_handle(), false);
-    socket_.no_delay();
-    socket_.keep_alive(shared_.settings.keep_alive);
-}
-
-inline void link::answer() { out_.append(head_).append(connect_word).append(1, '\n'); }
-
-inline void link::post(std::string_view text, postings& item, bool at_once) {
-    const std::size_t size = head_.size() + text.size() + 1;
-    const std::size_t needed = out_.size() + size;
-    if (needed > out_.capacity()) out_.reserve((std::max)(needed, 2 * out_.capacity()));
-    out_.append(head_).append(text).append(1, '\n');
-    posting& what = item.front();
-    what.size = static_cast<std::uint32_t>(size);
-    const auto deadline = after(shared_.events.now(), shared_.settings.delivery_timeout);
-    what.deadline = what.waiting ? (std::min)(what.deadline, deadline) : deadline;
-    const bool alone = in_flight_.empty();
-    in_flight_.splice(in_flight_.end(), item);
-    unconfirmed_ += size;
-    dirty_ = true;
-    if (at_once && alone) shared_.events.guard(*this, [this] { flush(); });
-}
-
-inline void link::flush() {
-    dirty_ = false;
-    if (state_ == state::half_closed) return;
-    if (acknowledged_ != taken_) {
-        out_.append("ACK ");
-        append_number(out_, taken_);
-        out_.append(1, '\n');
-        acknowledged_ = taken_;
-    }
-    if (!in_flight_.empty() && shared_.events.deadline_of(*this) == never)
-        shared_.events.arm(*this, in_flight_.front().deadline);
-    std::size_t sent = 0;
-    const auto error = socket_.send(std::string_view(out_).substr(written_), sent, {});
-    written_ += sent;
-    const bool blocked = error == std::errc::operation_would_block;
-    if (error && !blocked) return lose(departure::lost);
-    if (!blocked || written_ > out_.size() / 2) {
-        out_.erase(0, written_);
-        written_ = 0;
-    }
-    if (shared_.events.watch(*this, socket_, reads(), blocked)) return;
-    if (!blocked && state_ == state::closing) settle();
-}
-
-inline void link::close(bool we_said_exit) {
-    said_exit_ = we_said_exit;
-    if (state_ == state::open) state_ = state::closing;
-    shared_.events.guard(*this, [this] { flush(); });
-}
-
-/// A link that is closing half-closes when nothing is under way any more.
-inline void link::settle() {
-    if (!in_flight_.empty() || !out_.empty()) return;
-    if (std::exchange(said_exit_, false)) owner_.on_exit_over(*this);
-    if (parked_ != 0) return;
-    state_ = state::half_closed;
-    static_cast<void>(socket_.shutdown_send());
-    shared_.events.arm(*this,
-                       after(shared_.events.now(), shared_.settings.delivery_timeout));
-}
-
-inline void link::on_readable() {
-    auto& buffer = shared_.events.buffer();
-    // A bound, so that one busy connection does not keep others waiting.
-    for (int rounds = 0; rounds < 16; ++rounds) {
-        std::size_t size = 0;
-        const auto error = socket_.receive(buffer, sizeof buffer, size, {});
-        if (error == std::errc::operation_would_block) return;
-        if (error) return lose(departure::lost);
-        if (size == 0) return on_end();
-        on_bytes({buffer, size});
-        if (state_ == state::ended || !reads() || size < sizeof buffer) return;
-    }
-}
-
-inline void link::on_end() {
-    if (state_ != state::open) return lose(departure::left);
-    flush();  // the last confirmations, should the other side still read
-    if (state_ != state::ended) lose(departure::stopped);
-}
-
-inline void link::on_bytes(std::string_view bytes) {
-    while (!bytes.empty() && state_ != state::ended) {
-        const std::size_t end = bytes.find('\n');
-        const bool whole = end != std::string_view::npos;
-        const std::string_view piece = bytes.substr(0, end);
-        const std::size_t tail = in_.size() - parked_;
-        if (tail + piece.size() > shared_.settings.max_message_bytes + 1) return on_long_line();
-        bytes.remove_prefix(whole ? end + 1 : bytes.size());
-        if (tail != 0 || !whole) in_.append(piece);
-        if (whole && tail != 0)
-            on_line(std::string_view(in_).substr(parked_), true);
-        else if (whole)
-            on_line(piece, false);
-    }
-    if (state_ == state::ended) return;
-    if (acknowledged_ != taken_ || state_ == state::closing) flush();
-}
-
-inline void link::on_long_line() {
-    shared_.report.rejected(who_.remote, make_error_code(errc::message_too_long));
-    lose(departure::lost);
-}
-
-/// `from_tail`: the line stands at the end of `in_`, which is to be rid of it.
-inline void link::on_line(std::string_view line, bool from_tail) {
-    const std::string_view words = trimmed(line);
-    if (words.size() > shared_.settings.max_message_bytes) return on_long_line();
-    const char first = words.empty() ? '\0' : words.front();
-    const bool is_message = is_digit(first) || first == '[' || first == '<';
-    if (is_message && (parked_ != 0 || shared_.report.full())) return park(line, from_tail);
-    if (is_message)
-        take(words);
-    else if (!words.empty())
-        on_control(words);
-    if (from_tail) in_.resize(parked_);
-}
-
-/// The mailbox has no room: the line waits here, unconfirmed, while control lines behind it are
-/// read. A peer that sends more than the window lets its own confirmations wait.
-inline void link::park(std::string_view line, bool from_tail) {
-    if (!from_tail) in_.append(line);
-    in_.append(1, '\n');
-    parked_ = in_.size();
-    if (!waits_for_room_) shared_.rooms.join(*this);
-    waits_for_room_ = true;
-    shared_.events.watch(*this, socket_, reads(), write);
-}
-
-inline void link::on_room() {
-    waits_for_room_ = false;
-    shared_.events.guard(*this, [this] {
-        std::size_t start = 0;
-        while (start < parked_ && state_ != state::ended && !shared_.report.full()) {
-            const std::size_t end = in_.find('\n', start);
-            take(trimmed(std::string_view(in_).substr(start, end - start)));
-            start = end + 1;
-        }
-        in_.erase(0, start);
-        parked_ -= start;
-        if (parked_ != 0) shared_.rooms.join(*this);
-        waits_for_room_ = parked_ != 0;
-        if (state_ != state::ended) flush();
-    });
-}
-
-inline void link::take(std::string_view line) {
-    message_view what;
-    if (const errc error = scan_from(line, who_.remote, what); error != no_error)
-        return shared_.report.rejected(who_.remote, make_error_code(error));
-    if (what.sender != who_.claim) {
-        take_claimed(shared_, links_, what, who_.remote, socket_);
-    } else if (is_exit(what.text)) {
-        shared_.report.count_received();
-        if (!std::exchange(heard_exit_, true)) {
-            if (state_ == state::open) state_ = state::closing;
-            owner_.on_exit_heard(*this);
-            shared_.report.left(who_.key, what.team, departure::left);
-        }
-    } else {
-        shared_.report.heard(who_.key, what.team);
-        shared_.report.message(what, who_.remote, who_.claim_holds);
-    }
-    ++taken_;
-}
-
-inline void link::on_control(std::string_view line) {
-    constexpr std::string_view word = "ACK ";
-    std::uint64_t count = 0;
-    if (line.substr(0, word.size()) == word) {
-        const char* const end = line.data() + line.size();
-        const auto [stop, error] = std::from_chars(line.data() + word.size(), end, count);
-        if (error == std::errc() && stop == end) return on_ack(count);
-    }
-    shared_.report.rejected(who_.remote, make_error_code(errc::protocol_error));
-}
-
-inline void link::on_ack(std::uint64_t count) {
-    const bool fresh = count > confirmed_ && !in_flight_.empty();
-    for (; confirmed_ < count && !in_flight_.empty(); ++confirmed_) {
-        unconfirmed_ -= in_flight_.front().size;
-        shared_.report.outcome(in_flight_, in_flight_.begin(), {});
-    }
-    if (confirmed_ < count) {  // it confirms what we never sent
-        shared_.report.rejected(who_.remote, make_error_code(errc::protocol_error));
-        return lose(departure::lost);
-    }
-    if (!fresh) return;
-    progress_ = shared_.events.now();
-    owner_.on_confirmed(*this);
-}
-
-/// What was posted too long ago is reported so. The link itself is given up only when the other
-/// side has confirmed nothing at all for that long.
-inline void link::on_deadline(clock::time_point now) {
-    if (state_ == state::half_closed)
-        return lose(departure::left, std::make_error_code(std::errc::timed_out));
-    auto next = never;
-    for (posting& one : in_flight_) {
-        if (!one.reported && one.deadline > now) {
-            next = one.deadline;
-            break;
-        }
-        shared_.report.timed_out(one);
-    }
-    if (in_flight_.empty()) return release_idle_memory();
-    const posting& first = in_flight_.front();
-    if (first.reported)
-        next = (std::min)(next, (std::max)(first.deadline,
-                                           after(progress_, shared_.settings.delivery_timeout)));
-    if (next <= now) return lose(departure::lost, std::make_error_code(std::errc::timed_out));
-    shared_.events.arm(*this, next);
-}
-
-inline void link::release_idle_memory() noexcept {
-    shared_.events.arm(*this, never);
-    for (auto* buffer : {&in_, &out_})
-        if (buffer->empty()) std::string().swap(*buffer);
-}
-
-inline void link::lose(departure how, std::error_code why) noexcept {
-    const auto before = std::exchange(state_, state::ended);
-    if (before == state::ended) return;
-    shared_.report.outcomes(in_flight_, why);
-    unconfirmed_ = 0;
-    if (waits_for_room_) shared_.rooms.leave(*this);
-    shared_.events.ignore(*this, socket_);
-    os::reset_on_close(socket_.native_handle(), how == departure::lost);
-    socket_.close();
-    if (std::exchange(said_exit_, false)) owner_.on_exit_over(*this);
-    owner_.on_ended(*this, how, before == state::open);
-    shared_.events.retire(*this);
-}
-
-/// What is not begun to be written is not sent any more, as it is about to be reported so.
-inline void link::stop(std::error_code why) noexcept {
-    if (state_ == state::ended) return;
-    const bool cut = written_ != 0 && out_[written_ - 1] != '\n';
-    out_.resize(cut ? out_.find('\n', written_) + 1 : written_);
-    shared_.report.outcomes(in_flight_, why);
-    if (taken_ != 0) acknowledged_ = taken_ - 1;  // what was queued of it may be gone
-    if (state_ != state::half_closed) shared_.events.guard(*this, [this] { flush(); });
-    state_ = state::ended;
-    socket_.close();
-}
 
 }  // namespace detail
 }  // namespace p2pchat
@@ -3671,6 +3499,7 @@ struct route {
 
     bool busy() const noexcept { return held != 0 || under_way; }
     bool idle() const noexcept { return !busy() && !current && !contender && waiting.empty(); }
+    bool is_opening() const noexcept { return under_way && under_way->shot().opens_link(); }
 
     const endpoint peer;
     link* current = nullptr;        // what is posted goes over it
@@ -3678,8 +3507,87 @@ struct route {
     incoming* contender = nullptr;  // a link that the peer opens meanwhile
     unsigned held = 0;  // by a caller's one-shot, an exit not confirmed yet, somebody on the stack
     postings waiting;
-    std::size_t waiting_bytes = 0;           // and of what is under way
-    std::list<route>* group = nullptr;       // the list in which it stands
+    std::size_t waiting_bytes = 0;      // and of what is under way
+    std::list<route>* group = nullptr;  // the list in which it stands
+};
+
+/// Has a route stay, and begin nothing, until the end of a block.
+class route_pin {
+public:
+    explicit route_pin(route& one) noexcept : one_(one) { ++one_.held; }
+    ~route_pin() { --one_.held; }
+
+private:
+    route& one_;
+};
+
+/// All routes by their peer, and which of them have something to begin.
+class route_table {
+public:
+    std::size_t size() const noexcept { return index_.size(); }
+    route* find(const endpoint& peer) const noexcept {
+        const auto found = index_.find(peer);
+        return found == index_.end() ? nullptr : &*found->second;
+    }
+    route& find_or_add(const endpoint& peer) {
+        if (route* const known = find(peer)) return *known;
+        group fresh;
+        fresh.emplace_back(peer);
+        index_.emplace(peer, fresh.begin());
+        resting_.splice(resting_.end(), fresh);
+        resting_.back().group = &resting_;
+        return resting_.back();
+    }
+    template <typename Work>
+    void for_each(const Work& work) const {
+        for (const auto& entry : index_) work(*entry.second);
+    }
+    void clear() noexcept {
+        index_.clear();
+        for (group* all : {&resting_, &ready_, &crowded_}) all->clear();
+    }
+
+    /// Has what waits begun, or forgets a route by which nothing goes.
+    void schedule(route& one) noexcept {
+        room_made_ = true;
+        if (!one.idle()) return move_to(one.busy() || one.waiting.empty() ? resting_ : ready_, one);
+        const auto found = index_.find(one.peer);
+        const auto place = found->second;
+        index_.erase(found);
+        one.group->erase(place);
+    }
+    /// Something waits. Where no connection is left, it stays so until one is.
+    void make_ready(route& one) noexcept {
+        if (!one.busy() && one.group == &resting_) move_to(ready_, one);
+    }
+    void make_crowded(route& one) noexcept { move_to(crowded_, one); }
+    void retry_crowded() noexcept {
+        if (!crowded_.empty()) move_to(ready_, crowded_.front());
+    }
+    bool any_ready() const noexcept { return !ready_.empty(); }
+    route& next_ready() noexcept {
+        route& one = ready_.front();
+        move_to(resting_, one);
+        return one;
+    }
+
+    /// Whether there may be more room for posts than when this was last asked.
+    bool room_made() noexcept { return std::exchange(room_made_, false); }
+    void make_room() noexcept { room_made_ = true; }
+
+private:
+    using group = std::list<route>;
+
+    void move_to(group& where, route& one) noexcept {
+        where.splice(where.end(), *one.group, index_.find(one.peer)->second);
+        one.group = &where;
+    }
+
+    std::unordered_map<endpoint, group::iterator> index_;
+    group resting_;  // nothing to begin
+    group ready_;    // something to begin
+    group crowded_;  // the same, but no connection is left
+    bool room_made_ = false;
 };
 
 class routes final : public link_openers, public outgoing_owner, public link_owner, io_object {
@@ -3687,418 +3595,349 @@ public:
     routes(const context& shared, acceptor& accepted) : shared_(shared), accepted_(accepted) {}
 
     /// Takes the posting out of `item`, or says why not.
-    std::error_code post(const endpoint& to, std::string_view text, postings& item);
+    std::error_code post(const endpoint& to, std::string_view text, postings& item) {
+        const auto& settings = shared_.settings;
+        route* one = table_.find(to);
+        const link* const over = one ? one->current : nullptr;
+        const std::size_t size = (over ? over->head() : shared_.head).size() + text.size() + 1;
+        if (size - 1 > settings.max_message_bytes) return make_error_code(errc::message_too_long);
+        if (!one && table_.size() >= settings.max_peers + settings.max_links)
+            return make_error_code(errc::queue_full);
+        const std::size_t bytes =
+            (one ? one->waiting_bytes : 0) + (over ? over->unconfirmed() : 0);
+        if (bytes != 0 && bytes + size > settings.max_queued_bytes)
+            return make_error_code(errc::queue_full);
+        posting& what = item.front();
+        what.size = static_cast<std::uint32_t>(size);
+        if (over && !one->busy() && one->waiting.empty()) {
+            queue_on_link(*one, text, item);
+            return {};
+        }
+        what.text.assign(text);
+        if (what.waiting && what.deadline < shared_.events.deadline_of(*this))
+            shared_.events.arm(*this, what.deadline);
+        if (!one) one = &table_.find_or_add(to);
+        one->waiting_bytes += size;
+        one->waiting.splice(one->waiting.end(), item);
+        table_.make_ready(*one);
+        return {};
+    }
 
     /// Lets the caller send a one-shot by itself: not while anything else is under way there.
-    bool reserve(const endpoint& to, std::string_view text);
-    void release(const endpoint& to) noexcept;
+    bool reserve(const endpoint& to, std::string_view text) {
+        if (shared_.head.size() + text.size() > shared_.settings.max_message_bytes) return false;
+        if (table_.find(to)) return false;
+        ++table_.find_or_add(to).held;
+        return true;
+    }
+    void release(const endpoint& to) noexcept {
+        route* const one = table_.find(to);
+        if (!one) return;  // stopped meanwhile
+        --one->held;
+        table_.schedule(*one);
+    }
 
-    bool has_link(const endpoint& peer) const noexcept override;
-    std::vector<endpoint> linked() const;
+    bool has_link(const endpoint& peer) const noexcept override {
+        const route* const one = table_.find(peer);
+        return one && one->current;
+    }
+    std::vector<endpoint> linked() const {
+        std::vector<endpoint> result;
+        for (const link* one : links_)
+            if (has_link(one->peer().key)) result.push_back(one->peer().key);
+        return result;
+    }
 
-    bool has_work() const noexcept { return !ready_.empty() || !dirty_.empty(); }
-    void do_work() noexcept;
-    /// Whether there may be more room for posts than when this was last asked.
-    bool room_made() noexcept { return std::exchange(room_made_, false); }
+    bool room_made() noexcept { return table_.room_made(); }
+    bool has_work() const noexcept { return table_.any_ready() || !dirty_.empty(); }
+    void do_work() noexcept {
+        while (table_.any_ready()) {
+            route& one = table_.next_ready();
+            try {
+                begin_next(one);
+            } catch (const std::bad_alloc&) {
+                one.waiting_bytes -= one.waiting.front().size;
+                shared_.report.outcome(one.waiting, one.waiting.begin(),
+                                       std::make_error_code(std::errc::not_enough_memory));
+                table_.schedule(one);
+            }
+        }
+        while (!dirty_.empty()) {
+            link& one = *dirty_.back();
+            dirty_.pop_back();
+            shared_.events.guard(one, [&] { if (one.is_dirty()) one.flush(); });
+        }
+    }
 
-    void stop(std::error_code why) noexcept;  ///< reports all that is owed
+    /// Reports all that is owed.
+    void stop(std::error_code why) noexcept {
+        while (!links_.empty()) {
+            link& one = *links_.front();
+            one.stop(why);
+            if (!links_.empty() && links_.front() == &one) links_.pop_front();
+        }
+        table_.for_each([&](route& one) {
+            shared_.report.outcomes(one.waiting, why);
+            if (!one.under_way) return;
+            shared_.report.outcomes(one.under_way->item, why);
+            one.under_way->shot().fail(why);
+            one.under_way->end();
+        });
+        table_.clear();
+        dirty_.clear();
+    }
 
-    admission admit(incoming& opener, const endpoint& claim) override;
-    void forget(incoming& opener) noexcept override;
+    // What accepted connections ask for.
+
+    /// Where both sides open a link at once, the one survives that the side with the higher address
+    /// has opened, as of two BGP connections (RFC 4271, 6.8): both sides come to the same.
+    admission admit(incoming& opener, const endpoint& claim) override {
+        route* const one = table_.find(claim);
+        const bool opening = one && one->is_opening();
+        if (opening && one->under_way->shot().has_greeted() &&
+            claim < claim_over(shared_.us, opener.socket())) {
+            if (one->contender) one->contender->contend(true);
+            one->contender = &opener;
+            return admission::wait;
+        }
+        if (one && one->current && opener.has_ended()) return admission::redundant;
+        const std::size_t others = links_.size() + openings_ - (opening ? 1u : 0u);
+        return others < shared_.settings.max_links ? admission::link : admission::one_shot;
+    }
+
+    void forget(incoming& opener) noexcept override {
+        table_.for_each([&](route& one) {
+            if (one.contender == &opener) one.contender = nullptr;
+        });
+    }
+
     void open_link(incoming& opener, const message_view& greeting, bool claim_holds,
-                   std::string_view rest) override;
-    void on_finished(outgoing& one) noexcept override;
-    void on_exit_heard(link& one) override;
-    void on_confirmed(link&) noexcept override { room_made_ = true; }
-    void on_exit_over(link& one) noexcept override;
-    void on_ended(link& one, departure how, bool was_open) noexcept override;
-    void on_deadline(clock::time_point now) override;
+                   std::string_view rest) override {
+        const endpoint from = opener.remote();
+        const link_peer who{from, greeting.sender, claim_holds ? greeting.sender : from,
+                            claim_holds, claim_holds};
+        auto& report = shared_.report;
+        if (!claim_holds) {
+            const bool own = is_own(who.claim, shared_.us, opener.socket());
+            const errc why = own ? errc::own_address : errc::sender_not_verified;
+            report.rejected(from, make_error_code(why));
+        }
+        report.heard(who.key, greeting.team);
+        report.message(greeting, from, claim_holds);
+        route& one = table_.find_or_add(who.key);
+        link& fresh = add_link(one, opener.socket(), who);
+        postings ours;
+        if (one.is_opening()) {
+            outgoing& yields = *std::exchange(one.under_way, nullptr);
+            ours.splice(ours.end(), yields.item);
+            one.waiting_bytes -= ours.front().size;
+            --one_shots_;
+            --openings_;
+            yields.end();
+        }
+        {
+            const route_pin stays(one);
+            shared_.events.guard(fresh, [&] {
+                fresh.answer();
+                fresh.flush();
+                fresh.on_bytes(rest);
+            });
+            report.outcomes(ours, {});
+        }
+        table_.schedule(one);
+    }
+
+    // What connections of ours report.
+
+    void on_finished(outgoing& done) noexcept override {
+        one_shot& shot = done.shot();
+        route& one = *table_.find(shot.to());
+        if (shot.linked()) {
+            try {
+                become_link(one, done);
+            } catch (const std::bad_alloc&) {
+                shot.fail(std::make_error_code(std::errc::not_enough_memory));
+            }
+        }
+        one.under_way = nullptr;
+        --one_shots_;
+        openings_ -= shot.opens_link() ? 1u : 0u;
+        if (postpone(one, done)) return;
+        const auto error = shot.error();
+        one.waiting_bytes -= done.item.front().size;
+        shared_.report.outcomes(done.item, error);
+        // A peer that cannot be reached is not tried again for each message that waits.
+        if (error && error != errc::not_taken) {
+            shared_.report.outcomes(one.waiting, error);
+            one.waiting_bytes = 0;
+        }
+        done.end();
+        {
+            const route_pin stays(one);
+            incoming* const contender = std::exchange(one.contender, nullptr);
+            if (contender) contender->contend(one.current != nullptr);
+        }
+        table_.schedule(one);
+        table_.retry_crowded();
+    }
+
+    void on_exit_heard(link& over) override {
+        route* const one = table_.find(over.peer().key);
+        if (!one || !one->current) return;
+        {
+            const route_pin stays(*one);
+            link& current = *std::exchange(one->current, nullptr);
+            if (&current != &over) current.close(false);
+        }
+        table_.schedule(*one);
+    }
+
+    void on_exit_over(link& over) noexcept override { release(over.peer().key); }
+    void on_confirmed(link&) noexcept override { table_.make_room(); }
+
+    /// Having said goodbye, or with a newer link, we go on knowing the peer; but not by an address
+    /// that only the link had.
+    void on_ended(link& over, departure how, bool was_open) noexcept override {
+        links_.erase(over.place);
+        dirty_.erase(std::remove(dirty_.begin(), dirty_.end(), &over), dirty_.end());
+        const endpoint& peer = over.peer().key;
+        route* const one = table_.find(peer);
+        if (one && one->current == &over) one->current = nullptr;
+        const bool unknown_now = was_open || !over.peer().reachable;
+        if (unknown_now && !has_link(peer) && !over.heard_exit())
+            shared_.report.left(peer, {}, how);
+        if (one) table_.schedule(*one);
+    }
+
+    /// Callers that have waited for their turn for too long; they are not so many that a search
+    /// through all costs much.
+    void on_deadline(clock::time_point now) override {
+        auto next = never;
+        table_.for_each([&](route& one) {
+            for (auto what = one.waiting.begin(); what != one.waiting.end();) {
+                const auto late = what++;
+                if (!late->waiting) continue;
+                if (late->deadline > now) {
+                    next = (std::min)(next, late->deadline);
+                    continue;
+                }
+                one.waiting_bytes -= late->size;
+                shared_.report.outcome(one.waiting, late,
+                                       std::make_error_code(std::errc::timed_out));
+            }
+        });
+        shared_.events.arm(*this, next);
+    }
 
 private:
-    using group = std::list<route>;
+    void begin_next(route& next) {
+        const endpoint peer = next.peer;
+        if (next.current) move_to_link(peer);
+        route* const one = table_.find(peer);
+        if (!one) return;
+        if (one->busy() || one->waiting.empty()) return table_.schedule(*one);
+        if (one_shots_ >= shared_.settings.max_connections) return table_.make_crowded(*one);
+        posting& what = one->waiting.front();
+        auto& begun = shared_.events.add(std::make_unique<outgoing>(shared_, *this, peer));
+        if (links_.size() + openings_ >= shared_.settings.max_links) what.opens_link = false;
+        begun.item.splice(begun.item.end(), one->waiting, one->waiting.begin());
+        one->under_way = &begun;
+        ++one_shots_;
+        openings_ += what.opens_link ? 1u : 0u;
+        shared_.events.guard(begun, [&] { begun.begin(); });
+    }
 
-    route* find(const endpoint& peer) const noexcept;
-    route& add(const endpoint& peer);
-    void move_to(group& where, route& one) noexcept;
-    void schedule(route& one) noexcept;
-    void begin_next(route& next);
-    void move_to_link(const endpoint& peer);
-    bool postpone(route& one, outgoing& failed) noexcept;
-    void become_link(route& one, outgoing& opened);
-    link& add_link(route& one, tcp_socket& socket, const link_peer& who);
-    void queue_on_link(route& one, std::string_view text, postings& item);
+    /// What waited for its turn goes over the link that has come meanwhile.
+    void move_to_link(const endpoint& peer) {
+        for (route* one = table_.find(peer); one && one->current; one = table_.find(peer)) {
+            if (one->busy() || one->waiting.empty()) return;
+            postings item;
+            item.splice(item.end(), one->waiting, one->waiting.begin());
+            one->waiting_bytes -= item.front().size;
+            const std::string text = std::exchange(item.front().text, {});
+            try {
+                queue_on_link(*one, text, item);
+            } catch (const std::bad_alloc&) {
+                shared_.report.outcomes(item, std::make_error_code(std::errc::not_enough_memory));
+            }
+        }
+    }
 
-    std::size_t head_size(const route* one) const noexcept;
+    /// Out of memory, nothing has happened. The route may be gone afterwards.
+    void queue_on_link(route& one, std::string_view text, postings& item) {
+        link& over = *one.current;
+        if (item.front().opens_link) return shared_.report.outcomes(item, {});
+        if (!over.is_dirty()) dirty_.push_back(&over);
+        {
+            const route_pin stays(one);  // should the link break here
+            over.post(text, item, item.front().waiting != nullptr);
+        }
+        if (one.current && is_exit(text)) {
+            // What is posted next waits until the exit is confirmed: it must not arrive before.
+            ++one.held;
+            one.current = nullptr;
+            return over.close(true);
+        }
+        if (!one.current) table_.schedule(one);
+    }
+
+    /// No descriptor is left: somebody who has said nothing gives one back, or another message of
+    /// ours when it is delivered.
+    bool postpone(route& one, outgoing& failed) noexcept {
+        if (!out_of_descriptors(failed.shot().error())) return false;
+        const bool evicted = accepted_.evict();
+        if (!evicted && one_shots_ == 0) return false;
+        one.waiting.splice(one.waiting.begin(), failed.item);
+        failed.end();
+        if (evicted)
+            table_.make_ready(one);
+        else
+            table_.make_crowded(one);
+        return true;
+    }
+
+    /// We have opened it.
+    void become_link(route& one, outgoing& opened) {
+        one_shot& shot = opened.shot();
+        message_view greeting;
+        static_cast<void>(scan_from(shot.greeting(), one.peer, greeting));
+        link_peer who{one.peer, greeting.sender, one.peer, false, true};
+        who.claim_holds = !is_own(who.claim, shared_.us, shot.socket()) &&
+                          holds(who.claim, who.remote, shot.socket());
+        shared_.events.ignore(opened, shot.socket());
+        shared_.report.heard(who.key, greeting.team);  // whoever waits for it finds it listed
+        link& fresh = add_link(one, shot.socket(), who);
+        shared_.events.guard(fresh, [&] {
+            fresh.flush();
+            fresh.on_bytes(shot.rest());
+        });
+    }
+
+    /// It is the one to be used from now on; an older one ends when nothing is under way on it.
+    link& add_link(route& one, tcp_socket& socket, const link_peer& who) {
+        auto made = std::make_unique<link>(shared_, *this, *this, who);
+        made->begin(std::move(socket));
+        link& fresh = *made;
+        fresh.place = links_.insert(links_.end(), &fresh);
+        try {
+            shared_.events.add(std::move(made));
+        } catch (const std::bad_alloc&) {
+            links_.pop_back();
+            throw;
+        }
+        link* const older = std::exchange(one.current, &fresh);
+        if (older) older->close(false);
+        return fresh;
+    }
 
     const context& shared_;
     acceptor& accepted_;
-    std::unordered_map<endpoint, group::iterator> index_;
-    group resting_;  // nothing to begin
-    group ready_;    // something to begin
-    group crowded_;  // the same, but no connection is left
+    route_table table_;
     link_list links_;
-    std::vector<link*> dirty_;      // with something to flush
-    std::size_t one_shots_ = 0;     // under way
-    std::size_t openings_ = 0;      // of which open a link
-    bool room_made_ = false;
+    std::vector<link*> dirty_;   // with something to flush
+    std::size_t one_shots_ = 0;  // under way
+    std::size_t openings_ = 0;   // of which open a link
 };
-
-inline route* routes::find(const endpoint& peer) const noexcept {
-    const auto found = index_.find(peer);
-    return found == index_.end() ? nullptr : &*found->second;
-}
-
-inline route& routes::add(const endpoint& peer) {
-    group fresh;
-    fresh.emplace_back(peer);
-    index_.emplace(peer, fresh.begin());
-    resting_.splice(resting_.end(), fresh);
-    resting_.back().group = &resting_;
-    return resting_.back();
-}
-
-inline void routes::move_to(group& where, route& one) noexcept {
-    where.splice(where.end(), *one.group, index_.find(one.peer)->second);
-    one.group = &where;
-}
-
-/// Has what waits begun, or forgets a route by which nothing goes.
-inline void routes::schedule(route& one) noexcept {
-    room_made_ = true;
-    if (!one.idle()) return move_to(one.busy() || one.waiting.empty() ? resting_ : ready_, one);
-    const auto found = index_.find(one.peer);
-    const auto place = found->second;
-    index_.erase(found);
-    one.group->erase(place);
-}
-
-inline std::size_t routes::head_size(const route* one) const noexcept {
-    return one && one->current ? one->current->head().size() : shared_.head.size();
-}
-
-inline std::error_code routes::post(const endpoint& to, std::string_view text, postings& item) {
-    posting& what = item.front();
-    const auto& settings = shared_.settings;
-    route* one = find(to);
-    const std::size_t size = head_size(one) + text.size() + 1;
-    if (size - 1 > settings.max_message_bytes) return make_error_code(errc::message_too_long);
-    const std::size_t max_routes = settings.max_peers + settings.max_links;
-    if (!one && index_.size() >= max_routes) return make_error_code(errc::queue_full);
-    if (one) {
-        const std::size_t bytes =
-            one->waiting_bytes + (one->current ? one->current->unconfirmed() : 0);
-        if (bytes != 0 && bytes + size > settings.max_queued_bytes)
-            return make_error_code(errc::queue_full);
-    }
-    what.size = static_cast<std::uint32_t>(size);
-    if (one && one->current && !one->busy() && one->waiting.empty()) {
-        queue_on_link(*one, text, item);
-        return {};
-    }
-    what.text.assign(text);
-    if (what.waiting && what.deadline < shared_.events.deadline_of(*this))
-        shared_.events.arm(*this, what.deadline);
-    if (!one) one = &add(to);
-    one->waiting_bytes += size;
-    one->waiting.splice(one->waiting.end(), item);
-    if (!one->busy() && one->group == &resting_) move_to(ready_, *one);
-    return {};
-}
-
-/// Out of memory, nothing has happened. The route may be gone afterwards.
-inline void routes::queue_on_link(route& one, std::string_view text, postings& item) {
-    link& over = *one.current;
-    if (item.front().opens_link) return shared_.report.outcome(item, item.begin(), {});
-    if (!over.is_dirty()) dirty_.push_back(&over);
-    ++one.held;  // so that it stays if the link breaks here
-    try {
-        over.post(text, item, item.front().waiting != nullptr);
-    } catch (const std::bad_alloc&) {
-        --one.held;
-        throw;
-    }
-    if (one.current && is_exit(text)) {
-        // What is posted next waits until the exit is confirmed: it must not arrive before.
-        one.current = nullptr;
-        return over.close(true);
-    }
-    --one.held;
-    if (!one.current) schedule(one);
-}
-
-inline bool routes::reserve(const endpoint& to, std::string_view text) {
-    if (find(to) || head_size(nullptr) + text.size() > shared_.settings.max_message_bytes)
-        return false;
-    ++add(to).held;
-    return true;
-}
-
-inline void routes::release(const endpoint& to) noexcept {
-    route* const one = find(to);
-    if (!one) return;  // stopped meanwhile
-    --one->held;
-    schedule(*one);
-}
-
-inline bool routes::has_link(const endpoint& peer) const noexcept {
-    const route* const one = find(peer);
-    return one && one->current;
-}
-
-inline std::vector<endpoint> routes::linked() const {
-    std::vector<endpoint> result;
-    for (const link* one : links_)
-        if (has_link(one->peer().key)) result.push_back(one->peer().key);
-    return result;
-}
-
-inline void routes::do_work() noexcept {
-    while (!ready_.empty()) {
-        route& one = ready_.front();
-        move_to(resting_, one);
-        try {
-            begin_next(one);
-        } catch (const std::bad_alloc&) {
-            one.waiting_bytes -= one.waiting.front().size;
-            shared_.report.outcome(one.waiting, one.waiting.begin(),
-                                   std::make_error_code(std::errc::not_enough_memory));
-            schedule(one);
-        }
-    }
-    while (!dirty_.empty()) {
-        link& one = *dirty_.back();
-        dirty_.pop_back();
-        shared_.events.guard(one, [&] { if (one.is_dirty()) one.flush(); });
-    }
-}
-
-inline void routes::begin_next(route& next) {
-    const endpoint peer = next.peer;
-    if (next.current) move_to_link(peer);
-    route* const one = find(peer);
-    if (!one) return;
-    if (one->busy() || one->waiting.empty()) return schedule(*one);
-    if (one_shots_ >= shared_.settings.max_connections) return move_to(crowded_, *one);
-    posting& what = one->waiting.front();
-    auto& begun = shared_.events.add(std::make_unique<outgoing>(shared_, *this, peer));
-    if (links_.size() + openings_ >= shared_.settings.max_links) what.opens_link = false;
-    begun.item.splice(begun.item.end(), one->waiting, one->waiting.begin());
-    one->under_way = &begun;
-    ++one_shots_;
-    openings_ += what.opens_link ? 1u : 0u;
-    shared_.events.guard(begun, [&] { begun.begin(); });
-}
-
-/// What waited for its turn goes over the link that has come meanwhile.
-inline void routes::move_to_link(const endpoint& peer) {
-    for (route* one = find(peer); one && one->current; one = find(peer)) {
-        if (one->busy() || one->waiting.empty()) return;
-        postings item;
-        item.splice(item.end(), one->waiting, one->waiting.begin());
-        one->waiting_bytes -= item.front().size;
-        const std::string text = std::exchange(item.front().text, {});
-        try {
-            queue_on_link(*one, text, item);
-        } catch (const std::bad_alloc&) {
-            shared_.report.outcome(item, item.begin(),
-                                   std::make_error_code(std::errc::not_enough_memory));
-        }
-    }
-}
-
-/// No descriptor is left: somebody who has said nothing gives one back, or another message of ours
-/// when it is delivered.
-inline bool routes::postpone(route& one, outgoing& failed) noexcept {
-    if (!out_of_descriptors(failed.shot().error())) return false;
-    const bool evicted = accepted_.evict();
-    if (!evicted && one_shots_ == 0) return false;
-    one.waiting.splice(one.waiting.begin(), failed.item);
-    failed.end();
-    move_to(evicted ? ready_ : crowded_, one);
-    return true;
-}
-
-inline void routes::on_finished(outgoing& done) noexcept {
-    one_shot& shot = done.shot();
-    route& one = *find(shot.to());
-    if (shot.linked()) {
-        try {
-            become_link(one, done);
-        } catch (const std::bad_alloc&) {
-            shot.fail(std::make_error_code(std::errc::not_enough_memory));
-        }
-    }
-    one.under_way = nullptr;
-    --one_shots_;
-    openings_ -= shot.opens_link() ? 1u : 0u;
-    if (postpone(one, done)) return;
-    const auto error = shot.error();
-    one.waiting_bytes -= done.item.front().size;
-    shared_.report.outcome(done.item, done.item.begin(), error);
-    // A peer that cannot be reached is not tried again for each message that waits.
-    if (error && error != errc::not_taken) {
-        shared_.report.outcomes(one.waiting, error);
-        one.waiting_bytes = 0;
-    }
-    done.end();
-    ++one.held;  // so that it stays whatever becomes of the contender
-    if (one.contender) std::exchange(one.contender, nullptr)->contend(one.current != nullptr);
-    --one.held;
-    schedule(one);
-    if (!crowded_.empty()) move_to(ready_, crowded_.front());
-}
-
-/// We have opened it.
-inline void routes::become_link(route& one, outgoing& opened) {
-    one_shot& shot = opened.shot();
-    message_view greeting;
-    static_cast<void>(scan_from(shot.greeting(), one.peer, greeting));
-    link_peer who{one.peer, greeting.sender, one.peer, false, true};
-    who.claim_holds = !is_own(who.claim, shared_.us, shot.socket()) &&
-                      holds(who.claim, who.remote, shot.socket());
-    shared_.events.ignore(opened, shot.socket());
-    shared_.report.heard(who.key, greeting.team);  // whoever waits for the link finds it listed
-    link& fresh = add_link(one, shot.socket(), who);
-    shared_.events.guard(fresh, [&] {
-        fresh.flush();
-        fresh.on_bytes(shot.rest());
-    });
-}
-
-/// It is the one to be used from now on; an older one ends when nothing is under way on it.
-inline link& routes::add_link(route& one, tcp_socket& socket, const link_peer& who) {
-    auto made = std::make_unique<link>(shared_, *this, *this, who);
-    made->begin(std::move(socket));
-    link& fresh = *made;
-    fresh.place = links_.insert(links_.end(), &fresh);
-    try {
-        shared_.events.add(std::move(made));
-    } catch (const std::bad_alloc&) {
-        links_.pop_back();
-        throw;
-    }
-    link* const older = std::exchange(one.current, &fresh);
-    if (older) older->close(false);
-    return fresh;
-}
-
-/// Where both sides open a link at once, the one survives that the side with the higher address has
-/// opened, as of two BGP connections (RFC 4271, 6.8): both sides come to the same.
-inline admission routes::admit(incoming& opener, const endpoint& claim) {
-    route* const one = find(claim);
-    const bool opening = one && one->under_way && one->under_way->shot().opens_link();
-    if (opening && one->under_way->shot().has_greeted() &&
-        claim < claim_over(shared_.us, opener.socket())) {
-        if (one->contender) one->contender->contend(true);
-        one->contender = &opener;
-        return admission::wait;
-    }
-    if (one && one->current && opener.has_ended()) return admission::redundant;
-    const std::size_t others = links_.size() + openings_ - (opening ? 1u : 0u);
-    return others < shared_.settings.max_links ? admission::link : admission::one_shot;
-}
-
-inline void routes::forget(incoming& opener) noexcept {
-    for (auto& [peer, one] : index_)
-        if (one->contender == &opener) one->contender = nullptr;
-}
-
-inline void routes::open_link(incoming& opener, const message_view& greeting, bool claim_holds,
-                              std::string_view rest) {
-    const endpoint from = opener.remote();
-    const link_peer who{from, greeting.sender, claim_holds ? greeting.sender : from, claim_holds,
-                        claim_holds};
-    auto& report = shared_.report;
-    if (!claim_holds) {
-        const bool own = is_own(who.claim, shared_.us, opener.socket());
-        report.rejected(from, make_error_code(own ? errc::own_address : errc::sender_not_verified));
-    }
-    report.heard(who.key, greeting.team);
-    report.message(greeting, from, claim_holds);
-    route* const known = find(who.key);
-    route& one = known ? *known : add(who.key);
-    link& fresh = add_link(one, opener.socket(), who);
-    postings ours;
-    if (one.under_way && one.under_way->shot().opens_link()) {
-        outgoing& yields = *std::exchange(one.under_way, nullptr);
-        ours.splice(ours.end(), yields.item);
-        one.waiting_bytes -= ours.front().size;
-        --one_shots_;
-        --openings_;
-        yields.end();
-    }
-    ++one.held;  // so that it stays if the link breaks here
-    shared_.events.guard(fresh, [&] {
-        fresh.answer();
-        fresh.flush();
-        fresh.on_bytes(rest);
-    });
-    report.outcomes(ours, {});
-    --one.held;
-    schedule(one);
-}
-
-inline void routes::on_exit_heard(link& over) {
-    route* const one = find(over.peer().key);
-    if (!one || !one->current) return;
-    link& current = *std::exchange(one->current, nullptr);
-    ++one->held;
-    if (&current != &over) current.close(false);
-    --one->held;
-    schedule(*one);
-}
-
-inline void routes::on_exit_over(link& over) noexcept { release(over.peer().key); }
-
-/// Having said goodbye, or with a newer link, we go on knowing the peer; but not by an address that
-/// only the link had.
-inline void routes::on_ended(link& over, departure how, bool was_open) noexcept {
-    links_.erase(over.place);
-    dirty_.erase(std::remove(dirty_.begin(), dirty_.end(), &over), dirty_.end());
-    route* const one = find(over.peer().key);
-    if (one && one->current == &over) one->current = nullptr;
-    const bool other = one && one->current;
-    const bool unknown_now = was_open || !over.peer().reachable;
-    if (!other && unknown_now && !over.heard_exit())
-        shared_.report.left(over.peer().key, {}, how);
-    if (one) schedule(*one);
-}
-
-/// Callers that have waited for their turn for too long; so many that it matters there are not.
-inline void routes::on_deadline(clock::time_point now) {
-    auto next = never;
-    for (auto& [peer, one] : index_) {
-        for (auto what = one->waiting.begin(); what != one->waiting.end();) {
-            const auto late = what++;
-            if (!late->waiting) continue;
-            if (late->deadline > now) {
-                next = (std::min)(next, late->deadline);
-                continue;
-            }
-            one->waiting_bytes -= late->size;
-            shared_.report.outcome(one->waiting, late, std::make_error_code(std::errc::timed_out));
-        }
-    }
-    shared_.events.arm(*this, next);
-}
-
-inline void routes::stop(std::error_code why) noexcept {
-    while (!links_.empty()) {
-        link& one = *links_.front();
-        one.stop(why);
-        if (!links_.empty() && links_.front() == &one) links_.pop_front();
-    }
-    for (auto& [peer, one] : index_) {
-        shared_.report.outcomes(one->waiting, why);
-        if (!one->under_way) continue;
-        shared_.report.outcomes(one->under_way->item, why);
-        one->under_way->shot().fail(why);
-        one->under_way->end();
-    }
-    index_.clear();
-    for (group* all : {&resting_, &ready_, &crowded_}) all->clear();
-    dirty_.clear();
-}
 
 }  // namespace detail
 }  // namespace p2pchat
@@ -4123,30 +3962,67 @@ public:
     engine(const config& settings, mailbox& events, counters& counts)
         : settings_(settings), mailbox_(events), report_(events, peers_, counts) {}
 
-    std::error_code start(clock::time_point now);
-    void stop(std::error_code why) noexcept;
+    std::error_code start(clock::time_point now) {
+        if (!is_team(settings_.team) || in_brackets(settings_.team))
+            return make_error_code(errc::bad_team);
+        us_.team = settings_.team;
+        us_.configured = !settings_.address.empty();
+        us_.address = us_.configured ? endpoint(settings_.address, 0) : detect_address();
+        if (!is_named(us_.address)) return make_error_code(errc::bad_address);
+        set_time(now, os::wall_time());
+        if (const auto error = acceptor_.open(settings_.port)) return error;
+        us_.address = endpoint(us_.address.bytes(), acceptor_.port(), us_.address.scope());
+        head_ = head_of(us_.address, us_.team);
+        if (const auto error = events_.open()) return error;
+        return acceptor_.start();
+    }
+
+    void stop(std::error_code why) noexcept {
+        acceptor_.close();
+        routes_.stop(why);
+    }
 
     loop& events() noexcept { return events_; }
     void set_time(clock::time_point now, std::chrono::system_clock::time_point wall) noexcept {
         events_.set_time(now);
         report_.set_time(wall);
     }
-    const endpoint& address() const noexcept { return us_.address; }
     const own_name& us() const noexcept { return us_; }
 
-    std::error_code post(const endpoint& to, std::string_view text, postings& item);
+    std::error_code post(const endpoint& to, std::string_view text, postings& item) {
+        // Outcomes that no handler fetches are bounded as messages are.
+        if (item.front().done && mailbox_.crowded()) return make_error_code(errc::queue_full);
+        return routes_.post(to, text, item);
+    }
     bool reserve(const endpoint& to, std::string_view text) { return routes_.reserve(to, text); }
     void release(const endpoint& to) noexcept { routes_.release(to); }
-    bool is_own(const endpoint& peer) const noexcept;
+    bool room_made() noexcept { return routes_.room_made(); }
+
+    bool is_own(const endpoint& peer) const noexcept {
+        return peer == us_.address || (peer.is_loopback() && peer.port() == us_.address.port());
+    }
     bool has_link(const endpoint& peer) const noexcept { return routes_.has_link(peer); }
-    std::vector<peer> peers() const;
+
+    std::vector<peer> peers() const {
+        auto result = peers_.snapshot();
+        for (peer& known : result) known.linked = has_link(known.address);
+        // Linked, but so many others talked since that they pushed it out of the table.
+        for (const endpoint& linked : routes_.linked())
+            if (!peers_.contains(linked)) result.push_back({linked, {}, {}, true});
+        std::sort(result.begin(), result.end(),
+                  [](const peer& a, const peer& b) { return a.address < b.address; });
+        return result;
+    }
 
     /// Begins what is to be begun, and hands over what there is to say.
-    void do_work() noexcept;
-    /// Nothing is to be done before an event comes.
-    bool idle() noexcept;
+    void do_work() noexcept {
+        while (!rooms_.empty() && !report_.full()) rooms_.next().on_room();
+        routes_.do_work();
+        mailbox_.hand_over();
+    }
     bool has_work() const noexcept { return routes_.has_work(); }
-    bool room_made() noexcept { return routes_.room_made(); }
+    /// Nothing is to be done before an event comes.
+    bool idle() noexcept { return !has_work() && (rooms_.empty() || mailbox_.ask_for_room()); }
 
 private:
     const config& settings_;
@@ -4162,502 +4038,99 @@ private:
     routes routes_{shared_, acceptor_};
 };
 
-inline std::error_code engine::start(clock::time_point now) {
-    if (!is_team(settings_.team) || in_brackets(settings_.team))
-        return make_error_code(errc::bad_team);
-    us_.team = settings_.team;
-    us_.configured = !settings_.address.empty();
-    us_.address = us_.configured ? endpoint(settings_.address, 0) : detect_address();
-    if (!is_named(us_.address)) return make_error_code(errc::bad_address);
-    set_time(now, os::wall_time());
-    if (const auto error = acceptor_.open(settings_.port)) return error;
-    us_.address = endpoint(us_.address.bytes(), acceptor_.port(), us_.address.scope());
-    head_ = head_of(us_.address, us_.team);
-    if (const auto error = events_.open()) return error;
-    return acceptor_.start();
-}
-
-inline void engine::stop(std::error_code why) noexcept {
-    acceptor_.close();
-    routes_.stop(why);
-}
-
-inline std::error_code engine::post(const endpoint& to, std::string_view text, postings& item) {
-    // Outcomes that no handler fetches are bounded as messages are.
-    if (item.front().done && mailbox_.crowded()) return make_error_code(errc::queue_full);
-    return routes_.post(to, text, item);
-}
-
-inline bool engine::is_own(const endpoint& peer) const noexcept {
-    return peer == us_.address ||
-           (peer.is_loopback() && peer.port() == us_.address.port());
-}
-
-inline std::vector<peer> engine::peers() const {
-    auto result = peers_.snapshot();
-    for (peer& known : result) known.linked = has_link(known.address);
-    // Linked, but so many others talked since that they pushed it out of the table.
-    for (const endpoint& linked : routes_.linked())
-        if (!peers_.contains(linked)) result.push_back({linked, {}, {}, true});
-    std::sort(result.begin(), result.end(),
-              [](const peer& a, const peer& b) { return a.address < b.address; });
-    return result;
-}
-
-inline void engine::do_work() noexcept {
-    while (!rooms_.empty() && !report_.full()) rooms_.next().on_room();
-    routes_.do_work();
-    mailbox_.hand_over();
-}
-
-inline bool engine::idle() noexcept {
-    return !has_work() && (rooms_.empty() || mailbox_.ask_for_room());
-}
-
-}  // namespace detail
-
-class node::impl {
+/// The user's handlers, called by one thread only, and until when that is done.
+class event_handlers {
 public:
-    explicit impl(config settings);
-    ~impl() { stop(); }
+    node::message_handler on_message;
+    node::joined_handler on_joined;
+    node::left_handler on_left;
+    node::rejected_handler on_rejected;
 
-    std::error_code start();
-    void stop() noexcept;
-    std::error_code send(const endpoint& to, std::string_view text, bool opens_link);
-    std::error_code post(const endpoint& to, std::string_view text, completion done,
-                         when_full mode, bool opens_link);
-    std::vector<delivery> broadcast(std::string_view text, bool then_stop);
-    connect_result connect(const endpoint& to);
-    std::error_code connect(const endpoint& to, connect_handler done);
-    std::vector<peer> peers() const;
-    counters statistics() const noexcept;
-    endpoint address() const;
-    const std::string& team() const noexcept { return settings_.team; }
+    void resume() noexcept { end_ = never; }
+    /// From then on nothing is called, and messages are counted as dropped. The first call counts.
+    void stop_at(clock::time_point end) noexcept {
+        auto none = never;
+        end_.compare_exchange_strong(none, end);
+    }
+    std::uint64_t dropped() const noexcept { return dropped_; }
 
-    message_handler on_message;
-    joined_handler on_joined;
-    left_handler on_left;
-    rejected_handler on_rejected;
+    /// The calling thread is the one.
+    void begin_here() noexcept { thread_ = std::this_thread::get_id(); }
+    void end() noexcept { thread_ = std::thread::id(); }
+    bool called_here() const noexcept { return thread_.load() == std::this_thread::get_id(); }
+
+    void call(const event& what, std::string_view bytes) {
+        const auto end = end_.load(std::memory_order_relaxed);
+        if (end == never || os::now() < end)
+            std::visit([&](const auto& one) { call_for(one, bytes); }, what);
+        else if (std::get_if<message_event>(&what))
+            ++dropped_;
+    }
 
 private:
-    using lock = std::unique_lock<std::mutex>;
-    using clock = detail::clock;
+    void call_for(const message_event& what, std::string_view bytes) {
+        if (!on_message) return;
+        incoming_.sender = what.sender;
+        incoming_.origin = what.origin;
+        incoming_.verified = what.verified;
+        copy(bytes.substr(what.at, what.team_size), incoming_.team);
+        copy(bytes.substr(what.at + what.team_size, what.text_size), incoming_.text);
+        on_message(incoming_);
+    }
+    void call_for(const joined_event& what, std::string_view bytes) {
+        if (on_joined) on_joined(peer_of(what, bytes));
+    }
+    void call_for(const left_event& what, std::string_view bytes) {
+        if (on_left) on_left(peer_of(what, bytes), what.how);
+    }
+    void call_for(const rejected_event& what, std::string_view) {
+        if (on_rejected) on_rejected(what.from, what.why);
+    }
+    void call_for(const outcomes_event&, std::string_view) {}  // completions are no handlers
 
-    std::error_code start_threads();
-    void request_stop() noexcept;
-    void join_threads() noexcept;
-    bool in_handler() const noexcept { return handlers_id_.load() == std::this_thread::get_id(); }
+    static peer peer_of(const peer_event& what, std::string_view bytes) {
+        peer result{what.address, {}, os::wall_time(), false};
+        copy(bytes.substr(what.at, what.team_size), result.team);
+        return result;
+    }
 
-    void run_io() noexcept;
-    int wait(lock& held, bool idle, clock::time_point spin_until);
-    void run_handlers();
-    void handle(const detail::event& what, const std::string& bytes, message& incoming);
-    bool drains() const noexcept;
-    void give_back(std::size_t bytes) noexcept;
+    /// What was confirmed is not given up for want of memory: then this waits.
+    static void copy(std::string_view text, std::string& to) noexcept {
+        for (;;) {
+            try {
+                to.assign(text);
+                return;
+            } catch (const std::bad_alloc&) {
+                std::this_thread::sleep_for(std::chrono::milliseconds(1));
+            }
+        }
+    }
 
-    /// To be called after each call of the engine by another thread than io's.
-    void after_call() noexcept;
-    std::error_code send_as_caller(lock& held, const endpoint& to, std::string_view text,
-                                   bool opens_link);
-    void run_one_shot(detail::one_shot& shot, std::string_view text) noexcept;
-    std::error_code post_for(const endpoint& to, std::string_view text, detail::waiter& who,
-                             std::error_code& answer, bool opens_link);
-    std::error_code wait_for_room(lock& held, const endpoint& to, std::string_view text,
-                                  detail::postings& item);
-
-    config settings_;
-    std::mutex lifecycle_;  // guards the two threads
-    std::thread io_;
-    std::thread handlers_;
-    std::atomic<std::thread::id> handlers_id_{};
-    std::atomic<clock::rep> drain_end_{0};  // after that no handler is called; 0: not stopping
+    std::atomic<std::thread::id> thread_{};
+    std::atomic<clock::time_point> end_{never};
     std::atomic<std::uint64_t> dropped_{0};
-    std::atomic<bool> posted_{false};       // io has something to do, if it spins
-    detail::os::channel stopping_;          // signalled by stop(), for callers' own one-shots
-
-    mutable std::mutex mutex_;  // guards all that follows
-    counters counts_;
-    std::unique_ptr<detail::mailbox> mailbox_;  // its functions for any thread need no lock
-    std::unique_ptr<detail::engine> engine_;    // none before the first start()
-    bool running_ = false;
-    bool sleeping_ = false;            // io waits in the poller: wake it
-    clock::time_point wakes_at_{};     // then, by itself
-    std::size_t callers_ = 0;          // threads that wait for an outcome
-    std::size_t room_waiters_ = 0;     // threads that wait for room
-    std::condition_variable changed_;  // there is room, or a caller is gone
+    message incoming_;  // reused, so that a message costs no allocation
 };
 
-// Starting and stopping.
-
-node::impl::impl(config settings) : settings_(std::move(settings)) {
-    settings_.max_queued_bytes = (std::min)(settings_.max_queued_bytes, detail::link_window);
-}
-
-std::error_code node::impl::start() {
-    if (in_handler()) return make_error_code(errc::already_running);
-    const std::lock_guard<std::mutex> life(lifecycle_);
-    {
-        const lock held(mutex_);
-        if (running_) return make_error_code(errc::already_running);
-    }
-    join_threads();  // of a node that was stopped by one of its handlers
-    std::error_code error = std::make_error_code(std::errc::not_enough_memory);
-    try {
-        const lock held(mutex_);
-        engine_.reset();
-        mailbox_ = std::make_unique<detail::mailbox>(settings_.max_received_bytes);
-        engine_ = std::make_unique<detail::engine>(settings_, *mailbox_, counts_);
-        error = engine_->start(detail::os::now());
-        if (!error) error = stopping_.open();
-    } catch (const std::bad_alloc&) {
-    }
-    if (!error) return start_threads();
-    const lock held(mutex_);
-    engine_.reset();
-    return error;
-}
-
-std::error_code node::impl::start_threads() {
-    drain_end_ = 0;
-    stopping_.drain();
-    std::error_code error;
-    try {
-        handlers_ = std::thread([this] { run_handlers(); });
-        {
-            const lock held(mutex_);
-            running_ = true;
-        }
-        io_ = std::thread([this] { run_io(); });
-        return {};
-    } catch (const std::system_error& failure) {
-        error = failure.code();
-    } catch (const std::bad_alloc&) {
-        error = std::make_error_code(std::errc::not_enough_memory);
-    }
-    request_stop();
-    {
-        const lock held(mutex_);
-        engine_->stop(make_error_code(errc::stopped));  // what was posted meanwhile
-        mailbox_->close();
-    }
-    join_threads();
-    return error;
-}
-
-void node::impl::request_stop() noexcept {
-    const auto end = detail::after(detail::os::now(), settings_.drain_timeout);
-    clock::rep none = 0;
-    drain_end_.compare_exchange_strong(none, end.time_since_epoch().count());
-    const lock held(mutex_);
-    running_ = false;
-    changed_.notify_all();
-    stopping_.signal();
-    posted_ = true;
-    if (engine_ && std::exchange(sleeping_, false)) engine_->events().wake();
-}
-
-/// And waits for callers that have not returned yet.
-void node::impl::join_threads() noexcept {
-    if (io_.joinable()) io_.join();
-    if (handlers_.joinable()) handlers_.join();
-    handlers_id_ = std::thread::id();
-    lock held(mutex_);
-    while (callers_ != 0) changed_.wait(held);
-}
-
-void node::impl::stop() noexcept {
-    const bool waits = !in_handler();
-    lock life(lifecycle_, std::defer_lock);
-    if (waits) life.lock();  // first: a start() under way would forget that we asked
-    try {
-        if (settings_.leave_on_stop) broadcast("exit", true);
-    } catch (const std::bad_alloc&) {
-        // Then we go without a word, as on a power failure.
-    }
-    request_stop();
-    if (waits) join_threads();
-}
-
-// The I/O thread.
-
-void node::impl::run_io() noexcept {
-    lock held(mutex_);
-    auto& events = engine_->events();
-    auto spin_until = events.now();
-    while (running_) {
-        posted_ = false;
-        const bool busy = !engine_->idle();
-        engine_->do_work();
-        after_call();
-        if (busy) spin_until = mailbox_->spin().until(events.now());
-        int ready = 0;
-        try {
-            ready = wait(held, engine_->idle(), spin_until);
-        } catch (const std::bad_alloc&) {
-            // Nothing was waited for: the next turn tries again.
-        }
-        for (int i = 0; i < ready; ++i) {
-            if (i != 0) held.unlock(), held.lock();  // one event at a time
-            events.run_event(i);
-        }
-        events.run_timers();
-        if (ready > 0) spin_until = mailbox_->spin().until(events.now());
-    }
-    engine_->stop(make_error_code(errc::stopped));
-    mailbox_->close();
-    changed_.notify_all();
-}
-
-/// Spins for a while, without the lock, before it sleeps. Returns how many are ready.
-int node::impl::wait(lock& held, bool idle, clock::time_point spin_until) {
-    auto& events = engine_->events();
-    sleeping_ = idle && events.now() >= spin_until;
-    wakes_at_ = events.next_timer();
-    const int timeout = !sleeping_ ? 0 : wakes_at_ == detail::never
-                                       ? -1
-                                       : detail::remaining(wakes_at_, events.now());
-    events.prepare();
-    held.unlock();
-    auto began = detail::os::now();
-    int count = events.wait(timeout);
-    auto now = timeout == 0 ? began : detail::os::now();
-    while (idle && timeout == 0 && count == 0 && !posted_) {
-        std::this_thread::yield();  // once at least: whoever has something for us may then run
-        now = detail::os::now();
-        mailbox_->spin().yielded(began, now);
-        began = now;
-        count = events.wait(0);
-        if (now >= spin_until) break;
-    }
-    held.lock();
-    sleeping_ = false;
-    engine_->set_time(now, detail::os::wall_time());
-    return events.collect(count, began);
-}
-
-// The handlers' thread.
-
-void node::impl::run_handlers() {
-    handlers_id_ = std::this_thread::get_id();
-    detail::handlers_work work;
-    message incoming;  // reused, so that a message costs no allocation
-    while (mailbox_->take(work)) {
-        std::size_t owed = 0;
-        const auto done = [&](std::size_t bytes) {
-            owed += bytes;
-            if (mailbox_->crowded()) give_back(std::exchange(owed, 0));
-        };
-        auto outcome = work.outcomes.begin();
-        const auto tell = [&](std::size_t count) {
-            for (; count != 0 && outcome != work.outcomes.end(); --count, ++outcome) {
-                outcome->done(outcome->outcome);
-                done(sizeof(detail::posting));
-            }
-        };
-        for (const auto& batch : work.batches) {
-            for (const auto& event : batch.events) {
-                if (const auto* outcomes = std::get_if<detail::outcomes_event>(&event))
-                    tell(outcomes->count);
-                else if (!drains())
-                    handle(event, batch.bytes, incoming);
-                else if (std::holds_alternative<detail::message_event>(event))
-                    ++dropped_;
-                done(detail::mailbox::cost_of(event));
-            }
-            done(detail::mailbox::batch_cost);
-        }
-        tell(work.outcomes.size());
-        give_back(owed);
-    }
-}
-
-bool node::impl::drains() const noexcept {
-    const clock::rep end = drain_end_.load(std::memory_order_relaxed);
-    return end != 0 && detail::os::now().time_since_epoch().count() >= end;
-}
-
-void node::impl::give_back(std::size_t bytes) noexcept {
-    const bool was_crowded = mailbox_->release(bytes);
-    const bool wanted = mailbox_->room_wanted();
-    if (!was_crowded && !wanted) return;
-    const lock held(mutex_);
-    if (room_waiters_ != 0) changed_.notify_all();
-    if (!wanted) return;
-    posted_ = true;
-    if (std::exchange(sleeping_, false)) engine_->events().wake();
-}
-
-/// Copies a text into `to`. What was confirmed is not given up for want of memory: then this waits.
-static void copy(std::string_view text, std::string& to) noexcept {
-    for (;;) {
-        try {
-            to.assign(text);
-            return;
-        } catch (const std::bad_alloc&) {
-            std::this_thread::sleep_for(std::chrono::milliseconds(1));
-        }
-    }
-}
-
-void node::impl::handle(const detail::event& what, const std::string& bytes, message& incoming) {
-    const auto text = [&](std::size_t at, std::size_t size) {
-        return std::string_view(bytes).substr(at, size);
-    };
-    const auto who = [&](const detail::peer_event& e) {
-        peer result{e.address, {}, detail::os::wall_time(), false};
-        copy(text(e.at, e.team_size), result.team);
-        return result;
-    };
-    if (const auto* m = std::get_if<detail::message_event>(&what)) {
-        if (!on_message) return;
-        incoming.sender = m->sender;
-        incoming.origin = m->origin;
-        incoming.verified = m->verified;
-        copy(text(m->at, m->team_size), incoming.team);
-        copy(text(m->at + m->team_size, m->text_size), incoming.text);
-        on_message(incoming);
-    } else if (const auto* joined = std::get_if<detail::joined_event>(&what)) {
-        if (on_joined) on_joined(who(*joined));
-    } else if (const auto* left = std::get_if<detail::left_event>(&what)) {
-        if (on_left) on_left(who(*left), left->how);
-    } else if (const auto* rejected = std::get_if<detail::rejected_event>(&what)) {
-        if (on_rejected) on_rejected(rejected->from, rejected->why);
-    }
-}
-
-// Callers.
-
-void node::impl::after_call() noexcept {
-    mailbox_->hand_over();
-    if (engine_->room_made() && room_waiters_ != 0) changed_.notify_all();
-    const bool work = engine_->has_work() || engine_->events().next_timer() < wakes_at_;
-    if (!work) return;
-    posted_ = true;
-    if (std::exchange(sleeping_, false)) engine_->events().wake();
-}
-
-/// What can be told before anything else is asked.
-static std::error_code refused(const endpoint& to, std::string_view text) noexcept {
-    if (!to) return make_error_code(to.port() == 0 ? errc::bad_port : errc::bad_address);
-    return detail::is_sendable(text) ? std::error_code() : make_error_code(errc::bad_text);
-}
-
-std::error_code node::impl::post(const endpoint& to, std::string_view text, completion done,
-                                 when_full mode, bool opens_link) {
-    text = detail::trimmed(text);
-    if (const auto error = refused(to, text)) return error;
-    lock held(mutex_);
-    if (!running_) return make_error_code(errc::stopped);
-    if (sleeping_) engine_->events().set_time(detail::os::now());  // io's is from before
-    detail::postings item;
-    mailbox_->new_posting(item);
-    item.front().done = std::move(done);
-    item.front().opens_link = opens_link;
-    auto error = engine_->post(to, text, item);
-    if (error == errc::queue_full && mode == when_full::wait)
-        error = wait_for_room(held, to, text, item);
-    if (running_) after_call();
-    return error;
-}
-
-std::error_code node::impl::wait_for_room(lock& held, const endpoint& to, std::string_view text,
-                                          detail::postings& item) {
-    // In a handler there is nobody else to make room in the mailbox.
-    if (in_handler() && item.front().done && mailbox_->crowded())
-        return make_error_code(errc::queue_full);
-    const auto end = detail::after(detail::os::now(), settings_.delivery_timeout);
-    auto error = make_error_code(errc::queue_full);
-    auto status = std::cv_status::no_timeout;
-    ++callers_;
-    ++room_waiters_;
-    while (error == errc::queue_full && status == std::cv_status::no_timeout) {
-        status = changed_.wait_until(held, end);
-        error = running_ ? engine_->post(to, text, item) : make_error_code(errc::stopped);
-    }
-    --room_waiters_;
-    if (--callers_ == 0) changed_.notify_all();
-    return error;
-}
-
-std::error_code node::impl::send(const endpoint& to, std::string_view text, bool opens_link) {
-    text = detail::trimmed(text);
-    if (const auto error = refused(to, text)) return error;
-    lock held(mutex_);
-    if (!running_) return make_error_code(errc::stopped);
-    ++callers_;
-    std::error_code error;
-    try {
-        error = send_as_caller(held, to, text, opens_link);
-    } catch (const std::bad_alloc&) {
-        error = std::make_error_code(std::errc::not_enough_memory);
-    }
-    if (!held.owns_lock()) held.lock();
-    if (--callers_ == 0) changed_.notify_all();
-    return error;
-}
-
-std::error_code node::impl::send_as_caller(lock& held, const endpoint& to, std::string_view text,
-                                           bool opens_link) {
-    if (!opens_link && engine_->reserve(to, text)) {
-        held.unlock();
-        detail::one_shot shot(to);
-        run_one_shot(shot, text);
-        held.lock();
-        engine_->release(to);
-        after_call();
-        if (!detail::out_of_descriptors(shot.error())) {
-            ++(shot.error() ? counts_.undelivered : counts_.delivered);
-            return shot.error();
-        }  // else the engine can make room
-    }
-    detail::waiter done;
-    std::error_code answer;
-    held.unlock();
-    if (const auto error = post_for(to, text, done, answer, opens_link)) return error;
-    while (!mailbox_->wait(done, std::chrono::hours(1))) {
-    }
-    return answer;
-}
-
-/// Posts for a thread that waits.
-std::error_code node::impl::post_for(const endpoint& to, std::string_view text, detail::waiter& who,
-                                     std::error_code& answer, bool opens_link) {
-    const lock held(mutex_);
-    if (!running_) return make_error_code(errc::stopped);
-    const auto now = sleeping_ ? detail::os::now() : engine_->events().now();
-    engine_->events().set_time(now);
-    detail::postings item;
-    mailbox_->new_posting(item);
-    detail::posting& what = item.front();
-    what.waiting = &who;
-    what.answer = &answer;
-    what.opens_link = opens_link;
-    const auto last = (std::max)(settings_.delivery_timeout, settings_.handshake_timeout);
-    what.deadline = detail::after(detail::after(now, settings_.connect_timeout),
-                                  opens_link ? last : settings_.delivery_timeout);
-    const auto error = engine_->post(to, text, item);
-    after_call();
-    return error;
-}
-
 /// All of a one-shot in the calling thread: no other has to wake for it, which makes it twice as
-/// fast.
-void node::impl::run_one_shot(detail::one_shot& shot, std::string_view text) noexcept {
+/// fast. Ends early when `stopping` is signalled.
+inline void run_one_shot(one_shot& shot, std::string_view text, const config& settings,
+                         const own_name& us, os::channel& stopping) noexcept {
     try {
-        shot.start(text, false, settings_, engine_->us(), detail::os::now(), detail::never);
-        const auto stopped = stopping_.in();
+        shot.start(text, false, settings, us, os::now(), never);
+        const auto stopped = stopping.in();
         while (!shot.done()) {
             const bool waits = shot.wants_write() || shot.wants_read();
-            const auto error = detail::os::wait_ready(
-                waits ? shot.socket().native_handle() : stopped, shot.wants_write(),
-                detail::remaining(shot.deadline(), detail::os::now()), stopped);
-            const auto now = detail::os::now();
+            const auto error = os::wait_ready(waits ? shot.socket().native_handle() : stopped,
+                                              shot.wants_write(),
+                                              remaining(shot.deadline(), os::now()), stopped);
+            const auto now = os::now();
             if (error == std::errc::operation_canceled || (!waits && !error))
                 shot.fail(make_error_code(errc::stopped));
             else if (error == std::errc::timed_out && now >= shot.deadline())
                 shot.expire(now);
             else if (!error)
-                shot.advance(settings_, now);
+                shot.advance(settings, now);
         }
     } catch (const std::bad_alloc&) {
         shot.fail(std::make_error_code(std::errc::not_enough_memory));
@@ -4665,91 +4138,448 @@ void node::impl::run_one_shot(detail::one_shot& shot, std::string_view text) noe
     if (shot.error()) shot.socket().reset();
 }
 
-std::vector<delivery> node::impl::broadcast(std::string_view text, bool then_stop) {
-    std::vector<delivery> results;
-    lock held(mutex_);
-    if (!engine_) return results;
-    for (const auto& known : engine_->peers()) results.push_back({known.address, {}});
-    ++callers_;
-    held.unlock();
-    text = detail::trimmed(text);
-    detail::waiter all(results.size() + 1);
-    for (auto& result : results) {
-        std::error_code error = refused(result.to, text);
+/// A node as its callers see it: the engine, the lock around it, and those who wait for outcomes or
+/// for room. What is protected is for the node's own threads.
+class caller_side {
+protected:
+    using lock = std::unique_lock<std::mutex>;
+
+    /// A thread that waits for something: the node does not end before it has returned. Made under
+    /// the lock, and has it again at its end.
+    class caller {
+    public:
+        caller(caller_side& of, lock& held) noexcept : of_(of), held_(held) { ++of_.callers_; }
+        caller(const caller&) = delete;
+        caller& operator=(const caller&) = delete;
+        ~caller() {
+            if (!held_.owns_lock()) held_.lock();
+            if (--of_.callers_ == 0) of_.changed_.notify_all();
+        }
+
+    private:
+        caller_side& of_;
+        lock& held_;
+    };
+
+public:
+    event_handlers handlers;
+
+    explicit caller_side(config settings) : settings_(std::move(settings)) {
+        settings_.max_queued_bytes = (std::min)(settings_.max_queued_bytes, link_window);
+    }
+
+    std::error_code post(const endpoint& to, std::string_view text, node::completion done,
+                         when_full mode, bool opens_link) {
+        text = trimmed(text);
+        if (const auto error = refused(to, text)) return error;
+        lock held(mutex_);
+        if (!running_) return make_error_code(errc::stopped);
+        auto item = new_posting(opens_link);
+        item.front().done = std::move(done);
+        auto error = engine_->post(to, text, item);
+        if (error == errc::queue_full && mode == when_full::wait)
+            error = wait_for_room(held, to, text, item);
+        if (running_) after_call();
+        return error;
+    }
+
+    std::error_code send(const endpoint& to, std::string_view text, bool opens_link) {
+        text = trimmed(text);
+        if (const auto error = refused(to, text)) return error;
+        lock held(mutex_);
+        if (!running_) return make_error_code(errc::stopped);
+        const caller waiting(*this, held);
         try {
-            if (!error) error = post_for(result.to, text, all, result.error, false);
-        } catch (const std::bad_alloc&) {  // what was posted before points to this stack
+            return send_as_caller(held, to, text, opens_link);
+        } catch (const std::bad_alloc&) {
+            return std::make_error_code(std::errc::not_enough_memory);
+        }
+    }
+
+    std::vector<delivery> broadcast(std::string_view text, bool then_stop) {
+        std::vector<delivery> results;
+        lock held(mutex_);
+        if (!engine_) return results;
+        for (const auto& known : engine_->peers()) results.push_back({known.address, {}});
+        const caller waiting(*this, held);
+        held.unlock();
+        text = trimmed(text);
+        waiter all(results.size() + 1);
+        for (auto& result : results) {
+            std::error_code error = refused(result.to, text);
+            try {
+                const lock posting(mutex_);
+                if (!error) error = post_for(result.to, text, all, result.error, false);
+            } catch (const std::bad_alloc&) {  // what was posted before points to this stack
+                error = std::make_error_code(std::errc::not_enough_memory);
+            }
+            if (!error) continue;
+            result.error = error;
+            mailbox_->tell(all);
+        }
+        mailbox_->tell(all);
+        if (then_stop) {
+            mailbox_->wait(all, settings_.drain_timeout);
+            request_stop();  // has the rest reported at once
+        }
+        wait_for_all(all);
+        return results;
+    }
+
+    connect_result connect(const endpoint& to) {
+        {
+            const lock held(mutex_);
+            if (running_ && engine_->is_own(to)) return {make_error_code(errc::own_address), false};
+            if (running_ && engine_->has_link(to)) return {{}, true};
+        }
+        const auto error = send(to, connect_word, true);
+        return {error, !error && has_link(to)};
+    }
+
+    std::error_code connect(const endpoint& to, node::connect_handler done) {
+        {
+            const lock held(mutex_);
+            if (running_ && engine_->is_own(to)) return make_error_code(errc::own_address);
+        }
+        node::completion told;
+        if (done)
+            told = [this, to, done = std::move(done)](std::error_code error) {
+                done({error, !error && has_link(to)});
+            };
+        return post(to, connect_word, std::move(told), when_full::refuse, true);
+    }
+
+    std::vector<peer> peers() const {
+        const lock held(mutex_);
+        return engine_ ? engine_->peers() : std::vector<peer>();
+    }
+    counters statistics() const noexcept {
+        const lock held(mutex_);
+        counters result = counts_;
+        result.dropped = handlers.dropped();
+        return result;
+    }
+    endpoint address() const {
+        const lock held(mutex_);
+        return engine_ ? engine_->us().address : endpoint();
+    }
+    const std::string& team() const noexcept { return settings_.team; }
+
+protected:
+    void request_stop() noexcept {
+        handlers.stop_at(after(os::now(), settings_.drain_timeout));
+        const lock held(mutex_);
+        running_ = false;
+        changed_.notify_all();
+        stopping_.signal();
+        wake_io();
+    }
+
+    void end_engine() noexcept {
+        engine_->stop(make_error_code(errc::stopped));
+        mailbox_->close();
+        changed_.notify_all();
+    }
+
+    /// To be called after each call of the engine by another thread than io's.
+    void after_call() noexcept {
+        mailbox_->hand_over();
+        if (engine_->room_made() && room_waiters_ != 0) changed_.notify_all();
+        if (engine_->has_work() || engine_->events().next_timer() < wakes_at_) wake_io();
+    }
+
+    void wake_io() noexcept {
+        posted_ = true;
+        if (engine_ && std::exchange(sleeping_, false)) engine_->events().wake();
+    }
+
+private:
+    /// What can be told before anything else is asked.
+    static std::error_code refused(const endpoint& to, std::string_view text) noexcept {
+        if (!to) return make_error_code(to.port() == 0 ? errc::bad_port : errc::bad_address);
+        return is_sendable(text) ? std::error_code() : make_error_code(errc::bad_text);
+    }
+
+    bool has_link(const endpoint& to) const noexcept {
+        const lock held(mutex_);
+        return engine_ && engine_->has_link(to);
+    }
+
+    postings new_posting(bool opens_link) {
+        if (sleeping_) engine_->events().set_time(os::now());  // io's is from before
+        postings item;
+        mailbox_->new_posting(item);
+        item.front().opens_link = opens_link;
+        return item;
+    }
+
+    std::error_code wait_for_room(lock& held, const endpoint& to, std::string_view text,
+                                  postings& item) {
+        // In a handler there is nobody else to make room in the mailbox.
+        if (handlers.called_here() && item.front().done && mailbox_->crowded())
+            return make_error_code(errc::queue_full);
+        const auto end = after(os::now(), settings_.delivery_timeout);
+        auto error = make_error_code(errc::queue_full);
+        auto status = std::cv_status::no_timeout;
+        const caller waiting(*this, held);
+        ++room_waiters_;
+        while (error == errc::queue_full && status == std::cv_status::no_timeout) {
+            status = changed_.wait_until(held, end);
+            error = running_ ? engine_->post(to, text, item) : make_error_code(errc::stopped);
+        }
+        --room_waiters_;
+        return error;
+    }
+
+    /// May return, or throw, without the lock.
+    std::error_code send_as_caller(lock& held, const endpoint& to, std::string_view text,
+                                   bool opens_link) {
+        if (!opens_link && engine_->reserve(to, text)) {
+            held.unlock();
+            one_shot shot(to);
+            run_one_shot(shot, text, settings_, engine_->us(), stopping_);
+            held.lock();
+            engine_->release(to);
+            after_call();
+            if (!out_of_descriptors(shot.error())) {
+                ++(shot.error() ? counts_.undelivered : counts_.delivered);
+                return shot.error();
+            }  // else the engine can make room
+        }
+        waiter done;
+        std::error_code answer;
+        if (const auto error = post_for(to, text, done, answer, opens_link)) return error;
+        held.unlock();
+        wait_for_all(done);
+        return answer;
+    }
+
+    /// Posts for a thread that waits.
+    std::error_code post_for(const endpoint& to, std::string_view text, waiter& who,
+                             std::error_code& answer, bool opens_link) {
+        if (!running_) return make_error_code(errc::stopped);
+        auto item = new_posting(opens_link);
+        posting& what = item.front();
+        what.waiting = &who;
+        what.answer = &answer;
+        const auto last = (std::max)(settings_.delivery_timeout, settings_.handshake_timeout);
+        const auto connected = after(engine_->events().now(), settings_.connect_timeout);
+        what.deadline = after(connected, opens_link ? last : settings_.delivery_timeout);
+        const auto error = engine_->post(to, text, item);
+        after_call();
+        return error;
+    }
+
+    void wait_for_all(waiter& told) {
+        while (!mailbox_->wait(told, std::chrono::hours(1))) {
+        }
+    }
+
+protected:
+    config settings_;
+    os::channel stopping_;  // signalled by stop(), for callers' own one-shots
+
+    mutable std::mutex mutex_;  // guards all that follows
+    counters counts_;
+    std::unique_ptr<mailbox> mailbox_;  // its functions for any thread need no lock
+    std::unique_ptr<engine> engine_;    // none before the first start()
+    bool running_ = false;
+    bool sleeping_ = false;            // io waits in the poller: wake it
+    std::atomic<bool> posted_{false};  // io has something to do, if it spins; read without the lock
+    clock::time_point wakes_at_{};     // io, by itself
+    std::size_t callers_ = 0;          // threads that wait for an outcome
+    std::size_t room_waiters_ = 0;     // threads that wait for room
+    std::condition_variable changed_;  // there is room, or a caller is gone
+};
+
+}  // namespace detail
+
+/// Its two threads, and their beginning and end.
+class node::impl final : public detail::caller_side {
+public:
+    using caller_side::caller_side;
+    ~impl() { stop(); }
+
+    std::error_code start() {
+        if (handlers.called_here()) return make_error_code(errc::already_running);
+        const std::lock_guard<std::mutex> life(lifecycle_);
+        lock held(mutex_);
+        if (running_) return make_error_code(errc::already_running);
+        held.unlock();
+        join_threads();  // of a node that was stopped by one of its handlers
+        held.lock();
+        std::error_code error = std::make_error_code(std::errc::not_enough_memory);
+        try {
+            engine_.reset();
+            mailbox_ = std::make_unique<detail::mailbox>(settings_.max_received_bytes);
+            engine_ = std::make_unique<detail::engine>(settings_, *mailbox_, counts_);
+            error = engine_->start(detail::os::now());
+            if (!error) error = stopping_.open();
+        } catch (const std::bad_alloc&) {
+        }
+        if (error) engine_.reset();
+        held.unlock();
+        return error ? error : start_threads();
+    }
+
+    void stop() noexcept {
+        const bool waits = !handlers.called_here();
+        lock life(lifecycle_, std::defer_lock);
+        if (waits) life.lock();  // first: a start() under way would forget that we asked
+        try {
+            if (settings_.leave_on_stop) broadcast("exit", true);
+        } catch (const std::bad_alloc&) {
+            // Then we go without a word, as on a power failure.
+        }
+        request_stop();
+        if (waits) join_threads();
+    }
+
+private:
+    std::error_code start_threads() {
+        handlers.resume();
+        stopping_.drain();
+        std::error_code error;
+        try {
+            handlers_thread_ = std::thread([this] { run_handlers(); });
+            {
+                const lock held(mutex_);
+                running_ = true;
+            }
+            io_thread_ = std::thread([this] { run_io(); });
+            return {};
+        } catch (const std::system_error& failure) {
+            error = failure.code();
+        } catch (const std::bad_alloc&) {
             error = std::make_error_code(std::errc::not_enough_memory);
         }
-        if (!error) continue;
-        result.error = error;
-        mailbox_->tell(all);
+        request_stop();
+        {
+            const lock held(mutex_);
+            end_engine();  // with what was posted meanwhile
+        }
+        join_threads();
+        return error;
     }
-    mailbox_->tell(all);
-    if (then_stop) {
-        mailbox_->wait(all, settings_.drain_timeout);
-        request_stop();  // has the rest reported at once
-    }
-    while (!mailbox_->wait(all, std::chrono::hours(1))) {
-    }
-    held.lock();
-    if (--callers_ == 0) changed_.notify_all();
-    return results;
-}
 
-connect_result node::impl::connect(const endpoint& to) {
-    {
+    /// And for the callers that have not returned yet.
+    void join_threads() noexcept {
+        if (io_thread_.joinable()) io_thread_.join();
+        if (handlers_thread_.joinable()) handlers_thread_.join();
+        handlers.end();
+        lock held(mutex_);
+        while (callers_ != 0) changed_.wait(held);
+    }
+
+    // The I/O thread.
+
+    void run_io() noexcept {
+        lock held(mutex_);
+        auto& events = engine_->events();
+        auto spin_until = events.now();
+        while (running_) {
+            posted_ = false;
+            const bool busy = !engine_->idle();
+            engine_->do_work();
+            after_call();
+            if (busy) spin_until = mailbox_->spin().until(events.now());
+            int ready = 0;
+            try {
+                ready = wait(held, engine_->idle(), spin_until);
+            } catch (const std::bad_alloc&) {
+                // Nothing was waited for: the next turn tries again.
+            }
+            for (int i = 0; i < ready; ++i) {
+                if (i != 0) held.unlock(), held.lock();  // one event at a time
+                events.run_event(i);
+            }
+            events.run_timers();
+            if (ready > 0) spin_until = mailbox_->spin().until(events.now());
+        }
+        end_engine();
+    }
+
+    /// Spins for a while, without the lock, before it sleeps. Returns how many are ready.
+    int wait(lock& held, bool idle, detail::clock::time_point spin_until) {
+        auto& events = engine_->events();
+        sleeping_ = idle && events.now() >= spin_until;
+        wakes_at_ = events.next_timer();
+        const int limit =
+            wakes_at_ == detail::never ? -1 : detail::remaining(wakes_at_, events.now());
+        const int timeout = sleeping_ ? limit : 0;
+        events.prepare();
+        held.unlock();
+        auto began = detail::os::now();
+        int count = events.wait(timeout);
+        auto now = timeout == 0 ? began : detail::os::now();
+        while (idle && timeout == 0 && count == 0 && !posted_) {
+            std::this_thread::yield();  // once at least: whoever has something for us may then run
+            now = detail::os::now();
+            mailbox_->spin().yielded(began, now);
+            began = now;
+            count = events.wait(0);
+            if (now >= spin_until) break;
+        }
+        held.lock();
+        sleeping_ = false;
+        engine_->set_time(now, detail::os::wall_time());
+        return events.collect(count, began);
+    }
+
+    // The handlers' thread.
+
+    void run_handlers() {
+        handlers.begin_here();
+        detail::handlers_work work;
+        while (mailbox_->take(work)) {
+            std::size_t owed = 0;
+            const auto done = [&](std::size_t bytes) {
+                owed += bytes;
+                if (mailbox_->crowded()) give_back(std::exchange(owed, 0));
+            };
+            auto outcome = work.outcomes.begin();
+            const auto tell = [&](std::size_t count) {
+                for (; count != 0 && outcome != work.outcomes.end(); --count, ++outcome) {
+                    outcome->done(outcome->outcome);
+                    done(sizeof(detail::posting));
+                }
+            };
+            for (const auto& batch : work.batches) {
+                for (const auto& event : batch.events) {
+                    if (const auto* some = std::get_if<detail::outcomes_event>(&event))
+                        tell(some->count);
+                    else
+                        handlers.call(event, batch.bytes);
+                    done(detail::mailbox::cost_of(event));
+                }
+                done(detail::mailbox::batch_cost);
+            }
+            tell(work.outcomes.size());
+            give_back(owed);
+        }
+    }
+
+    void give_back(std::size_t bytes) noexcept {
+        const bool was_crowded = mailbox_->release(bytes);
+        const bool wanted = mailbox_->room_wanted();
+        if (!was_crowded && !wanted) return;
         const lock held(mutex_);
-        if (running_ && engine_->is_own(to)) return {make_error_code(errc::own_address), false};
-        if (running_ && engine_->has_link(to)) return {{}, true};
+        if (room_waiters_ != 0) changed_.notify_all();
+        if (wanted) wake_io();
     }
-    if (const auto error = send(to, detail::connect_word, true)) return {error, false};
-    const lock held(mutex_);
-    return {{}, engine_->has_link(to)};
-}
 
-std::error_code node::impl::connect(const endpoint& to, connect_handler done) {
-    {
-        const lock held(mutex_);
-        if (running_ && engine_->is_own(to)) return make_error_code(errc::own_address);
-    }
-    completion told;
-    if (done)
-        told = [this, to, done = std::move(done)](std::error_code error) {
-            lock held(mutex_);
-            const bool linked = !error && engine_->has_link(to);
-            held.unlock();
-            done({error, linked});
-        };
-    return post(to, detail::connect_word, std::move(told), when_full::refuse, true);
-}
-
-std::vector<peer> node::impl::peers() const {
-    const lock held(mutex_);
-    return engine_ ? engine_->peers() : std::vector<peer>();
-}
-
-counters node::impl::statistics() const noexcept {
-    const lock held(mutex_);
-    counters result = counts_;
-    result.dropped = dropped_;
-    return result;
-}
-
-endpoint node::impl::address() const {
-    const lock held(mutex_);
-    return engine_ ? engine_->address() : endpoint();
-}
-
-// What users see of it.
+    std::mutex lifecycle_;  // guards the two threads
+    std::thread io_thread_;
+    std::thread handlers_thread_;
+};
 
 node::node(config settings) : impl_(new impl(std::move(settings))) {}
 node::~node() = default;
 
-void node::on_message(message_handler handler) { impl_->on_message.swap(handler); }
-void node::on_peer_joined(joined_handler handler) { impl_->on_joined.swap(handler); }
-void node::on_peer_left(left_handler handler) { impl_->on_left.swap(handler); }
-void node::on_rejected(rejected_handler handler) { impl_->on_rejected.swap(handler); }
+void node::on_message(message_handler handler) { impl_->handlers.on_message.swap(handler); }
+void node::on_peer_joined(joined_handler handler) { impl_->handlers.on_joined.swap(handler); }
+void node::on_peer_left(left_handler handler) { impl_->handlers.on_left.swap(handler); }
+void node::on_rejected(rejected_handler handler) { impl_->handlers.on_rejected.swap(handler); }
 
 std::error_code node::start() { return impl_->start(); }
 void node::stop() noexcept { impl_->stop(); }

@@ -1,0 +1,513 @@
+// What is told is true: what an attack on the library from outside its own suite has found. A
+// process that dies or is stopped, a network that cuts a message, a peer that answers or is slow.
+//
+// SPDX-License-Identifier: MIT
+
+#include "lan.hpp"
+#include "support.hpp"
+
+#if defined(__linux__)
+#include <linux/filter.h>
+#include <linux/tcp.h>
+#include <netinet/in.h>
+#include <poll.h>
+#include <signal.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+
+#include <cstdio>
+#include <stdexcept>
+#endif
+
+namespace {
+
+using namespace support;
+using p2pchat::endpoint;
+using p2pchat::errc;
+
+const endpoint somebody("127.0.0.1", 9);
+
+/// Returns when a node has read all that was sent to it before: it refuses at once what is no
+/// message, room or not. Several times, for one may be read in the same turn as what came before
+/// it, and earlier.
+void read_all(const endpoint& node) {
+    for (int i = 0; i < 5; ++i) CHECK(one_shot(node, "no message") == ending::reset);
+}
+
+/// A peer that takes one-shots, and confirms each after a while.
+class slow_peer {
+public:
+    explicit slow_peer(milliseconds pace) : serving_([this, pace] { serve(pace); }) {}
+    slow_peer(const slow_peer&) = delete;
+    slow_peer& operator=(const slow_peer&) = delete;
+    ~slow_peer() {
+        over_ = true;
+        serving_.join();
+    }
+
+    endpoint address() const { return listener_.address(); }
+    std::size_t confirmed() const { return confirmed_; }
+
+private:
+    void serve(milliseconds pace) {
+        while (!over_) {
+            p2pchat::tcp_socket accepted;
+            if (listener_.socket().accept(accepted, 20ms)) continue;
+            raw_peer peer(std::move(accepted));
+            peer.read_to_end();
+            std::this_thread::sleep_for(pace);  // it is slow: that is the case
+            ++confirmed_;
+        }
+    }
+
+    raw_listener listener_;
+    std::atomic<std::size_t> confirmed_{0};
+    std::atomic<bool> over_{false};
+    std::thread serving_;
+};
+
+#if defined(__linux__)
+
+/// A process of its own, which talks with us in lines and ends with this object. To be made before
+/// the test starts a thread.
+class process {
+public:
+    explicit process(const std::function<void(process&)>& task) {
+        int ends[2];
+        REQUIRE(::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) == 0);
+        id_ = ::fork();
+        REQUIRE(id_ >= 0);
+        line_ = ends[id_ == 0 ? 1 : 0];
+        ::close(ends[id_ == 0 ? 0 : 1]);
+        if (id_ == 0) live(task);
+    }
+    process(const process&) = delete;
+    process& operator=(const process&) = delete;
+    ~process() {
+        kill();
+        ::close(line_);
+    }
+
+    /// Both sides.
+    void say(std::string_view what) {
+        const std::string line = std::string(what) + '\n';
+        CHECK(::send(line_, line.data(), line.size(), MSG_NOSIGNAL) ==
+              static_cast<ssize_t>(line.size()));
+    }
+    void say(std::size_t number) { say(std::to_string(number)); }
+
+    /// The next line of the other side; empty when it ended.
+    std::string hear() {
+        std::string line;
+        pollfd entry{line_, POLLIN, 0};
+        for (char c = 0; ::poll(&entry, 1, static_cast<int>(patience.count())) == 1;) {
+            if (::recv(line_, &c, 1, 0) != 1) return {};
+            if (c == '\n') return line;
+            line.push_back(c);
+        }
+        return {};
+    }
+    std::size_t hear_number() {
+        const std::string line = hear();
+        REQUIRE_FALSE(line.empty());
+        return std::stoul(line);
+    }
+    std::size_t ask(std::string_view what) {
+        say(what);
+        return hear_number();
+    }
+    endpoint hear_address() {
+        endpoint result;
+        REQUIRE_FALSE(p2pchat::parse(hear(), result));
+        return result;
+    }
+
+    /// Returns when it stands still.
+    void stop() {
+        int status = 0;
+        REQUIRE(::kill(id_, SIGSTOP) == 0);
+        REQUIRE(::waitpid(id_, &status, WUNTRACED) == id_);
+        REQUIRE(WIFSTOPPED(status));
+    }
+    void go_on() { REQUIRE(::kill(id_, SIGCONT) == 0); }
+
+    void kill() {
+        if (id_ <= 0) return;
+        ::kill(id_, SIGKILL);
+        wait_end();
+    }
+    void wait_end() {
+        int status = 0;
+        while (::waitpid(id_, &status, 0) == id_ && !WIFEXITED(status) && !WIFSIGNALED(status)) {
+        }
+        id_ = 0;
+    }
+
+private:
+    [[noreturn]] void live(const std::function<void(process&)>& task) {
+        ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+        ::signal(SIGABRT, SIG_DFL);  // doctest would report it as ours
+        static_cast<void>(std::freopen("/dev/null", "w", stderr));
+        try {
+            task(*this);
+        } catch (...) {
+            ::_exit(1);
+        }
+        ::_exit(0);
+    }
+
+    pid_t id_ = 0;
+    int line_ = -1;
+};
+
+/// A node with little room, whose handler stays in its first message.
+void be_busy(process& parent) {
+    gate told;
+    auto settings = local("Busy");
+    settings.max_received_bytes = 2000;
+    recording_node node(settings, [&](recording_node&, const p2pchat::message&) {
+        if (told.wait()) throw std::runtime_error("a handler that throws");
+    });
+    parent.say(to_string(node.address()));
+    for (auto what = parent.hear(); !what.empty(); what = parent.hear()) {
+        if (what == "received?") parent.say(node->statistics().received);
+        if (what == "connections?") parent.say(node->statistics().connections);
+        if (what == "throw") told.open();
+    }
+}
+
+/// More than the loop learns of at once: it takes them in batches of 256.
+constexpr std::uint16_t many = 300;
+
+/// So long a process stands still, and so short are its time-outs.
+constexpr milliseconds standstill{1000};
+
+p2pchat::config short_patience() {
+    auto settings = local("Child");
+    settings.quiet_period = settings.delivery_timeout = standstill;
+    return settings;
+}
+
+void receive(process& parent) {
+    recording_node node(short_patience());
+    parent.say(to_string(node.address()));
+    const std::string text = parent.hear();
+    node.wait_messages(parent.hear_number());
+    parent.say(node.seen().count_text(text));
+}
+
+void post_to_all(process& parent) {
+    outcomes sent;
+    recording_node node(short_patience());
+    parent.say(to_string(node.address()));
+    parent.hear();
+    for (const auto& peer : node->peers()) sent.post(*node, peer.address, "to all");
+    sent.wait();
+    parent.say(sent.count({}));
+    parent.say(linked_peers(*node));
+}
+
+void send_one(process& parent) {
+    recording_node node(short_patience());
+    parent.say(node->send(parent.hear_address(), "by itself").message());
+}
+
+/// Has a listener's connections get the first segment of a message of 536 bytes and lose the other,
+/// as on a path that takes packets of 535 bytes. Loopback itself cuts nothing.
+void lose_second_segment(raw_listener& listener) {
+    // The sizes are those of TCP packets, with a header of 32 bytes; a filter can shorten them.
+    sock_filter code[] = {BPF_STMT(BPF_LD | BPF_W | BPF_LEN, 0),
+                          BPF_JUMP(BPF_JMP | BPF_JGT | BPF_K, 200, 1, 0),
+                          BPF_JUMP(BPF_JMP | BPF_JGT | BPF_K, 44, 1, 2),
+                          BPF_STMT(BPF_RET | BPF_K, 32 + 483),  // the message: of it the beginning
+                          BPF_STMT(BPF_RET | BPF_K, 0),         // its rest, sent again
+                          BPF_STMT(BPF_RET | BPF_K, 0xffff)};   // without bytes
+    const sock_fprog filter{sizeof code / sizeof *code, code};
+    const int handle = static_cast<int>(listener.socket().native_handle());
+    REQUIRE(::setsockopt(handle, SOL_SOCKET, SO_ATTACH_FILTER, &filter, sizeof filter) == 0);
+}
+
+/// Whether something has come for which what goes before it is missing.
+bool has_gap(raw_peer& peer) {
+    tcp_info info{};
+    socklen_t size = sizeof info;
+    const int handle = static_cast<int>(peer.socket().native_handle());
+    return ::getsockopt(handle, IPPROTO_TCP, TCP_INFO, &info, &size) == 0 &&
+           info.tcpi_rcv_ooopack > 0;
+}
+
+#endif
+
+}  // namespace
+
+#if defined(__linux__)
+
+TEST_CASE("what a process that dies had not taken is not told delivered") {
+    process busy(be_busy);
+    const endpoint address = busy.hear_address();
+    std::deque<raw_peer> peers;
+    for (int i = 0; i < 100; ++i) {
+        peers.emplace_back(address);
+        CHECK(peers.back().send(wire(somebody, "pay 100 to Bob")));
+        peers.back().half_close();
+    }
+    raw_peer not_whole(address);
+    CHECK(not_whole.send(wire(somebody, "pay 100")));
+    outcomes sent;
+    recording_node from;
+    read_all(address);
+    const std::size_t before = busy.ask("connections?");
+    CHECK_FALSE(sent.post(*from, address, "pay 100 to Bob"));
+    CHECK(wait_until([&] { return busy.ask("connections?") > before; }));
+    read_all(address);
+    const std::size_t taken = busy.ask("received?");
+    REQUIRE(taken < peers.size());
+
+    SUBCASE("killed") { busy.kill(); }
+    SUBCASE("by an exception of its handler") {
+        busy.say("throw");
+        busy.wait_end();
+    }
+    std::size_t delivered = 0;
+    for (auto& peer : peers) delivered += peer.read_to_end() == ending::closed ? 1u : 0u;
+    CHECK(delivered == taken);
+    CHECK(not_whole.read_to_end() == ending::reset);
+    CHECK(sent.wait());
+    CHECK(sent.count(errc::not_taken) == 1);
+}
+
+TEST_CASE("a message of two segments of which one is lost is not told delivered") {
+    raw_listener listener;
+    lose_second_segment(listener);
+    outcomes sent;
+    recording_node node;
+    const std::string text(536 - wire(node.address(), "", "BTC").size(), 'x');
+    std::error_code error;
+    std::thread sender;
+    SUBCASE("send") {
+        sender = std::thread([&] { error = node->send(listener.address(), text); });
+    }
+    SUBCASE("post") {
+        CHECK_FALSE(sent.post(*node, listener.address(), text));
+        error = make_error_code(errc::not_taken);  // of the other way
+    }
+    const bool posts = !sender.joinable();
+    raw_peer peer = listener.accept();
+    char bytes[1024];
+    std::size_t size = 0;
+    CHECK_FALSE(peer.socket().receive(bytes, sizeof bytes, size, patience));
+    CHECK(size == 483);
+    CHECK(wait_until([&] { return has_gap(peer); }));  // the end came, before the rest
+    peer.close();  // nothing more came: it takes that for all
+    if (!posts) sender.join();
+    CHECK(sent.wait());
+    CHECK(error == errc::not_taken);
+    CHECK(sent.count(errc::not_taken) == (posts ? 1u : 0u));
+}
+
+TEST_CASE("a process that stood still shows what came meanwhile whole") {
+    process child(receive);
+    const endpoint address = child.hear_address();
+    std::deque<raw_peer> peers;
+    for (int i = 0; i < many; ++i) {
+        peers.emplace_back(address);
+        CHECK(peers.back().send(wire(somebody, "pay 100 to Bob")));
+    }
+    read_all(address);
+    child.stop();
+    for (auto& peer : peers) {
+        CHECK(peer.send(" only if he asks"));
+        peer.half_close();
+    }
+    std::this_thread::sleep_for(standstill);  // its time-outs pass: that is the case
+    child.go_on();
+    for (auto& peer : peers) CHECK(peer.read_to_end() == ending::closed);
+    child.say("pay 100 to Bob only if he asks");
+    CHECK(child.ask(std::to_string(peers.size())) == peers.size());
+}
+
+TEST_CASE("a process that stood still gives up no link whose confirmation came meanwhile") {
+    process child(post_to_all);
+    const endpoint address = child.hear_address();
+    std::deque<raw_peer> peers;
+    for (std::uint16_t port = 1; port <= many; ++port) {
+        peers.emplace_back(address);
+        CHECK(peers.back().send(wire({"127.0.0.1", port}, "CONNECT\n")));
+        CHECK(peers.back().line() == wire(address, "CONNECT", "Child"));
+    }
+    child.say("post");
+    for (auto& peer : peers) CHECK(peer.line() == wire(address, "to all", "Child"));
+    child.stop();
+    for (auto& peer : peers) CHECK(peer.send("ACK 1\n"));
+    std::this_thread::sleep_for(standstill);  // its time-outs pass: that is the case
+    child.go_on();
+    CHECK(child.hear_number() == peers.size());  // delivered
+    CHECK(child.hear_number() == peers.size());  // linked
+}
+
+TEST_CASE("a process that stood still is told of the message that was taken meanwhile") {
+    process child(send_one);
+    raw_listener listener;
+    child.say(to_string(listener.address()));
+    raw_peer peer = listener.accept();
+    CHECK(peer.read_to_end() == ending::closed);
+    child.stop();
+    peer.close();
+    std::this_thread::sleep_for(standstill);  // its time-outs pass: that is the case
+    child.go_on();
+    CHECK(child.hear() == std::error_code().message());
+}
+
+TEST_CASE("on each network a node claims the address that it has there, whenever that came") {
+    lan network;
+    if (!network.usable()) return;
+    std::unique_ptr<recording_node> node, other;
+    auto settings = local();
+    settings.address.clear();
+    network.here.run([&] { node = std::make_unique<recording_node>(settings); });
+    network.there.run([&] { other = std::make_unique<recording_node>(settings); });
+    const struct {
+        const char *here, *there, *bits;
+    } networks[] = {{"10.99.0.1", "10.99.0.2", nullptr},
+                    {"10.98.0.1", "10.98.0.2", "/24"},
+                    {"fd00:98::1", "fd00:98::2", "/64 nodad"}};
+    std::size_t messages = 0;
+    for (const auto& [here, there, bits] : networks) {
+        CAPTURE(std::string(here));
+        const auto add = [bits = bits](host& at, const std::string& address) {
+            return !bits || at.command("ip addr add " + address + bits + " dev lan");
+        };
+        REQUIRE(add(network.here, here));
+        REQUIRE(add(network.there, there));
+        const endpoint claim(here, node->address().port()), to(there, other->address().port());
+        const std::string text = std::string("from ") + here;
+        network.here.run([&] { CHECK_FALSE((*node)->send(to, text)); });
+        REQUIRE(other->wait_messages(++messages));
+        const auto heard = other->seen().messages.back();
+        CHECK(heard.text == text);
+        CHECK(heard.sender == claim);
+        CHECK(heard.verified);
+        network.there.run([&] { CHECK_FALSE((*other)->send(heard.reply_to(), text)); });
+        CHECK(node->wait_text(text));
+        network.here.run([&] { CHECK((*node)->connect(to).linked); });
+        CHECK(other->wait_messages(++messages));
+        CHECK(other->seen().messages.back().sender == claim);
+    }
+    CHECK(other->seen().rejected.empty());
+    CHECK(node->seen().rejected.empty());
+    network.here.run([&] { node.reset(); });
+    network.there.run([&] { other.reset(); });
+}
+
+#endif
+
+TEST_CASE("an answer that begins like the message is no echo") {
+    raw_listener listener;
+    outcomes sent;
+    recording_node node;
+    std::error_code error;
+    std::thread sender;
+    SUBCASE("send") {
+        sender = std::thread([&] { error = node->send(listener.address(), "taken"); });
+    }
+    SUBCASE("post") { CHECK_FALSE(sent.post(*node, listener.address(), "taken")); }
+    const bool posts = !sender.joinable();
+    raw_peer peer = listener.accept();
+    CHECK(peer.read_to_end() == ending::closed);
+    CHECK(peer.send("1"));  // as our address begins
+    peer.close();
+    if (!posts) sender.join();
+    CHECK(sent.wait());
+    CHECK_FALSE(error);
+    CHECK(sent.count({}) == (posts ? 1u : 0u));
+}
+
+TEST_CASE("two that go by the same address and team, each behind its own router, link") {
+    raw_listener listener;
+    recording_node node;
+    p2pchat::connect_result result;
+    std::thread connecting([&] { result = node->connect(listener.address()); });
+    raw_peer peer = listener.accept();
+    const std::string greeting = peer.line();
+    CHECK(greeting == wire(node.address(), "CONNECT", "BTC"));
+    CHECK(peer.send(greeting + '\n'));
+    connecting.join();
+    CHECK_FALSE(result.error);
+    CHECK(result.linked);
+}
+
+TEST_CASE("over loopback a node that was given no address claims that of the connection") {
+    auto settings = local();
+    settings.address.clear();
+    outcomes sent;
+    recording_node node(settings);
+    for (const char* address : {"127.0.0.1", "::1"}) {
+        CAPTURE(std::string(address));
+        p2pchat::tcp_socket probe;
+        if (probe.listen({address, 0})) continue;  // a machine without IPv6
+        raw_listener listener({address, 0});
+        CHECK_FALSE(sent.post(*node, listener.address(), "who"));
+        raw_peer peer = listener.accept();
+        CHECK(peer.read_to_end() == ending::closed);
+        CHECK(peer.text() == wire({address, node.address().port()}, "who", "BTC"));
+        peer.close();
+        CHECK(sent.wait());
+    }
+}
+
+TEST_CASE("as many messages of ours as connections are allowed lock nobody out, nor we ourselves") {
+    auto settings = local();
+    settings.max_connections = 3;
+    outcomes sent;
+    recording_node node(settings), other;
+    std::deque<raw_listener> silent(settings.max_connections);
+    std::deque<raw_peer> under_way, without_message;
+    SUBCASE("ours first") {
+        for (auto& peer : silent) CHECK_FALSE(sent.post(*node, peer.address(), "no answer"));
+        for (auto& peer : silent) under_way.push_back(peer.accept());
+        for (int i = 0; i < 10; ++i)
+            CHECK(one_shot(node.address(), wire(somebody, "honest")) == ending::closed);
+        CHECK(node.wait_messages(10));
+        CHECK(node.seen().rejected.empty());
+    }
+    SUBCASE("theirs first") {
+        for (std::size_t i = 0; i < settings.max_connections; ++i)
+            without_message.emplace_back(node.address());
+        CHECK(wait_until([&] {
+            return node->statistics().connections == settings.max_connections;
+        }));
+        CHECK_FALSE(sent.post(*node, other.address(), "ours"));
+        CHECK(other.wait_text("ours"));
+        CHECK(sent.wait());
+        CHECK(node.seen().rejected.empty());
+        for (auto& peer : without_message) {
+            CHECK(peer.send(wire(somebody, "honest")));
+            peer.half_close();
+            CHECK(peer.read_to_end() == ending::closed);
+        }
+    }
+}
+
+TEST_CASE("who waits for an outcome does so no longer than two time-outs, whatever is queued") {
+    auto settings = local();
+    settings.connect_timeout = settings.handshake_timeout = settings.delivery_timeout = 250ms;
+    outcomes sent;
+    recording_node node(settings);
+    slow_peer slow(50ms);
+    const std::size_t queued = 40;
+    CHECK(one_shot(node.address(), wire(slow.address(), "here I am")) == ending::closed);
+    CHECK(node.wait_joined(1));
+    for (std::size_t i = 0; i < queued; ++i)
+        CHECK_FALSE(sent.post(*node, slow.address(), "queued"));
+    std::error_code error;
+    SUBCASE("send") { error = node->send(slow.address(), "waits"); }
+    SUBCASE("connect") { error = node->connect(slow.address()).error; }
+    SUBCASE("broadcast") {
+        const auto all = node->broadcast("waits");
+        REQUIRE(all.size() == 1);
+        error = all.front().error;
+    }
+    CHECK(slow.confirmed() < queued / 2);  // in that time, ten
+    CHECK(error == std::errc::timed_out);
+}
