@@ -12,7 +12,8 @@
 // How to include it
 //   Include this file wherever its declarations are wanted. In exactly one source file define
 //   P2PCHAT_IMPLEMENTATION before: there, and nowhere else, the operating system's headers come
-//   in. Link with the system's threads (-pthread) and, on Windows, with ws2_32.
+//   in. That one needs exceptions. Link with the system's threads (-pthread) and, on Windows, with
+//   ws2_32.
 //
 //       #define P2PCHAT_IMPLEMENTATION            // in one source file
 //       #include "p2pchat.hpp"
@@ -26,10 +27,10 @@
 //
 //           p2pchat::node node(config);
 //           node.on_message([](const p2pchat::message& m) {
-//               std::cout << m.reply_to() << ' ' << m.team << ": " << m.text << std::endl;
+//               std::cout << m.reply_to() << ' ' << m.team << ": " << m.text << '\n' << std::flush;
 //           });
 //           if (auto error = node.start()) { std::cerr << error.message() << '\n'; return 1; }
-//           std::cout << "I am " << node.address() << std::endl;
+//           std::cout << "I am " << node.address() << '\n' << std::flush;
 //
 //           for (int i = 2; i < argc; ++i) {      // from here on we know each other
 //               p2pchat::endpoint somebody;

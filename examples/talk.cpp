@@ -15,10 +15,10 @@ int main(int argc, char** argv) {         // talk PORT [ADDRESS:PORT of somebody
 
     p2pchat::node node(config);
     node.on_message([](const p2pchat::message& m) {
-        std::cout << m.reply_to() << ' ' << m.team << ": " << m.text << std::endl;
+        std::cout << m.reply_to() << ' ' << m.team << ": " << m.text << '\n' << std::flush;
     });
     if (auto error = node.start()) { std::cerr << error.message() << '\n'; return 1; }
-    std::cout << "I am " << node.address() << std::endl;
+    std::cout << "I am " << node.address() << '\n' << std::flush;
 
     for (int i = 2; i < argc; ++i) {      // from here on we know each other
         p2pchat::endpoint somebody;
