@@ -3746,6 +3746,7 @@ public:
             report.outcomes(ours, {});
         }
         table_.schedule(one);
+        table_.retry_crowded();
     }
 
     // What connections of ours report.
