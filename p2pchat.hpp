@@ -2071,7 +2071,7 @@ public:
         batch& to = staging();
         const std::size_t at = to.bytes.size();
         to.bytes.append(team).append(text);
-        auto& what = std::get<Event>(to.events.emplace_back(std::in_place_type<Event>));
+        auto& what = *std::get_if<Event>(&to.events.emplace_back(std::in_place_type<Event>));
         what.at = at;
         what.team_size = static_cast<std::uint32_t>(team.size());
         staged_cost_ += sizeof(event) + team.size() + text.size();
@@ -2085,11 +2085,12 @@ public:
     void add_outcome(postings& from, postings::iterator which) noexcept {
         try {
             auto& events = staging().events;
-            if (events.empty() || !std::holds_alternative<outcomes_event>(events.back())) {
-                events.emplace_back(outcomes_event{});
+            auto* last = events.empty() ? nullptr : std::get_if<outcomes_event>(&events.back());
+            if (!last) {
+                last = std::get_if<outcomes_event>(&events.emplace_back(outcomes_event{}));
                 staged_cost_ += sizeof(event);
             }
-            ++std::get<outcomes_event>(events.back()).count;
+            ++last->count;
         } catch (const std::bad_alloc&) {
         }
         staged_.outcomes.splice(staged_.outcomes.end(), from, which);
