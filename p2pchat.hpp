@@ -1252,7 +1252,7 @@ public:
     /// before it is closed, and done even if an error is returned.
     std::error_code watch(handle socket, watched& what, bool read, bool write) {
         if (read == what.read && write == what.write) return {};
-        const bool more = (read && !what.read) || (write && !what.write);
+        [[maybe_unused]] const bool more = (read && !what.read) || (write && !what.write);
         const bool forget = !read && !write;
         if (!what.read && !what.write) {
             what.name = ++last_name_;

@@ -305,6 +305,7 @@ private:
         if (peers.empty()) return screen_.print("No active peers to send to.");
         show_recipients(peers);
         std::vector<endpoint> all;
+        all.reserve(peers.size());
         for (const auto& peer : peers) all.push_back(peer.address);
         std::string text;
         if (ask_text("Enter message to all peers: ", text)) outbox_->send(all, text, "Sent to ");
