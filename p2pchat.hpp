@@ -1847,6 +1847,11 @@ namespace p2pchat {
 
 namespace detail {
 
+inline void sort_by_address(std::vector<peer>& peers) {
+    std::sort(peers.begin(), peers.end(),
+              [](const peer& a, const peer& b) { return a.address < b.address; });
+}
+
 class peer_table {
 public:
     explicit peer_table(std::size_t max) : max_(max) {}
@@ -1886,8 +1891,7 @@ public:
 
     std::vector<peer> snapshot() const {
         std::vector<peer> result(by_age_.begin(), by_age_.end());
-        std::sort(result.begin(), result.end(),
-                  [](const peer& a, const peer& b) { return a.address < b.address; });
+        sort_by_address(result);
         return result;
     }
 
@@ -2353,6 +2357,19 @@ inline clock::time_point after(clock::time_point now, std::chrono::milliseconds 
     return now + (std::min)(timeout, longest_timeout);
 }
 
+/// Gives what has come to `take`, piece by piece, for as long as that returns true. An empty piece
+/// is the end: an error, or the other side's. Not without a bound, so that one busy connection does
+/// not keep others waiting.
+template <std::size_t size, typename Take>
+void read_available(tcp_socket& socket, char (&buffer)[size], const Take& take) {
+    for (int rounds = 0; rounds < 16; ++rounds) {
+        std::size_t received = 0;
+        const auto error = socket.receive(buffer, size, received, {});
+        if (error == std::errc::operation_would_block) return;
+        if (!take(std::string_view(buffer, received), error)) return;
+    }
+}
+
 /// What the loop calls: the owner of one socket. Each call may end in retire().
 class io_object : public os::watched {
 public:
@@ -2403,6 +2420,13 @@ public:
         if (std::exchange(object.retired_, true)) return;
         timers_.erase({object.timer_, &object});
         retired_.splice(retired_.end(), objects_, object.place_);
+    }
+
+    /// Retires it with its socket, which ends in order or so that the other side sees a reset.
+    void end(io_object& object, tcp_socket& socket, bool in_order) noexcept {
+        if (socket.is_open()) ignore(object, socket);
+        in_order ? socket.close() : socket.reset();
+        retire(object);
     }
 
     /// Watches for what is asked from now on. After an error, on_failure() has been called.
@@ -2574,6 +2598,13 @@ inline bool is_own(const endpoint& claim, const own_name& us, const tcp_socket& 
            claim.same_address(socket.local());
 }
 
+/// What is wrong with a claim: own_address, sender_not_verified or nothing.
+inline errc check_claim(const endpoint& claim, const own_name& us, const endpoint& remote,
+                        const tcp_socket& socket) noexcept {
+    if (is_own(claim, us, socket)) return errc::own_address;
+    return holds(claim, remote, socket) ? no_error : errc::sender_not_verified;
+}
+
 }  // namespace detail
 }  // namespace p2pchat
 
@@ -2614,7 +2645,7 @@ class link_openers {
 public:
     virtual admission admit(incoming& opener, const endpoint& claim) = 0;
     virtual void forget(incoming& opener) noexcept = 0;  ///< it waits no more
-    virtual void open_link(incoming& opener, const message_view& greeting, bool claim_holds,
+    virtual void open_link(incoming& opener, const message_view& greeting, errc wrong_claim,
                            std::string_view rest) = 0;
     virtual bool has_link(const endpoint& peer) const noexcept = 0;
 
@@ -2626,12 +2657,10 @@ protected:
 inline void take_claimed(const context& shared, const link_openers& links, const message_view& what,
                          const endpoint& remote, const tcp_socket& socket) {
     auto& report = shared.report;
-    const bool own = is_own(what.sender, shared.us, socket);
-    const bool verified = holds(what.sender, remote, socket);
-    if (own || !verified) {
-        const errc why = own ? errc::own_address : errc::sender_not_verified;
-        report.rejected(remote, make_error_code(why));
-        return report.message(what, remote, verified);
+    const errc wrong = check_claim(what.sender, shared.us, remote, socket);
+    if (wrong != no_error) {
+        report.rejected(remote, make_error_code(wrong));
+        return report.message(what, remote, holds(what.sender, remote, socket));
     }
     if (!is_exit(what.text)) {
         report.heard(what.sender, what.team);
@@ -2699,18 +2728,12 @@ public:
     tcp_socket& socket() noexcept { return socket_; }  ///< which a link takes
 
     void on_readable() override {
-        auto& buffer = shared_.events.buffer();
-        // A bound, so that one busy connection does not keep others waiting.
-        for (int rounds = 0; rounds < 16; ++rounds) {
-            std::size_t size = 0;
-            const auto error = socket_.receive(buffer, sizeof buffer, size, {});
-            if (error == std::errc::operation_would_block) return;
-            if (state_ == state::contending && (error || size == 0)) return end(true);
-            if (error) return refuse(error);
-            if (size == 0) return complete();
-            on_bytes({buffer, size});
-            if (state_ != state::reading && state_ != state::contending) return;
-        }
+        const auto take = [this](std::string_view bytes, std::error_code error) {
+            if (bytes.empty()) return on_end(error), false;
+            on_bytes(bytes);
+            return state_ == state::reading || state_ == state::contending;
+        };
+        read_available(socket_, shared_.events.buffer(), take);
     }
     void on_deadline(clock::time_point now) override {
         if (in_.empty() || now >= limit_) return refuse(std::make_error_code(std::errc::timed_out));
@@ -2731,6 +2754,10 @@ public:
 private:
     enum class state : unsigned char { reading, no_room, contending, ended };
 
+    void on_end(std::error_code error) {
+        if (state_ == state::contending) return end(true);
+        error ? refuse(error) : complete();
+    }
     void on_bytes(std::string_view bytes) {
         // A line's end may follow the message.
         if (in_.size() + bytes.size() > shared_.settings.max_message_bytes + 2)
@@ -2751,11 +2778,10 @@ private:
         if (scan_from(std::string_view(in_).substr(0, end_of_line), remote_, greeting) != no_error)
             return;
         if (greeting.text != connect_word) return;
-        const bool own = is_own(greeting.sender, shared_.us, socket_);
-        if (own && is_from_here(remote_, socket_)) return complete();
+        const errc wrong = check_claim(greeting.sender, shared_.us, remote_, socket_);
+        if (wrong == errc::own_address && is_from_here(remote_, socket_)) return complete();
         if (shared_.report.full()) return wait_for_room();
-        const bool claim_holds = !own && holds(greeting.sender, remote_, socket_);
-        switch (links_.admit(*this, claim_holds ? greeting.sender : remote_)) {
+        switch (links_.admit(*this, wrong == no_error ? greeting.sender : remote_)) {
             case admission::one_shot:
                 return complete();
             case admission::redundant:
@@ -2770,8 +2796,7 @@ private:
         // Once more, as has_ended() may have moved what the greeting refers to.
         static_cast<void>(
             scan_from(std::string_view(in_).substr(0, end_of_line), remote_, greeting));
-        links_.open_link(*this, greeting, claim_holds,
-                         std::string_view(in_).substr(end_of_line + 1));
+        links_.open_link(*this, greeting, wrong, std::string_view(in_).substr(end_of_line + 1));
         end(true);  // the link has the socket
     }
     /// A one-shot is whole.
@@ -2797,13 +2822,9 @@ private:
         if (state_ == state::no_room) shared_.rooms.leave(*this);
         if (state_ == state::contending) links_.forget(*this);
         state_ = state::ended;
-        if (socket_.is_open()) {
-            shared_.events.ignore(*this, socket_);
-            os::reset_on_close(socket_.native_handle(), !in_order);
-            socket_.close();
-        }
+        if (in_order && socket_.is_open()) os::reset_on_close(socket_.native_handle(), false);
         siblings_.erase(place);
-        shared_.events.retire(*this);
+        shared_.events.end(*this, socket_, in_order);
     }
 
     const context& shared_;
@@ -3022,15 +3043,12 @@ private:
     }
     void receive(const config& settings, clock::time_point now) {
         char buffer[4096];
-        // A bound, so that a peer that answers without end does not hold up others.
-        for (int rounds = 0; rounds < 16 && !done(); ++rounds) {
-            std::size_t size = 0;
-            const auto error = socket_.receive(buffer, sizeof buffer, size, {});
-            if (error == std::errc::operation_would_block) return;
-            if (error) return fail(error);
-            if (size == 0) return on_end(now);
-            on_answer({buffer, size}, settings.max_message_bytes);
-        }
+        read_available(socket_, buffer, [&](std::string_view bytes, std::error_code error) {
+            if (error) return fail(error), false;
+            if (bytes.empty()) return on_end(now), false;
+            on_answer(bytes, settings.max_message_bytes);
+            return !done();
+        });
     }
     /// To a one-shot there is no answer: what comes all the same is nothing to us.
     void on_answer(std::string_view bytes, std::size_t max_bytes) {
@@ -3108,13 +3126,7 @@ public:
     }
     /// It is not used any more.
     void end() noexcept {
-        tcp_socket& socket = shot_.socket();
-        if (socket.is_open()) shared_.events.ignore(*this, socket);
-        if (shot_.done() && shot_.error())
-            socket.reset();
-        else
-            socket.close();
-        shared_.events.retire(*this);
+        shared_.events.end(*this, shot_.socket(), !shot_.error());
     }
 
     one_shot& shot() noexcept { return shot_; }
@@ -3298,16 +3310,11 @@ public:
 
     void on_readable() override {
         auto& buffer = shared_.events.buffer();
-        // A bound, so that one busy connection does not keep others waiting.
-        for (int rounds = 0; rounds < 16; ++rounds) {
-            std::size_t size = 0;
-            const auto error = socket_.receive(buffer, sizeof buffer, size, {});
-            if (error == std::errc::operation_would_block) return;
-            if (error) return lose(departure::lost);
-            if (size == 0) return on_end();
-            on_bytes({buffer, size});
-            if (state_ == state::ended || !reads() || size < sizeof buffer) return;
-        }
+        read_available(socket_, buffer, [&](std::string_view bytes, std::error_code error) {
+            if (bytes.empty()) return on_end(error), false;
+            on_bytes(bytes);
+            return state_ != state::ended && reads() && bytes.size() == sizeof buffer;
+        });
     }
     void on_writable() override { flush(); }
     /// What was posted too long ago is reported so. The link itself is given up only when the other
@@ -3355,7 +3362,8 @@ private:
 
     /// Not while it has more than its window to wait with.
     bool reads() const noexcept { return parked_ <= link_window; }
-    void on_end() {
+    void on_end(std::error_code error) {
+        if (error) return lose(departure::lost);
         if (state_ != state::open) return lose(departure::left);
         flush();  // the last confirmations, should the other side still read
         if (state_ != state::ended) lose(departure::stopped);
@@ -3450,12 +3458,9 @@ private:
         shared_.report.outcomes(in_flight_, why);
         unconfirmed_ = 0;
         if (waits_for_room_) shared_.rooms.leave(*this);
-        shared_.events.ignore(*this, socket_);
-        os::reset_on_close(socket_.native_handle(), how == departure::lost);
-        socket_.close();
+        shared_.events.end(*this, socket_, how != departure::lost);
         if (std::exchange(said_exit_, false)) owner_.on_exit_over(*this);
         owner_.on_ended(*this, how, before == state::open);
-        shared_.events.retire(*this);
     }
 
     const context& shared_;
@@ -3713,28 +3718,23 @@ public:
         });
     }
 
-    void open_link(incoming& opener, const message_view& greeting, bool claim_holds,
+    void open_link(incoming& opener, const message_view& greeting, errc wrong_claim,
                    std::string_view rest) override {
         const endpoint from = opener.remote();
+        const bool claim_holds = wrong_claim == no_error;
         const link_peer who{from, greeting.sender, claim_holds ? greeting.sender : from,
                             claim_holds, claim_holds};
         auto& report = shared_.report;
-        if (!claim_holds) {
-            const bool own = is_own(who.claim, shared_.us, opener.socket());
-            const errc why = own ? errc::own_address : errc::sender_not_verified;
-            report.rejected(from, make_error_code(why));
-        }
+        if (!claim_holds) report.rejected(from, make_error_code(wrong_claim));
         report.heard(who.key, greeting.team);
         report.message(greeting, from, claim_holds);
         route& one = table_.find_or_add(who.key);
         link& fresh = add_link(one, opener.socket(), who);
         postings ours;
         if (one.is_opening()) {
-            outgoing& yields = *std::exchange(one.under_way, nullptr);
+            outgoing& yields = take_under_way(one);
             ours.splice(ours.end(), yields.item);
             one.waiting_bytes -= ours.front().size;
-            --one_shots_;
-            --openings_;
             yields.end();
         }
         {
@@ -3762,9 +3762,7 @@ public:
                 shot.fail(std::make_error_code(std::errc::not_enough_memory));
             }
         }
-        one.under_way = nullptr;
-        --one_shots_;
-        openings_ -= shot.opens_link() ? 1u : 0u;
+        take_under_way(one);
         if (postpone(one, done)) return;
         const auto error = shot.error();
         one.waiting_bytes -= done.item.front().size;
@@ -3850,6 +3848,14 @@ private:
         shared_.events.guard(begun, [&] { begun.begin(); });
     }
 
+    /// What is under way is over; the place that it had is another's.
+    outgoing& take_under_way(route& one) noexcept {
+        outgoing& over = *std::exchange(one.under_way, nullptr);
+        --one_shots_;
+        openings_ -= over.shot().opens_link() ? 1u : 0u;
+        return over;
+    }
+
     /// What waited for its turn goes over the link that has come meanwhile.
     void move_to_link(const endpoint& peer) {
         for (route* one = table_.find(peer); one && one->current; one = table_.find(peer)) {
@@ -3904,9 +3910,8 @@ private:
         one_shot& shot = opened.shot();
         message_view greeting;
         static_cast<void>(scan_from(shot.greeting(), one.peer, greeting));
-        link_peer who{one.peer, greeting.sender, one.peer, false, true};
-        who.claim_holds = !is_own(who.claim, shared_.us, shot.socket()) &&
-                          holds(who.claim, who.remote, shot.socket());
+        const errc wrong = check_claim(greeting.sender, shared_.us, one.peer, shot.socket());
+        const link_peer who{one.peer, greeting.sender, one.peer, wrong == no_error, true};
         shared_.events.ignore(opened, shot.socket());
         shared_.report.heard(who.key, greeting.team);  // whoever waits for it finds it listed
         link& fresh = add_link(one, shot.socket(), who);
@@ -4008,12 +4013,12 @@ public:
 
     std::vector<peer> peers() const {
         auto result = peers_.snapshot();
+        const auto in_table = result.size();
         for (peer& known : result) known.linked = has_link(known.address);
         // Linked, but so many others talked since that they pushed it out of the table.
         for (const endpoint& linked : routes_.linked())
             if (!peers_.contains(linked)) result.push_back({linked, {}, {}, true});
-        std::sort(result.begin(), result.end(),
-                  [](const peer& a, const peer& b) { return a.address < b.address; });
+        if (result.size() != in_table) sort_by_address(result);
         return result;
     }
 
@@ -4287,8 +4292,13 @@ protected:
     /// To be called after each call of the engine by another thread than io's.
     void after_call() noexcept {
         mailbox_->hand_over();
-        if (engine_->room_made() && room_waiters_ != 0) changed_.notify_all();
+        tell_room();
         if (engine_->has_work() || engine_->events().next_timer() < wakes_at_) wake_io();
+    }
+
+    /// Who waits for room looks again.
+    void tell_room() noexcept {
+        if (engine_->room_made() && room_waiters_ != 0) changed_.notify_all();
     }
 
     void wake_io() noexcept {
@@ -4484,7 +4494,7 @@ private:
             posted_ = false;
             const bool busy = !engine_->idle();
             engine_->do_work();
-            after_call();
+            tell_room();
             if (busy) spin_until = mailbox_->spin().until(events.now());
             int ready = 0;
             try {
