@@ -34,13 +34,6 @@ struct busy_node {
     }
     static endpoint other() { return {"127.0.0.1", 9}; }
 
-    /// Returns when the node has read all that was sent to it before: it refuses at once what is no
-    /// message, room or not. Several times, for one may be read in the same turn as what came
-    /// before it, and earlier.
-    void read_all() const {
-        for (int i = 0; i < 5; ++i) CHECK(one_shot(node.address(), "no message") == ending::reset);
-    }
-
     /// No message more has room.
     void fill() {
         for (;;) {
@@ -48,7 +41,7 @@ struct busy_node {
             fillers.emplace_back(node.address());
             fillers.back().send(wire(other(), "filler"));
             fillers.back().half_close();
-            read_all();
+            read_all(node.address());
             if (node->statistics().received == taken) return;
         }
     }
@@ -176,7 +169,7 @@ TEST_CASE("links that are opened while the inbox is full wait, and fill no memor
         openers.emplace_back(busy.node.address());
         CHECK(openers.back().send(wire({"127.0.0.1", port}, "CONNECT\n")));
     }
-    busy.read_all();
+    read_all(busy.node.address());
     CHECK(busy.node->statistics().received == taken);
     CHECK(linked_peers(*busy.node) == 0);
     openers.back().reset();  // has given up
@@ -196,7 +189,7 @@ TEST_CASE("a message that waits for room is not shown when its sender gives up")
     raw_peer peer(busy.node.address());
     CHECK(peer.send(wire({"127.0.0.1", 9}, "given up")));
     peer.half_close();
-    busy.read_all();
+    read_all(busy.node.address());
     peer.reset();
     busy.go_on.open();
     for (auto& filler : busy.fillers) CHECK(filler.read_to_end() == ending::closed);

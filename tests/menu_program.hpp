@@ -1,4 +1,5 @@
-// The built menu program as a child process, over pipes or in a pseudo-terminal. POSIX only.
+// The built menu program, or another, as a child process, over pipes or in a pseudo-terminal. POSIX
+// only.
 //
 // SPDX-License-Identifier: MIT
 
@@ -27,14 +28,10 @@ extern "C" char** environ;  // which not every system's <unistd.h> declares
 
 namespace support {
 
-/// Where the program under test is: the environment's P2PCHAT_MENU, or what the build says.
-inline std::string menu_path() {
-    if (const char* path = std::getenv("P2PCHAT_MENU")) return path;
-#ifdef P2PCHAT_MENU
-    return P2PCHAT_MENU;
-#else
-    return {};
-#endif
+/// Where the program under test is, as the environment says.
+inline std::string program_path() {
+    const char* const path = std::getenv("P2PCHAT_PROGRAM");
+    return path ? path : "";
 }
 
 /// A port that is free now. Somebody else may take it meanwhile: then the program says so.
@@ -251,10 +248,10 @@ private:
     template <class Streams>
     void start(const words& arguments, const std::string& type, Streams streams,
                const words& more = {}) {
-        REQUIRE_MESSAGE(!menu_path().empty(), "P2PCHAT_MENU is to say where the program is");
+        REQUIRE_MESSAGE(!program_path().empty(), "P2PCHAT_PROGRAM is to say where the program is");
         words line, environment = {"TERM=" + type, "LC_ALL=C.UTF-8", "TZ=UTC"};
         if (!first_.empty()) line = {"/bin/sh", "-c", first_ + "; exec \"$0\" \"$@\""};
-        line.push_back(menu_path());
+        line.push_back(program_path());
         line.insert(line.end(), arguments.begin(), arguments.end());
         environment.insert(environment.end(), more.begin(), more.end());
         for (char** inherited = environ; *inherited != nullptr; ++inherited)
