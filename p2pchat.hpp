@@ -1834,6 +1834,23 @@ void tcp_socket::reset() noexcept {
     close();
 }
 
+namespace detail {
+
+/// Gives what has come to `take`, piece by piece, for as long as that returns true. An empty piece
+/// is the end: an error, or the other side's. Not without a bound, so that one busy connection does
+/// not keep others waiting.
+template <std::size_t size, typename Take>
+void read_available(tcp_socket& socket, char (&buffer)[size], const Take& take) {
+    for (int rounds = 0; rounds < 16; ++rounds) {
+        std::size_t received = 0;
+        const auto error = socket.receive(buffer, size, received, {});
+        if (error == std::errc::operation_would_block) return;
+        if (!take(std::string_view(buffer, received), error)) return;
+    }
+}
+
+}  // namespace detail
+
 }  // namespace p2pchat
 
 // ------------------------------------------------------------------------------------- >> peers
@@ -1844,13 +1861,7 @@ void tcp_socket::reset() noexcept {
 // Never:       remembers more than its maximum
 
 namespace p2pchat {
-
 namespace detail {
-
-inline void sort_by_address(std::vector<peer>& peers) {
-    std::sort(peers.begin(), peers.end(),
-              [](const peer& a, const peer& b) { return a.address < b.address; });
-}
 
 class peer_table {
 public:
@@ -1889,10 +1900,12 @@ public:
     bool contains(const endpoint& address) const { return places_.count(address) != 0; }
     std::size_t size() const noexcept { return places_.size(); }
 
-    std::vector<peer> snapshot() const {
-        std::vector<peer> result(by_age_.begin(), by_age_.end());
-        sort_by_address(result);
-        return result;
+    /// All of them, and others, ordered by address.
+    std::vector<peer> snapshot(std::vector<peer> others = {}) const {
+        others.insert(others.end(), by_age_.begin(), by_age_.end());
+        std::sort(others.begin(), others.end(),
+                  [](const peer& a, const peer& b) { return a.address < b.address; });
+        return others;
     }
 
 private:
@@ -2357,20 +2370,7 @@ inline clock::time_point after(clock::time_point now, std::chrono::milliseconds 
     return now + (std::min)(timeout, longest_timeout);
 }
 
-/// Gives what has come to `take`, piece by piece, for as long as that returns true. An empty piece
-/// is the end: an error, or the other side's. Not without a bound, so that one busy connection does
-/// not keep others waiting.
-template <std::size_t size, typename Take>
-void read_available(tcp_socket& socket, char (&buffer)[size], const Take& take) {
-    for (int rounds = 0; rounds < 16; ++rounds) {
-        std::size_t received = 0;
-        const auto error = socket.receive(buffer, size, received, {});
-        if (error == std::errc::operation_would_block) return;
-        if (!take(std::string_view(buffer, received), error)) return;
-    }
-}
-
-/// What the loop calls: the owner of one socket. Each call may end in retire().
+/// What the loop calls: the owner of one socket. Each call may end in end().
 class io_object : public os::watched {
 public:
     io_object() = default;
@@ -2415,18 +2415,13 @@ public:
         return result;
     }
 
-    /// It is called no more, and is destroyed at the end of the turn.
-    void retire(io_object& object) noexcept {
-        if (std::exchange(object.retired_, true)) return;
-        timers_.erase({object.timer_, &object});
-        retired_.splice(retired_.end(), objects_, object.place_);
-    }
-
-    /// Retires it with its socket, which ends in order or so that the other side sees a reset.
+    /// It is called no more, and destroyed with the turn. The socket ends at once, or is reset.
     void end(io_object& object, tcp_socket& socket, bool in_order) noexcept {
+        if (std::exchange(object.retired_, true)) return;
         if (socket.is_open()) ignore(object, socket);
         in_order ? socket.close() : socket.reset();
-        retire(object);
+        timers_.erase({object.timer_, &object});
+        retired_.splice(retired_.end(), objects_, object.place_);
     }
 
     /// Watches for what is asked from now on. After an error, on_failure() has been called.
@@ -2454,9 +2449,7 @@ public:
         }
         object.timer_ = deadline;
     }
-    clock::time_point deadline_of(const io_object& object) const noexcept {
-        return object.deadline_;
-    }
+    clock::time_point deadline_of(const io_object& one) const noexcept { return one.deadline_; }
     clock::time_point next_timer() const noexcept {
         return timers_.empty() ? never : timers_.begin()->first;
     }
@@ -2572,37 +2565,31 @@ inline std::string head_of(const endpoint& claim, std::string_view team) {
 
 /// Reads what came from `remote`. A link-local address means nothing without the device that leads
 /// to it, which is here another than there.
-inline errc scan_from(std::string_view bytes, const endpoint& remote,
-                      message_view& result) noexcept {
-    const errc error = scan_message(bytes, result);
-    endpoint& sender = result.sender;
+inline errc scan_from(std::string_view bytes, const endpoint& remote, message_view& what) noexcept {
+    const errc error = scan_message(bytes, what);
+    endpoint& sender = what.sender;
     if (error == no_error && remote.scope() != 0 && sender.same_address(remote))
         sender = endpoint(sender.bytes(), sender.port(), remote.scope());
     return error;
 }
 
 /// Whether a connection comes from this machine.
-inline bool is_from_here(const endpoint& remote, const tcp_socket& socket) noexcept {
-    return remote.is_loopback() || remote.same_address(socket.local());
+inline bool is_from_here(const endpoint& remote, const tcp_socket& over) noexcept {
+    return remote.is_loopback() || remote.same_address(over.local());
 }
 
 /// Whether a claim is verified: its IP is where the connection comes from, or that is here.
-inline bool holds(const endpoint& claim, const endpoint& remote,
-                  const tcp_socket& socket) noexcept {
-    return claim.same_address(remote) || is_from_here(remote, socket);
-}
-
-inline bool is_own(const endpoint& claim, const own_name& us, const tcp_socket& socket) noexcept {
-    if (claim.port() != us.address.port()) return false;
-    return claim.same_address(us.address) || claim.is_loopback() ||
-           claim.same_address(socket.local());
+inline bool holds(const endpoint& claim, const endpoint& remote, const tcp_socket& over) noexcept {
+    return claim.same_address(remote) || is_from_here(remote, over);
 }
 
 /// What is wrong with a claim: own_address, sender_not_verified or nothing.
 inline errc check_claim(const endpoint& claim, const own_name& us, const endpoint& remote,
-                        const tcp_socket& socket) noexcept {
-    if (is_own(claim, us, socket)) return errc::own_address;
-    return holds(claim, remote, socket) ? no_error : errc::sender_not_verified;
+                        const tcp_socket& over) noexcept {
+    if (claim.port() == us.address.port() &&
+        (claim.same_address(us.address) || claim.is_loopback() || claim.same_address(over.local())))
+        return errc::own_address;
+    return holds(claim, remote, over) ? no_error : errc::sender_not_verified;
 }
 
 }  // namespace detail
@@ -3578,6 +3565,20 @@ public:
         return one;
     }
 
+    std::size_t one_shots() const noexcept { return one_shots_; }  ///< under way
+    std::size_t openings() const noexcept { return openings_; }    ///< of which open a link
+    void put_under_way(route& one, outgoing& begun, bool opens_link) noexcept {
+        one.under_way = &begun;
+        ++one_shots_;
+        openings_ += opens_link ? 1u : 0u;
+    }
+    outgoing& take_under_way(route& one) noexcept {
+        outgoing& over = *std::exchange(one.under_way, nullptr);
+        --one_shots_;
+        openings_ -= over.shot().opens_link() ? 1u : 0u;
+        return over;
+    }
+
     /// Whether there may be more room for posts than when this was last asked.
     bool room_made() noexcept { return std::exchange(room_made_, false); }
     void make_room() noexcept { room_made_ = true; }
@@ -3594,6 +3595,8 @@ private:
     group resting_;  // nothing to begin
     group ready_;    // something to begin
     group crowded_;  // the same, but no connection is left
+    std::size_t one_shots_ = 0;
+    std::size_t openings_ = 0;
     bool room_made_ = false;
 };
 
@@ -3708,7 +3711,7 @@ public:
             return admission::wait;
         }
         if (one && one->current && opener.has_ended()) return admission::redundant;
-        const std::size_t others = links_.size() + openings_ - (opening ? 1u : 0u);
+        const std::size_t others = links_.size() + table_.openings() - (opening ? 1u : 0u);
         return others < shared_.settings.max_links ? admission::link : admission::one_shot;
     }
 
@@ -3732,7 +3735,7 @@ public:
         link& fresh = add_link(one, opener.socket(), who);
         postings ours;
         if (one.is_opening()) {
-            outgoing& yields = take_under_way(one);
+            outgoing& yields = table_.take_under_way(one);
             ours.splice(ours.end(), yields.item);
             one.waiting_bytes -= ours.front().size;
             yields.end();
@@ -3762,7 +3765,7 @@ public:
                 shot.fail(std::make_error_code(std::errc::not_enough_memory));
             }
         }
-        take_under_way(one);
+        table_.take_under_way(one);
         if (postpone(one, done)) return;
         const auto error = shot.error();
         one.waiting_bytes -= done.item.front().size;
@@ -3837,23 +3840,14 @@ private:
         route* const one = table_.find(peer);
         if (!one) return;
         if (one->busy() || one->waiting.empty()) return table_.schedule(*one);
-        if (one_shots_ >= shared_.settings.max_connections) return table_.make_crowded(*one);
+        const auto& settings = shared_.settings;
+        if (table_.one_shots() >= settings.max_connections) return table_.make_crowded(*one);
         posting& what = one->waiting.front();
         auto& begun = shared_.events.add(std::make_unique<outgoing>(shared_, *this, peer));
-        if (links_.size() + openings_ >= shared_.settings.max_links) what.opens_link = false;
+        if (links_.size() + table_.openings() >= settings.max_links) what.opens_link = false;
         begun.item.splice(begun.item.end(), one->waiting, one->waiting.begin());
-        one->under_way = &begun;
-        ++one_shots_;
-        openings_ += what.opens_link ? 1u : 0u;
+        table_.put_under_way(*one, begun, what.opens_link);
         shared_.events.guard(begun, [&] { begun.begin(); });
-    }
-
-    /// What is under way is over; the place that it had is another's.
-    outgoing& take_under_way(route& one) noexcept {
-        outgoing& over = *std::exchange(one.under_way, nullptr);
-        --one_shots_;
-        openings_ -= over.shot().opens_link() ? 1u : 0u;
-        return over;
     }
 
     /// What waited for its turn goes over the link that has come meanwhile.
@@ -3895,7 +3889,7 @@ private:
     bool postpone(route& one, outgoing& failed) noexcept {
         if (!out_of_descriptors(failed.shot().error())) return false;
         const bool evicted = accepted_.evict();
-        if (!evicted && one_shots_ == 0) return false;
+        if (!evicted && table_.one_shots() == 0) return false;
         one.waiting.splice(one.waiting.begin(), failed.item);
         failed.end();
         if (evicted)
@@ -3942,9 +3936,7 @@ private:
     acceptor& accepted_;
     route_table table_;
     link_list links_;
-    std::vector<link*> dirty_;   // with something to flush
-    std::size_t one_shots_ = 0;  // under way
-    std::size_t openings_ = 0;   // of which open a link
+    std::vector<link*> dirty_;  // with something to flush
 };
 
 }  // namespace detail
@@ -4012,13 +4004,11 @@ public:
     bool has_link(const endpoint& peer) const noexcept { return routes_.has_link(peer); }
 
     std::vector<peer> peers() const {
-        auto result = peers_.snapshot();
-        const auto in_table = result.size();
-        for (peer& known : result) known.linked = has_link(known.address);
-        // Linked, but so many others talked since that they pushed it out of the table.
+        std::vector<peer> pushed_out;  // of the table, by those who talked since; but linked
         for (const endpoint& linked : routes_.linked())
-            if (!peers_.contains(linked)) result.push_back({linked, {}, {}, true});
-        if (result.size() != in_table) sort_by_address(result);
+            if (!peers_.contains(linked)) pushed_out.push_back({linked, {}, {}, true});
+        auto result = peers_.snapshot(std::move(pushed_out));
+        for (peer& known : result) known.linked = has_link(known.address);
         return result;
     }
 
@@ -4235,20 +4225,14 @@ public:
     }
 
     connect_result connect(const endpoint& to) {
-        {
-            const lock held(mutex_);
-            if (running_ && engine_->is_own(to)) return {make_error_code(errc::own_address), false};
-            if (running_ && engine_->has_link(to)) return {{}, true};
-        }
+        if (is_own(to)) return {make_error_code(errc::own_address), false};
+        if (has_link(to)) return {{}, true};
         const auto error = send(to, connect_word, true);
         return {error, !error && has_link(to)};
     }
 
     std::error_code connect(const endpoint& to, node::connect_handler done) {
-        {
-            const lock held(mutex_);
-            if (running_ && engine_->is_own(to)) return make_error_code(errc::own_address);
-        }
+        if (is_own(to)) return make_error_code(errc::own_address);
         node::completion told;
         if (done)
             told = [this, to, done = std::move(done)](std::error_code error) {
@@ -4313,6 +4297,10 @@ private:
         return is_sendable(text) ? std::error_code() : make_error_code(errc::bad_text);
     }
 
+    bool is_own(const endpoint& to) const noexcept {
+        const lock held(mutex_);
+        return running_ && engine_->is_own(to);
+    }
     bool has_link(const endpoint& to) const noexcept {
         const lock held(mutex_);
         return engine_ && engine_->has_link(to);
