@@ -373,15 +373,16 @@ TEST_CASE("on each network a node claims the address that it has there, whenever
                     {"10.98.0.1", "10.98.0.2", "/24"},
                     {"fd00:98::1", "fd00:98::2", "/64 nodad"}};
     std::size_t messages = 0;
-    for (const auto& [here, there, bits] : networks) {
-        CAPTURE(std::string(here));
-        const auto add = [bits = bits](host& at, const std::string& address) {
-            return !bits || at.command("ip addr add " + address + bits + " dev lan");
+    for (const auto& one : networks) {
+        CAPTURE(std::string(one.here));
+        const auto add = [&one](host& at, const std::string& address) {
+            return !one.bits || at.command("ip addr add " + address + one.bits + " dev lan");
         };
-        REQUIRE(add(network.here, here));
-        REQUIRE(add(network.there, there));
-        const endpoint claim(here, node->address().port()), to(there, other->address().port());
-        const std::string text = std::string("from ") + here;
+        REQUIRE(add(network.here, one.here));
+        REQUIRE(add(network.there, one.there));
+        const endpoint claim(one.here, node->address().port());
+        const endpoint to(one.there, other->address().port());
+        const std::string text = std::string("from ") + one.here;
         network.here.run([&] { CHECK_FALSE((*node)->send(to, text)); });
         REQUIRE(other->wait_messages(++messages));
         const auto heard = other->seen().messages.back();
