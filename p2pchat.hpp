@@ -4118,17 +4118,16 @@ inline void run_one_shot(one_shot& shot, std::string_view text, const config& se
         shot.start(text, false, settings, us, os::now(), never);
         const auto stopped = stopping.in();
         while (!shot.done()) {
+            const auto looked = os::now();  // what had come by then is read before it expires
             const bool waits = shot.wants_write() || shot.wants_read();
             const auto error = os::wait_ready(waits ? shot.socket().native_handle() : stopped,
                                               shot.wants_write(),
-                                              remaining(shot.deadline(), os::now()), stopped);
-            const auto now = os::now();
+                                              remaining(shot.deadline(), looked), stopped);
             if (error == std::errc::operation_canceled || (!waits && !error))
                 shot.fail(make_error_code(errc::stopped));
-            else if (error == std::errc::timed_out && now >= shot.deadline())
-                shot.expire(now);
             else if (!error)
-                shot.advance(settings, now);
+                shot.advance(settings, os::now());
+            if (!shot.done() && looked >= shot.deadline()) shot.expire(looked);
         }
     } catch (const std::bad_alloc&) {
         shot.fail(std::make_error_code(std::errc::not_enough_memory));
