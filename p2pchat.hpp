@@ -143,6 +143,7 @@ enum class errc {
     sender_not_verified,  ///< the sender does not come from the address it claims
     own_address,          ///< our own address is never a peer (invalid_argument)
     protocol_error,       ///< a line of a link that is neither message nor control (protocol_error)
+    bad_setting,          ///< a size of 0 or a negative time-out in config (invalid_argument)
 };
 
 /// The category of errc. Thread-safe.
@@ -352,7 +353,8 @@ private:
 
 // ------------------------------------------------------------------------------------ >> config
 
-/// What a node is to be. Times are bounds on waiting, sizes are bounds on memory.
+/// What a node is to be. Times are bounds on waiting, sizes are bounds on memory: none may be
+/// negative or, max_links apart, 0; sizes over 1 GiB count as that.
 struct config {
     std::string team;        ///< 1..64 bytes, no white space
     std::uint16_t port = 0;  ///< to listen on, on every address; 0: a free one, see node::address()
@@ -362,7 +364,7 @@ struct config {
     std::size_t max_connections = 1024;         ///< open at once, accepted ones and our own each;
                                                 ///< links are not counted
     std::size_t max_links = 1024;               ///< open at once; over it peers get one-shots
-    std::size_t max_peers = 4096;               ///< remembered
+    std::size_t max_peers = 4096;               ///< remembered, besides those linked
     std::size_t max_queued_bytes = 256 * 1024;  ///< to one peer, not yet confirmed; 256 KiB at most
     std::size_t max_received_bytes = 1024 * 1024;  ///< received, waiting for the handlers
 
@@ -383,9 +385,10 @@ struct config {
 
 /// How a peer went.
 enum class departure {
-    left,     ///< it said `exit`
-    lost,     ///< its link broke
-    stopped,  ///< its link ended in order, without `exit`: the program ended
+    left,       ///< it said `exit`
+    lost,       ///< its link broke
+    stopped,    ///< its link ended in order, without `exit`: the program ended
+    forgotten,  ///< it gave way to others, at config::max_peers
 };
 
 /// What became of a message to one peer of several.
@@ -404,8 +407,9 @@ struct connect_result {
 struct counters {
     std::uint64_t connections = 0;  ///< accepted
     std::uint64_t received = 0;     ///< messages taken
-    std::uint64_t rejected = 0;   ///< connections, messages and claims: each a call of on_rejected
-    std::uint64_t delivered = 0;  ///< messages
+    std::uint64_t rejected = 0;     ///< connections, messages and claims; while handlers lag, more
+                                    ///< than on_rejected is called for
+    std::uint64_t delivered = 0;    ///< messages
     std::uint64_t undelivered = 0;  ///< messages
     std::uint64_t dropped = 0;      ///< taken, but stop() did not wait for their handler
 };
@@ -433,12 +437,12 @@ public:
     /// The handlers; set them before start().
     void on_message(message_handler handler);
     void on_peer_joined(joined_handler handler);  ///< a verified peer was heard for the first time
-    void on_peer_left(left_handler handler);
+    void on_peer_left(left_handler handler);      ///< one that had joined is in peers() no more
     /// A connection, a message or a claim that was refused. A message whose claim to its sender is
     /// refused (sender_not_verified, own_address) comes to on_message all the same.
     void on_rejected(rejected_handler handler);
 
-    /// Listens and begins to serve. Errors: bad_team, bad_address, already_running,
+    /// Listens and begins to serve. Errors: bad_setting, bad_team, bad_address, already_running,
     /// std::errc::address_in_use, or what the system says.
     std::error_code start();
 
@@ -447,7 +451,8 @@ public:
     /// handler it returns at once, and the thread it is called from ends with that handler.
     void stop() noexcept;
 
-    endpoint address() const;  ///< by which others know us; nobody before start()
+    /// By which others on the LAN reach us: as configured, or found anew. Nobody before start().
+    endpoint address() const;
     const std::string& team() const noexcept;
 
     /// Sends and waits. No error: delivered, that is, the other side has taken it. White space at
@@ -956,6 +961,12 @@ inline std::error_code shutdown_send(handle socket) noexcept {
     return error_unless(::shutdown(raw(socket), our_side) == 0);
 }
 
+/// A child process that holds the socket too does not keep the port.
+inline void stop_listening(handle socket) noexcept {
+    constexpr int their_side = 0;  // SHUT_RD, SD_RECEIVE
+    ::shutdown(raw(socket), their_side);
+}
+
 inline endpoint local(handle socket) noexcept {
     native_address address;
     ::getsockname(raw(socket), &address.any, &address.size);
@@ -1346,6 +1357,7 @@ inline constexpr struct errc_text {
     {"the sender is not where it says it is", std::errc::permission_denied},
     {"that is our own address", std::errc::invalid_argument},
     {"neither a message nor a control line", std::errc::protocol_error},
+    {"a size of the configuration is 0, or a time-out negative", std::errc::invalid_argument},
 };
 
 class errc_category final : public std::error_category {
@@ -1817,7 +1829,7 @@ std::error_code tcp_socket::shutdown_send() noexcept { return detail::os::shutdo
 void tcp_socket::no_delay() noexcept { detail::os::no_delay(handle_); }
 
 void tcp_socket::keep_alive(std::chrono::seconds idle) noexcept {
-    const auto seconds = (std::min<long long>)(idle.count(), 1 << 15);
+    const auto seconds = (std::min<long long>)(idle.count(), 32767);  // the most that Linux takes
     if (seconds > 0) detail::os::keep_alive(handle_, static_cast<int>(seconds));
 }
 
@@ -1867,19 +1879,36 @@ class peer_table {
 public:
     explicit peer_table(std::size_t max) : max_(max) {}
 
-    /// True when it is new; the last team counts. Changes nothing if it throws.
+    /// True when it is new; the last team counts. Changes nothing if it throws. There may then be a
+    /// surplus().
     bool heard(const endpoint& address, std::string_view team,
                std::chrono::system_clock::time_point now) {
-        auto place = by_age_.begin();
-        if (by_age_.empty() || place->address != address) {  // else: it goes on talking
+        auto place = linked_.begin();
+        if (linked_.empty() || place->address != address) {  // else: it goes on talking
             const auto found = places_.find(address);
             if (found == places_.end()) return add({address, std::string(team), now, false});
             place = found->second;
         }
         if (place->team != team) place->team = team;
         place->last_heard = now;
-        by_age_.splice(by_age_.begin(), by_age_, place);
+        auto& those = group_of(*place);
+        those.splice(those.begin(), those, place);
         return false;
+    }
+
+    /// Those that are linked do not give way to others.
+    void set_linked(const endpoint& address, bool linked) noexcept {
+        const auto found = places_.find(address);
+        if (found == places_.end() || found->second->linked == linked) return;
+        auto& from = group_of(*found->second);
+        found->second->linked = linked;
+        auto& to = group_of(*found->second);
+        to.splice(to.begin(), from, found->second);
+    }
+
+    /// Whom to remove, as there are more than the maximum; null if there are not.
+    const peer* surplus() const noexcept {
+        return by_age_.size() > max_ ? &by_age_.back() : nullptr;
     }
 
     /// False if it is not known. Fills `removed` with what was.
@@ -1887,7 +1916,7 @@ public:
         const auto found = places_.find(address);
         if (found == places_.end()) return false;
         removed = std::move(*found->second);
-        by_age_.erase(found->second);
+        group_of(removed).erase(found->second);
         places_.erase(found);
         return true;
     }
@@ -1895,34 +1924,36 @@ public:
     void clear() noexcept {
         places_.clear();
         by_age_.clear();
+        linked_.clear();
     }
 
     bool contains(const endpoint& address) const { return places_.count(address) != 0; }
     std::size_t size() const noexcept { return places_.size(); }
 
-    /// All of them, and others, ordered by address.
-    std::vector<peer> snapshot(std::vector<peer> others = {}) const {
-        others.insert(others.end(), by_age_.begin(), by_age_.end());
-        std::sort(others.begin(), others.end(),
+    /// Ordered by address.
+    std::vector<peer> snapshot() const {
+        std::vector<peer> all(by_age_.begin(), by_age_.end());
+        all.insert(all.end(), linked_.begin(), linked_.end());
+        std::sort(all.begin(), all.end(),
                   [](const peer& a, const peer& b) { return a.address < b.address; });
-        return others;
+        return all;
     }
 
 private:
+    using group = std::list<peer>;
+
     bool add(const peer& fresh) {
-        if (max_ == 0) return false;
-        std::list<peer> one(1, fresh);
+        group one(1, fresh);
         places_.emplace(fresh.address, one.begin());
         by_age_.splice(by_age_.begin(), one);
-        if (places_.size() <= max_) return true;
-        places_.erase(by_age_.back().address);
-        by_age_.pop_back();
         return true;
     }
+    group& group_of(const peer& one) noexcept { return one.linked ? linked_ : by_age_; }
 
     std::size_t max_;
-    std::list<peer> by_age_;  // heard from most recently first
-    std::unordered_map<endpoint, std::list<peer>::iterator> places_;
+    group by_age_;  // heard from most recently first
+    group linked_;  // likewise
+    std::unordered_map<endpoint, group::iterator> places_;
 };
 
 }  // namespace detail
@@ -1937,7 +1968,10 @@ peer_set::~peer_set() = default;
 
 bool peer_set::heard(const endpoint& address, std::string_view team) {
     const std::lock_guard<std::mutex> lock(state_->mutex);
-    return state_->heard(address, team, detail::os::wall_time());
+    const bool fresh = state_->heard(address, team, detail::os::wall_time());
+    peer removed;
+    if (const peer* const oldest = state_->surplus()) state_->remove(oldest->address, removed);
+    return fresh && state_->contains(address);
 }
 
 bool peer_set::remove(const endpoint& address, peer& removed) {
@@ -2060,8 +2094,7 @@ struct outcomes_event {
     std::size_t count = 0;
 };
 
-using event =
-    std::variant<message_event, joined_event, left_event, rejected_event, outcomes_event>;
+using event = std::variant<message_event, joined_event, left_event, rejected_event, outcomes_event>;
 
 /// Events in their order, and the texts that they refer to.
 struct batch {
@@ -2263,16 +2296,27 @@ public:
     }
     /// A verified peer was heard from.
     void heard(const endpoint& address, std::string_view team) {
-        if (peers_.heard(address, team, now_)) mailbox_.add<joined_event>(team).address = address;
-    }
-    /// Out of memory, the peer is gone all the same.
-    void left(const endpoint& address, std::string_view team, departure how) noexcept {
-        peer known;
-        peers_.remove(address, known);
+        if (!peers_.heard(address, team, now_)) return;
         try {
-            auto& news =
-                mailbox_.add<left_event>(known.team.empty() ? team : std::string_view(known.team));
-            news.address = address;
+            mailbox_.add<joined_event>(team).address = address;
+        } catch (const std::bad_alloc&) {
+            peer unheard;
+            peers_.remove(address, unheard);
+            throw;
+        }
+        forget_surplus();
+    }
+    void set_linked(const endpoint& address, bool linked) noexcept {
+        peers_.set_linked(address, linked);
+        forget_surplus();
+    }
+    /// If it was known. Out of memory, the peer is gone all the same.
+    void left(const endpoint& address, departure how) noexcept {
+        peer known;
+        if (!peers_.remove(address, known)) return;
+        try {
+            auto& news = mailbox_.add<left_event>(known.team);
+            news.address = known.address;
             news.how = how;
         } catch (const std::bad_alloc&) {
         }
@@ -2319,6 +2363,11 @@ public:
     void count_received() noexcept { ++counts_.received; }
 
 private:
+    void forget_surplus() noexcept {
+        if (const peer* const oldest = peers_.surplus())
+            left(oldest->address, departure::forgotten);
+    }
+
     mailbox& mailbox_;
     peer_table& peers_;
     counters& counts_;
@@ -2419,6 +2468,8 @@ public:
     void end(io_object& object, tcp_socket& socket, bool in_order) noexcept {
         if (std::exchange(object.retired_, true)) return;
         if (socket.is_open()) ignore(object, socket);
+        // A child process may hold the socket too: closing alone would then end nothing.
+        if (in_order) static_cast<void>(socket.shutdown_send());
         in_order ? socket.close() : socket.reset();
         timers_.erase({object.timer_, &object});
         retired_.splice(retired_.end(), objects_, object.place_);
@@ -2531,7 +2582,7 @@ namespace detail {
 
 /// By which name we go.
 struct own_name {
-    endpoint address;      // to reach the LAN, or as configured
+    endpoint address;  // to reach the LAN, or as configured
     bool configured = false;
     std::string team;
 };
@@ -2573,6 +2624,9 @@ inline errc scan_from(std::string_view bytes, const endpoint& remote, message_vi
     return error;
 }
 
+/// By which the share of a host is counted in what everybody needs.
+inline endpoint host_of(const endpoint& of) noexcept { return {of.bytes(), 0, of.scope()}; }
+
 /// Whether a connection comes from this machine.
 inline bool is_from_here(const endpoint& remote, const tcp_socket& over) noexcept {
     return remote.is_loopback() || remote.same_address(over.local());
@@ -2583,11 +2637,17 @@ inline bool holds(const endpoint& claim, const endpoint& remote, const tcp_socke
     return claim.same_address(remote) || is_from_here(remote, over);
 }
 
+/// Whether it is an address of this machine.
+inline bool is_here(const endpoint& address) noexcept {
+    return address.is_loopback() || os::route_source(address).same_address(address);
+}
+
 /// What is wrong with a claim: own_address, sender_not_verified or nothing.
 inline errc check_claim(const endpoint& claim, const own_name& us, const endpoint& remote,
                         const tcp_socket& over) noexcept {
     if (claim.port() == us.address.port() &&
-        (claim.same_address(us.address) || claim.is_loopback() || claim.same_address(over.local())))
+        (claim.same_address(us.address) || claim.is_loopback() ||
+         claim.same_address(over.local()) || (is_from_here(remote, over) && is_here(claim))))
         return errc::own_address;
     return holds(claim, remote, over) ? no_error : errc::sender_not_verified;
 }
@@ -2658,10 +2718,45 @@ inline void take_claimed(const context& shared, const link_openers& links, const
     if (links.has_link(what.sender))
         report.rejected(remote, make_error_code(errc::sender_not_verified));
     else
-        report.left(what.sender, what.team, departure::left);
+        report.left(what.sender, departure::left);
 }
 
-using accepted_list = std::list<incoming*>;
+/// Accepted connections that have not delivered yet.
+class accepted_list {
+public:
+    using place = std::list<incoming*>::iterator;
+
+    place add(incoming& one, const endpoint& remote) {
+        auto& those = hosts_[host_of(remote)];
+        ++size_;
+        return those.insert(those.end(), &one);
+    }
+    void remove(place one, const endpoint& remote) noexcept {
+        const auto host = hosts_.find(host_of(remote));
+        host->second.erase(one);
+        --size_;
+        if (host->second.empty()) hosts_.erase(host);
+    }
+    std::size_t size() const noexcept { return size_; }
+    /// The oldest of the host that has most: so no single one shuts the others out. Null if empty.
+    incoming* surplus() const noexcept {
+        incoming* result = nullptr;
+        std::size_t most = 0;
+        for (const auto& [host, those] : hosts_) {
+            if (those.size() < most || (those.size() == most && is_older(result, those.front())))
+                continue;
+            most = those.size();
+            result = those.front();
+        }
+        return result;
+    }
+
+private:
+    static bool is_older(const incoming* one, const incoming* other) noexcept;
+
+    std::unordered_map<endpoint, std::list<incoming*>> hosts_;  // oldest first
+    std::size_t size_ = 0;
+};
 
 /// An accepted connection until it is known what it brings.
 ///
@@ -2674,8 +2769,9 @@ using accepted_list = std::list<incoming*>;
 class incoming final : public io_object, public room_waiter {
 public:
     incoming(const context& shared, accepted_list& siblings, link_openers& links, tcp_socket socket,
-             const endpoint& from)
-        : shared_(shared),
+             const endpoint& from, std::uint64_t count)
+        : number(count),
+          shared_(shared),
           siblings_(siblings),
           links_(links),
           socket_(std::move(socket)),
@@ -2692,9 +2788,11 @@ public:
     }
     void refuse(std::error_code why) noexcept {
         shared_.report.rejected(remote_, why);
-        end(false);
+        reset();
     }
-    accepted_list::iterator place;  ///< among its siblings
+    void reset() noexcept { end(false); }
+    accepted_list::place place;  ///< among its siblings
+    const std::uint64_t number;  ///< of older ones it is less
 
     /// The link that we opened has come about, or has not.
     void contend(bool ours_stands) noexcept {
@@ -2810,7 +2908,7 @@ private:
         if (state_ == state::contending) links_.forget(*this);
         state_ = state::ended;
         if (in_order && socket_.is_open()) os::reset_on_close(socket_.native_handle(), false);
-        siblings_.erase(place);
+        siblings_.remove(place, remote_);
         shared_.events.end(*this, socket_, in_order);
     }
 
@@ -2826,6 +2924,10 @@ private:
 };
 
 /// The listening socket, and the connections accepted from it.
+inline bool accepted_list::is_older(const incoming* one, const incoming* other) noexcept {
+    return one && one->number < other->number;
+}
+
 class acceptor final : public io_object {
 public:
     acceptor(const context& shared, link_openers& links) : shared_(shared), links_(links) {}
@@ -2835,6 +2937,9 @@ public:
         if (error && error != std::errc::address_in_use && error != std::errc::permission_denied)
             error = listener_.listen({"0.0.0.0", port});  // a machine without IPv6
         if (error) return error;
+        // Whatever ends this process, the sender of what was not taken yet is to see a reset:
+        // accepted sockets have that from the listener.
+        os::reset_on_close(listener_.native_handle(), true);
         port_ = listener_.local().port();
         const bool known = port_ != 0;  // or the system does not say
         return known ? error : std::make_error_code(std::errc::no_buffer_space);
@@ -2848,16 +2953,16 @@ public:
     /// And resets all that it has.
     void close() noexcept {
         shared_.events.ignore(*this, listener_);
+        if (listener_.is_open()) os::stop_listening(listener_.native_handle());
         listener_.close();
-        for (incoming* one : connections_) one->socket().reset();
-        connections_.clear();
+        while (incoming* const one = connections_.surplus()) one->reset();
     }
 
-    /// Refuses the oldest; false if there is none.
+    /// Refuses one; false if there is none.
     bool evict() noexcept {
-        if (connections_.empty()) return false;
-        connections_.front()->refuse(make_error_code(errc::connection_limit));
-        return true;
+        incoming* const one = connections_.surplus();
+        if (one) one->refuse(make_error_code(errc::connection_limit));
+        return one != nullptr;
     }
 
     void on_readable() override {
@@ -2887,17 +2992,14 @@ private:
             shared_.report.rejected(from, make_error_code(errc::connection_limit));
             return socket.reset();
         }
-        // Whatever ends this process, the sender of what was not taken yet is to see a reset.
-        os::reset_on_close(socket.native_handle(), true);
         incoming* one = nullptr;
         try {
-            auto made =
-                std::make_unique<incoming>(shared_, connections_, links_, std::move(socket), from);
-            made->place = connections_.insert(connections_.end(), made.get());
-            one = made.get();
-            shared_.events.add(std::move(made));
+            auto made = std::make_unique<incoming>(shared_, connections_, links_, std::move(socket),
+                                                   from, ++accepted_);
+            one = &shared_.events.add(std::move(made));
+            one->place = connections_.add(*one, from);
         } catch (const std::bad_alloc&) {
-            if (one) connections_.pop_back();
+            if (one) shared_.events.end(*one, one->socket(), false);
             return shared_.report.rejected(from,
                                            std::make_error_code(std::errc::not_enough_memory));
         }
@@ -2913,7 +3015,8 @@ private:
     link_openers& links_;
     tcp_socket listener_;
     std::uint16_t port_ = 0;
-    accepted_list connections_;  // oldest first
+    accepted_list connections_;
+    std::uint64_t accepted_ = 0;
 };
 
 }  // namespace detail
@@ -3112,9 +3215,7 @@ public:
         settle();
     }
     /// It is not used any more.
-    void end() noexcept {
-        shared_.events.end(*this, shot_.socket(), !shot_.error());
-    }
+    void end() noexcept { shared_.events.end(*this, shot_.socket(), !shot_.error()); }
 
     one_shot& shot() noexcept { return shot_; }
     postings item;  ///< the message that it carries
@@ -3393,7 +3494,7 @@ private:
             if (!std::exchange(heard_exit_, true)) {
                 if (state_ == state::open) state_ = state::closing;
                 owner_.on_exit_heard(*this);
-                shared_.report.left(who_.key, what.team, departure::left);
+                shared_.report.left(who_.key, departure::left);
             }
         } else {
             shared_.report.heard(who_.key, what.team);
@@ -3503,6 +3604,15 @@ struct route {
     postings waiting;
     std::size_t waiting_bytes = 0;      // and of what is under way
     std::list<route>* group = nullptr;  // the list in which it stands
+    struct host* host = nullptr;
+};
+
+/// All routes to one machine: of the connections of ours it gets a share, however many ports of it
+/// are known.
+struct host {
+    std::size_t routes = 0;
+    std::size_t under_way = 0;
+    std::list<route> crowded;  // something to begin, when less is under way
 };
 
 /// Has a route stay, and begin nothing, until the end of a block.
@@ -3526,11 +3636,13 @@ public:
     route& find_or_add(const endpoint& peer) {
         if (route* const known = find(peer)) return *known;
         group fresh;
-        fresh.emplace_back(peer);
+        route& one = fresh.emplace_back(peer);
+        one.group = &resting_;
+        one.host = &hosts_[host_of(peer)];
         index_.emplace(peer, fresh.begin());
+        ++one.host->routes;
         resting_.splice(resting_.end(), fresh);
-        resting_.back().group = &resting_;
-        return resting_.back();
+        return one;
     }
     template <typename Work>
     void for_each(const Work& work) const {
@@ -3539,6 +3651,7 @@ public:
     void clear() noexcept {
         index_.clear();
         for (group* all : {&resting_, &ready_, &crowded_}) all->clear();
+        hosts_.clear();
     }
 
     /// Has what waits begun, or forgets a route by which nothing goes.
@@ -3548,6 +3661,7 @@ public:
         const auto found = index_.find(one.peer);
         const auto place = found->second;
         index_.erase(found);
+        if (--one.host->routes == 0) hosts_.erase(host_of(one.peer));
         one.group->erase(place);
     }
     /// Something waits. Where no connection is left, it stays so until one is.
@@ -3555,8 +3669,17 @@ public:
         if (!one.busy() && one.group == &resting_) move_to(ready_, one);
     }
     void make_crowded(route& one) noexcept { move_to(crowded_, one); }
-    void retry_crowded() noexcept {
-        if (!crowded_.empty()) move_to(ready_, crowded_.front());
+    /// A connection has ended: another of all may begin, or of the same host.
+    void retry_crowded(const route& ended) noexcept {
+        for (group* waiting : {&crowded_, &ended.host->crowded})
+            if (!waiting->empty()) move_to(ready_, waiting->front());
+    }
+    /// Whether one more connection may be opened; if not, it waits until another has ended.
+    bool may_begin(route& one, std::size_t max) noexcept {
+        const std::size_t share = (std::max)(max / 4, std::size_t{1});
+        if (one.host->under_way < share && one_shots_ < max) return true;
+        move_to(one_shots_ < max ? one.host->crowded : crowded_, one);
+        return false;
     }
     bool any_ready() const noexcept { return !ready_.empty(); }
     route& next_ready() noexcept {
@@ -3569,11 +3692,13 @@ public:
     std::size_t openings() const noexcept { return openings_; }    ///< of which open a link
     void put_under_way(route& one, outgoing& begun, bool opens_link) noexcept {
         one.under_way = &begun;
+        ++one.host->under_way;
         ++one_shots_;
         openings_ += opens_link ? 1u : 0u;
     }
     outgoing& take_under_way(route& one) noexcept {
         outgoing& over = *std::exchange(one.under_way, nullptr);
+        --one.host->under_way;
         --one_shots_;
         openings_ -= over.shot().opens_link() ? 1u : 0u;
         return over;
@@ -3595,6 +3720,7 @@ private:
     group resting_;  // nothing to begin
     group ready_;    // something to begin
     group crowded_;  // the same, but no connection is left
+    std::unordered_map<endpoint, host> hosts_;
     std::size_t one_shots_ = 0;
     std::size_t openings_ = 0;
     bool room_made_ = false;
@@ -3613,8 +3739,7 @@ public:
         if (size - 1 > settings.max_message_bytes) return make_error_code(errc::message_too_long);
         if (!one && table_.size() >= settings.max_peers + settings.max_links)
             return make_error_code(errc::queue_full);
-        const std::size_t bytes =
-            (one ? one->waiting_bytes : 0) + (over ? over->unconfirmed() : 0);
+        const std::size_t bytes = (one ? one->waiting_bytes : 0) + (over ? over->unconfirmed() : 0);
         if (bytes != 0 && bytes + size > settings.max_queued_bytes)
             return make_error_code(errc::queue_full);
         posting& what = item.front();
@@ -3651,13 +3776,6 @@ public:
         const route* const one = table_.find(peer);
         return one && one->current;
     }
-    std::vector<endpoint> linked() const {
-        std::vector<endpoint> result;
-        for (const link* one : links_)
-            if (has_link(one->peer().key)) result.push_back(one->peer().key);
-        return result;
-    }
-
     bool room_made() noexcept { return table_.room_made(); }
     bool has_work() const noexcept { return table_.any_ready() || !dirty_.empty(); }
     void do_work() noexcept {
@@ -3675,7 +3793,9 @@ public:
         while (!dirty_.empty()) {
             link& one = *dirty_.back();
             dirty_.pop_back();
-            shared_.events.guard(one, [&] { if (one.is_dirty()) one.flush(); });
+            shared_.events.guard(one, [&] {
+                if (one.is_dirty()) one.flush();
+            });
         }
     }
 
@@ -3749,8 +3869,8 @@ public:
             });
             report.outcomes(ours, {});
         }
+        table_.retry_crowded(one);
         table_.schedule(one);
-        table_.retry_crowded();
     }
 
     // What connections of ours report.
@@ -3781,8 +3901,8 @@ public:
             incoming* const contender = std::exchange(one.contender, nullptr);
             if (contender) contender->contend(one.current != nullptr);
         }
+        table_.retry_crowded(one);
         table_.schedule(one);
-        table_.retry_crowded();
     }
 
     void on_exit_heard(link& over) override {
@@ -3808,8 +3928,10 @@ public:
         route* const one = table_.find(peer);
         if (one && one->current == &over) one->current = nullptr;
         const bool unknown_now = was_open || !over.peer().reachable;
-        if (unknown_now && !has_link(peer) && !over.heard_exit())
-            shared_.report.left(peer, {}, how);
+        if (!has_link(peer)) {
+            if (unknown_now && !over.heard_exit()) shared_.report.left(peer, how);
+            shared_.report.set_linked(peer, false);
+        }
         if (one) table_.schedule(*one);
     }
 
@@ -3841,7 +3963,7 @@ private:
         if (!one) return;
         if (one->busy() || one->waiting.empty()) return table_.schedule(*one);
         const auto& settings = shared_.settings;
-        if (table_.one_shots() >= settings.max_connections) return table_.make_crowded(*one);
+        if (!table_.may_begin(*one, settings.max_connections)) return;
         posting& what = one->waiting.front();
         auto& begun = shared_.events.add(std::make_unique<outgoing>(shared_, *this, peer));
         if (links_.size() + table_.openings() >= settings.max_links) what.opens_link = false;
@@ -3927,6 +4049,7 @@ private:
             links_.pop_back();
             throw;
         }
+        shared_.report.set_linked(who.key, true);
         link* const older = std::exchange(one.current, &fresh);
         if (older) older->close(false);
         return fresh;
@@ -3955,6 +4078,18 @@ private:
 namespace p2pchat {
 namespace detail {
 
+inline bool is_possible(const config& settings) noexcept {
+    for (const auto size :
+         {settings.max_message_bytes, settings.max_connections, settings.max_peers,
+          settings.max_queued_bytes, settings.max_received_bytes})
+        if (size == 0) return false;
+    for (const auto time :
+         {settings.connect_timeout, settings.handshake_timeout, settings.delivery_timeout,
+          settings.first_message_timeout, settings.quiet_period, settings.drain_timeout})
+        if (time.count() < 0) return false;
+    return settings.keep_alive.count() >= 0;
+}
+
 /// All of a node but threads and waiting: it is given events and the time, and asks the platform
 /// for sockets.
 class engine {
@@ -3963,6 +4098,7 @@ public:
         : settings_(settings), mailbox_(events), report_(events, peers_, counts) {}
 
     std::error_code start(clock::time_point now) {
+        if (!is_possible(settings_)) return make_error_code(errc::bad_setting);
         if (!is_team(settings_.team) || in_brackets(settings_.team))
             return make_error_code(errc::bad_team);
         us_.team = settings_.team;
@@ -3988,6 +4124,12 @@ public:
         report_.set_time(wall);
     }
     const own_name& us() const noexcept { return us_; }
+    /// By which others on the LAN know us now.
+    endpoint address() const {
+        if (us_.configured) return us_.address;
+        const endpoint now = detect_address();
+        return {now.bytes(), us_.address.port(), now.scope()};
+    }
 
     std::error_code post(const endpoint& to, std::string_view text, postings& item) {
         // Outcomes that no handler fetches are bounded as messages are.
@@ -3999,15 +4141,13 @@ public:
     bool room_made() noexcept { return routes_.room_made(); }
 
     bool is_own(const endpoint& peer) const noexcept {
-        return peer == us_.address || (peer.is_loopback() && peer.port() == us_.address.port());
+        return peer.port() == us_.address.port() &&
+               (peer.same_address(us_.address) || is_here(peer));
     }
     bool has_link(const endpoint& peer) const noexcept { return routes_.has_link(peer); }
 
     std::vector<peer> peers() const {
-        std::vector<peer> pushed_out;  // of the table, by those who talked since; but linked
-        for (const endpoint& linked : routes_.linked())
-            if (!peers_.contains(linked)) pushed_out.push_back({linked, {}, {}, true});
-        auto result = peers_.snapshot(std::move(pushed_out));
+        auto result = peers_.snapshot();
         for (peer& known : result) known.linked = has_link(known.address);
         return result;
     }
@@ -4120,9 +4260,9 @@ inline void run_one_shot(one_shot& shot, std::string_view text, const config& se
         while (!shot.done()) {
             const auto looked = os::now();  // what had come by then is read before it expires
             const bool waits = shot.wants_write() || shot.wants_read();
-            const auto error = os::wait_ready(waits ? shot.socket().native_handle() : stopped,
-                                              shot.wants_write(),
-                                              remaining(shot.deadline(), looked), stopped);
+            const auto error =
+                os::wait_ready(waits ? shot.socket().native_handle() : stopped, shot.wants_write(),
+                               remaining(shot.deadline(), looked), stopped);
             if (error == std::errc::operation_canceled || (!waits && !error))
                 shot.fail(make_error_code(errc::stopped));
             else if (!error)
@@ -4145,23 +4285,34 @@ protected:
     /// the lock, and has it again at its end.
     class caller {
     public:
-        caller(caller_side& of, lock& held) noexcept : of_(of), held_(held) { ++of_.callers_; }
+        caller(caller_side& of, lock& held, unsigned for_room = 0) noexcept
+            : of_(of), held_(held), for_room_(for_room) {
+            ++of_.callers_;
+            of_.room_waiters_ += for_room_;
+        }
         caller(const caller&) = delete;
         caller& operator=(const caller&) = delete;
         ~caller() {
             if (!held_.owns_lock()) held_.lock();
+            of_.room_waiters_ -= for_room_;
             if (--of_.callers_ == 0) of_.changed_.notify_all();
         }
 
     private:
         caller_side& of_;
         lock& held_;
+        const unsigned for_room_;  // 1: it waits for that
     };
 
 public:
     event_handlers handlers;
 
     explicit caller_side(config settings) : settings_(std::move(settings)) {
+        constexpr std::size_t most = 1 << 30;  // what can be added up without overflow
+        for (auto* size :
+             {&settings_.max_message_bytes, &settings_.max_connections, &settings_.max_links,
+              &settings_.max_peers, &settings_.max_received_bytes})
+            *size = (std::min)(*size, most);
         settings_.max_queued_bytes = (std::min)(settings_.max_queued_bytes, link_window);
     }
 
@@ -4252,7 +4403,7 @@ public:
     }
     endpoint address() const {
         const lock held(mutex_);
-        return engine_ ? engine_->us().address : endpoint();
+        return engine_ ? engine_->address() : endpoint();
     }
     const std::string& team() const noexcept { return settings_.team; }
 
@@ -4305,8 +4456,12 @@ private:
         return engine_ && engine_->has_link(to);
     }
 
+    /// While the I/O thread sleeps, the engine's time is that of its last turn.
+    void refresh_time() noexcept {
+        if (sleeping_) engine_->events().set_time(os::now());
+    }
     postings new_posting(bool opens_link) {
-        if (sleeping_) engine_->events().set_time(os::now());  // io's is from before
+        refresh_time();
         postings item;
         mailbox_->new_posting(item);
         item.front().opens_link = opens_link;
@@ -4321,13 +4476,13 @@ private:
         const auto end = after(os::now(), settings_.delivery_timeout);
         auto error = make_error_code(errc::queue_full);
         auto status = std::cv_status::no_timeout;
-        const caller waiting(*this, held);
-        ++room_waiters_;
+        const caller waiting(*this, held, 1);
         while (error == errc::queue_full && status == std::cv_status::no_timeout) {
             status = changed_.wait_until(held, end);
-            error = running_ ? engine_->post(to, text, item) : make_error_code(errc::stopped);
+            if (!running_) return make_error_code(errc::stopped);
+            refresh_time();
+            error = engine_->post(to, text, item);
         }
-        --room_waiters_;
         return error;
     }
 

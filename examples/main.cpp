@@ -262,6 +262,7 @@ private:
     }
 
     void show_departure(const p2pchat::peer& peer, p2pchat::departure how) {
+        if (how == p2pchat::departure::forgotten) return;
         outbox_->forget(peer.address);
         // Who leaves says exit. A link that ends without is that of a program that was killed.
         screen_.notify(

@@ -299,7 +299,7 @@ TEST_CASE("a message of two segments of which one is lost is not told delivered"
     CHECK_FALSE(peer.socket().receive(bytes, sizeof bytes, size, patience));
     CHECK(size == 483);
     CHECK(wait_until([&] { return has_gap(peer); }));  // the end came, before the rest
-    peer.close();  // nothing more came: it takes that for all
+    peer.close();                                      // nothing more came: it takes that for all
     if (!posts) sender.join();
     CHECK(sent.wait());
     CHECK(error == errc::not_taken);
@@ -397,11 +397,202 @@ TEST_CASE("on each network a node claims the address that it has there, whenever
     }
     CHECK(other->seen().rejected.empty());
     CHECK(node->seen().rejected.empty());
+    const auto port = node->address().port();
+    const auto known_by = [&](const char* address) {
+        network.here.run([&] { CHECK(node->address() == endpoint(address, port)); });
+    };
+    network.here.run([&] {
+        for (const auto& one : networks)
+            CHECK((*node)->connect({one.here, port}).error == errc::own_address);
+    });
+    known_by("10.99.0.1");
+    network.here.command("ip addr flush dev lan scope global");
+    network.here.command("ip addr add 10.97.0.1/24 dev lan");
+    known_by("10.97.0.1");
     network.here.run([&] { node.reset(); });
     network.there.run([&] { other.reset(); });
 }
 
+TEST_CASE("a child process that was forked keeps neither the port nor a message's outcome") {
+    recording_node other;
+    const auto port = other.address().port();
+    const pid_t child = ::fork();
+    if (child == 0) {
+        ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+        for (;;) ::pause();
+    }
+    REQUIRE(child > 0);
+    other->stop();
+    auto settings = local();
+    settings.port = port;
+    {
+        recording_node again(settings);
+        const endpoint to = again.address();
+        raw_peer peer(to);
+        CHECK(wait_until([&] { return again->statistics().connections == 1; }));
+        const pid_t holder = ::fork();
+        if (holder == 0) {
+            ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+            for (;;) ::pause();
+        }
+        CHECK(peer.send(wire(somebody, "taken")));
+        peer.half_close();
+        CHECK(peer.read_to_end() == ending::closed);
+        ::kill(holder, SIGKILL);
+        ::waitpid(holder, nullptr, 0);
+    }
+    ::kill(child, SIGKILL);
+    ::waitpid(child, nullptr, 0);
+}
+
+TEST_CASE("a link may be silent for as long as the system can count") {
+    raw_listener listener;
+    p2pchat::tcp_socket socket;
+    CHECK_FALSE(socket.connect(listener.address(), patience));
+    for (const auto idle : {32767s, 32768s, std::chrono::seconds::max()}) {
+        socket.keep_alive(15s);
+        socket.keep_alive(idle);
+        int value = 0;
+        socklen_t size = sizeof value;
+        const int handle = static_cast<int>(socket.native_handle());
+        CHECK(::getsockopt(handle, IPPROTO_TCP, TCP_KEEPIDLE, &value, &size) == 0);
+        CHECK(value == 32767);
+    }
+}
+
+TEST_CASE("at max_connections the host gives way that has most") {
+    auto settings = local();
+    settings.max_connections = 4;
+    recording_node node(settings);
+    const auto accepted = [&](std::size_t count) {
+        return wait_until([&] { return node->statistics().connections == count; });
+    };
+    p2pchat::tcp_socket probe;
+    if (probe.listen({"::1", 0})) return;  // a machine without IPv6
+    raw_peer honest({"::1", node.address().port()});
+    CHECK(accepted(1));
+    std::deque<raw_peer> flood;
+    for (std::size_t i = 2; i <= 20; ++i) {
+        flood.emplace_back(node.address());
+        CHECK(accepted(i));
+    }
+    for (std::size_t i = 0; i < 16; ++i) CHECK(flood[i].read_to_end() == ending::reset);
+    CHECK(honest.send(wire({"::1", 9}, "at last")));
+    honest.half_close();
+    CHECK(honest.read_to_end() == ending::closed);
+    CHECK(node.wait_text("at last"));
+}
+
+TEST_CASE("many ports of one host hold up nobody else") {
+    auto settings = local();
+    settings.max_connections = 8;  // a quarter of them for a host
+    outcomes sent;
+    std::deque<raw_listener> silent(8);
+    raw_listener elsewhere({"127.0.0.2", 0});
+    recording_node node(settings);
+    for (auto& peer : silent) CHECK_FALSE(sent.post(*node, peer.address(), "no answer"));
+    CHECK_FALSE(sent.post(*node, elsewhere.address(), "to another host"));
+    raw_peer other = elsewhere.accept();
+    CHECK(other.read_to_end() == ending::closed);
+    other.close();
+    CHECK(wait_until([&] { return sent.count({}) == 1; }));
+    for (auto& peer : silent) {  // as those before them end
+        raw_peer accepted = peer.accept();
+        CHECK(accepted.read_to_end() == ending::closed);
+    }
+    CHECK(sent.wait());
+    CHECK(sent.count({}) == 9);
+}
+
 #endif
+
+TEST_CASE("whoever has joined leaves once, and nobody else does") {
+    auto settings = local();
+    settings.max_peers = 1;
+    recording_node node(settings);
+    const auto say = [&](const endpoint& who, std::string_view text) {
+        CHECK(one_shot(node.address(), wire(who, text)) == ending::closed);
+    };
+    const endpoint first("127.0.0.1", 1), second("127.0.0.1", 2);
+    const auto events = [&](const endpoint& who) {
+        const auto seen = node.seen();
+        std::size_t joined = 0, left = 0;
+        for (const auto& one : seen.joined) joined += one.address == who ? 1u : 0u;
+        for (const auto& one : seen.left) left += one.first.address == who ? 1u : 0u;
+        return std::make_pair(joined, left);
+    };
+    using counts = std::pair<std::size_t, std::size_t>;
+
+    SUBCASE("a stranger's exit") {
+        say(first, "exit");
+        say(second, "hello");
+        CHECK(node.wait_joined(1));
+        CHECK(events(first) == counts(0, 0));
+    }
+    SUBCASE("exit twice") {
+        say(first, "hello");
+        say(first, "exit");
+        say(first, "exit");
+        say(second, "hello");
+        CHECK(node.wait_joined(2));
+        CHECK(events(first) == counts(1, 1));
+    }
+    SUBCASE("one who gives way to another") {
+        say(first, "hello");
+        say(second, "hello");
+        CHECK(node.wait_left(1));
+        CHECK(node.seen().left[0].second == p2pchat::departure::forgotten);
+        CHECK(events(first) == counts(1, 1));
+        say(first, "again");
+        CHECK(node.wait_left(2));
+        CHECK(events(first) == counts(2, 1));
+        CHECK(events(second) == counts(1, 1));
+    }
+    SUBCASE("one who is linked does not give way") {
+        typed_link link(node);
+        say(first, "hello");
+        say(second, "hello");
+        CHECK(node.wait_left(1));
+        CHECK(link.send("still here"));
+        CHECK(node.wait_text("still here"));
+        CHECK(node->peers().size() == 2);
+        link.peer.close();
+        CHECK(node.wait_left(2));
+        CHECK(events(link.address()) == counts(1, 1));
+        CHECK(events(second) == counts(1, 0));
+    }
+}
+
+TEST_CASE("settings that cannot be kept are refused, and large ones mean what they say") {
+    const auto refused = [](const std::function<void(p2pchat::config&)>& set) {
+        auto settings = local();
+        set(settings);
+        p2pchat::node node(settings);
+        return node.start();
+    };
+    using config = p2pchat::config;
+    for (auto size : {&config::max_message_bytes, &config::max_connections, &config::max_peers,
+                      &config::max_queued_bytes, &config::max_received_bytes})
+        CHECK(refused([&](config& c) { c.*size = 0; }) == errc::bad_setting);
+    for (auto time :
+         {&config::connect_timeout, &config::handshake_timeout, &config::delivery_timeout,
+          &config::first_message_timeout, &config::quiet_period, &config::drain_timeout})
+        for (const auto value : {milliseconds(-1), milliseconds::min()})
+            CHECK(refused([&](config& c) { c.*time = value; }) == errc::bad_setting);
+    CHECK(refused([](config& c) { c.keep_alive = -1s; }) == errc::bad_setting);
+
+    auto settings = local();
+    settings.max_message_bytes = settings.max_connections = settings.max_links =
+        settings.max_peers = settings.max_queued_bytes = settings.max_received_bytes = SIZE_MAX;
+    outcomes sent;
+    recording_node node(settings), other(settings);
+    CHECK_FALSE(sent.post(*node, other.address(), "one-shot"));
+    CHECK(sent.wait());
+    CHECK(sent.count({}) == 1);
+    CHECK(node->connect(other.address()).linked);
+    CHECK_FALSE(node->send(other.address(), "on a link"));
+    CHECK(other.wait_text("on a link"));
+}
 
 TEST_CASE("an answer that begins like the message is no echo") {
     raw_listener listener;
@@ -462,7 +653,9 @@ TEST_CASE("as many messages of ours as connections are allowed lock nobody out, 
     settings.max_connections = 3;
     outcomes sent;
     recording_node node(settings), other;
-    std::deque<raw_listener> silent(settings.max_connections);
+    std::deque<raw_listener> silent;
+    for (const char* address : {"127.0.0.1", "127.0.0.2", "127.0.0.3"})
+        silent.emplace_back(endpoint(address, 0));
     std::deque<raw_peer> under_way, without_message;
     SUBCASE("ours first") {
         for (auto& peer : silent) CHECK_FALSE(sent.post(*node, peer.address(), "no answer"));
@@ -475,9 +668,8 @@ TEST_CASE("as many messages of ours as connections are allowed lock nobody out, 
     SUBCASE("theirs first") {
         for (std::size_t i = 0; i < settings.max_connections; ++i)
             without_message.emplace_back(node.address());
-        CHECK(wait_until([&] {
-            return node->statistics().connections == settings.max_connections;
-        }));
+        CHECK(
+            wait_until([&] { return node->statistics().connections == settings.max_connections; }));
         CHECK_FALSE(sent.post(*node, other.address(), "ours"));
         CHECK(other.wait_text("ours"));
         CHECK(sent.wait());

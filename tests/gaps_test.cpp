@@ -194,7 +194,7 @@ TEST_CASE("a peer that answers CONNECT with our own address is linked, and never
 
 TEST_CASE("our own port is ours by loopback too, and not by somebody else's address") {
     auto settings = local();
-    settings.address = "192.0.2.1";  // only a name here: nothing is sent there
+    settings.address = "198.51.100.1";  // only a name here: nothing is sent there
     recording_node node(settings);
     const endpoint here("127.0.0.1", node.address().port());
     one_shot(here, wire(node.address(), "by its name"));
@@ -203,7 +203,7 @@ TEST_CASE("our own port is ours by loopback too, and not by somebody else's addr
     CHECK(node.wait_rejected(errc::own_address, 3));
     CHECK(node->peers().empty());
 
-    const endpoint other("192.0.2.2", node.address().port());
+    const endpoint other("198.51.100.2", node.address().port());
     one_shot(here, wire(other, "another with the same port"));
     CHECK(node.wait_messages(4));
     REQUIRE(node->peers().size() == 1);

@@ -39,7 +39,7 @@ using clock_type = std::chrono::steady_clock;
 using namespace std::chrono_literals;
 
 constexpr int connections_a_second = 10000;
-constexpr std::size_t silent_ones = 3000, slow_ones = 1000, posting_ones = 1000;
+constexpr std::size_t silent_ones = 3000, slow_ones = 1000, posting_ones = 1000, valid_ones = 3000;
 constexpr milliseconds slow_handler = 1ms;
 
 [[noreturn]] void fail(const std::string& why) {
@@ -276,6 +276,25 @@ std::string post_at_full_speed(const endpoint& to, clock_type::time_point end) {
     return std::to_string(left) + " links at the end, " + std::to_string(posted) + " posted";
 }
 
+/// Keeps `valid_ones` messages under way, each on a connection of its own; what was taken or has
+/// given way is sent again at once.
+std::string send_one_shots(const endpoint& to, clock_type::time_point end) {
+    std::vector<tcp_socket> sockets(valid_ones);
+    std::size_t sent = 0, bytes = 0;
+    while (clock_type::now() < end) {
+        for (auto& socket : sockets) {
+            if (socket.is_open() && !has_ended(socket)) continue;
+            socket = tcp_socket();
+            if (socket.connect(to, 1000ms)) break;
+            static_cast<void>(socket.send("127.0.0.1:9 Flood me first", bytes, {}));
+            static_cast<void>(socket.shutdown_send());
+            ++sent;
+        }
+        std::this_thread::sleep_for(1ms);
+    }
+    return std::to_string(valid_ones) + " at once, sent " + std::to_string(sent);
+}
+
 // ------------------------------------------------------------------------------- the honest sender
 
 /// What became of an honest sender's messages, one every 20 ms.
@@ -292,7 +311,9 @@ struct experience {
 };
 
 experience be_honest(const endpoint& to, bool by_link, clock_type::time_point end) {
-    p2pchat::node us(settings("Honest"));
+    auto honest = settings("Honest");
+    honest.address = to.address();
+    p2pchat::node us(honest);
     if (auto error = us.start()) fail("the honest sender: " + error.message());
     experience result;
     while (clock_type::now() < end) {
@@ -315,6 +336,7 @@ struct scene {
     const char* name;
     milliseconds handler_time;
     flood work;
+    const char* honest_to = "127.0.0.1";  // the flood goes to this one
 };
 
 const scene scenes[] = {
@@ -324,6 +346,7 @@ const scene scenes[] = {
     {"slow", 0ms, [](auto& to, auto end) { return hold_open(slow_ones, true, to, end); }},
     {"quiet, slow handler", slow_handler, leave_in_quiet},
     {"posting, slow handler", slow_handler, post_at_full_speed},
+    {"one-shots, slow handler", slow_handler, send_one_shots, "::1"},
 };
 
 void print(const char* how, const experience& e) {
@@ -334,12 +357,13 @@ void print(const char* how, const experience& e) {
 /// Plays a scene and prints what it was like. False: the honest sender was not served.
 bool play(const char* program, const scene& what, std::chrono::seconds time) {
     node_process node(program, what.handler_time);
+    const endpoint honest_to(what.honest_to, node.address().port());
     const auto end = clock_type::now() + time;
     experience by_one_shots, by_link;
     std::string managed;
     std::thread flooding([&] { managed = what.work(node.address(), end); });
-    std::thread linked([&] { by_link = be_honest(node.address(), true, end); });
-    by_one_shots = be_honest(node.address(), false, end);
+    std::thread linked([&] { by_link = be_honest(honest_to, true, end); });
+    by_one_shots = be_honest(honest_to, false, end);
     linked.join();
     flooding.join();
     const double memory = node.peak_mebibytes();
