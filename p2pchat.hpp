@@ -2359,6 +2359,13 @@ public:
         outcome(told, told.begin(), std::make_error_code(std::errc::timed_out));
     }
 
+    /// A CONNECT that nobody has posted.
+    void new_connect(postings& to) {
+        mailbox_.new_posting(to);
+        posting& what = to.front();
+        what.text.assign(connect_word);
+        what.opens_link = what.reported = true;
+    }
     void count_accepted() noexcept { ++counts_.connections; }
     void count_received() noexcept { ++counts_.received; }
 
@@ -3596,6 +3603,35 @@ struct route {
     bool idle() const noexcept { return !busy() && !current && !contender && waiting.empty(); }
     bool is_opening() const noexcept { return under_way && under_way->shot().opens_link(); }
 
+    /// Reports callers that have waited for too long. Returns when there may be another.
+    clock::time_point expire(reporter& report, clock::time_point now) noexcept {
+        auto next = never;
+        for (auto what = waiting.begin(); what != waiting.end();) {
+            const auto late = what++;
+            if (!late->waiting) continue;
+            if (late->deadline > now) {
+                next = (std::min)(next, late->deadline);
+                continue;
+            }
+            waiting_bytes -= late->size;
+            report.outcome(waiting, late, std::make_error_code(std::errc::timed_out));
+        }
+        return next;
+    }
+    /// What waits is to go over a link.
+    void prepend_connect(reporter& report, std::size_t head_size) {
+        postings opening;
+        report.new_connect(opening);
+        posting& what = opening.front();
+        what.size = static_cast<std::uint32_t>(head_size + what.text.size() + 1);
+        waiting_bytes += what.size;
+        waiting.splice(waiting.begin(), opening);
+    }
+    void take_waiting(route& from) noexcept {
+        waiting.splice(waiting.end(), from.waiting);
+        waiting_bytes += std::exchange(from.waiting_bytes, 0);
+    }
+
     const endpoint peer;
     link* current = nullptr;        // what is posted goes over it
     outgoing* under_way = nullptr;  // a one-shot, or a link that we open
@@ -3726,6 +3762,43 @@ private:
     bool room_made_ = false;
 };
 
+/// What links have told of peers: other names of those that are linked, and who knows links.
+class link_memory {
+public:
+    /// By which name a peer is known that was reached by this one.
+    const endpoint& known_as(const endpoint& to) const noexcept {
+        const auto found = names_.find(to);
+        return found == names_.end() ? to : found->second;
+    }
+    void add_name(const endpoint& reached, const endpoint& known) {
+        if (reached != known) names_[reached] = known;
+    }
+    void forget_name(const endpoint& reached) noexcept { names_.erase(reached); }
+    void forget_names(const endpoint& known) noexcept {
+        for (auto name = names_.begin(); name != names_.end();)
+            name = name->second == known ? names_.erase(name) : std::next(name);
+    }
+
+    void has_linked(const endpoint& peer, std::size_t max) {
+        if (speakers_.size() >= max) speakers_.clear();
+        speakers_[peer] = never;
+    }
+    /// It has left, or it knows links no more.
+    void forget_link(const endpoint& peer) noexcept { speakers_.erase(peer); }
+    /// Whether a link is to be had before the next message: where there was one before, the second
+    /// in a short while opens another. One-shots would run out of ports, at 14,000 a minute.
+    bool wants_link(const endpoint& to, clock::time_point now) noexcept {
+        const auto found = speakers_.find(to);
+        if (found == speakers_.end()) return false;
+        const auto last = std::exchange(found->second, now);
+        return last != never && now - last < std::chrono::seconds(1);
+    }
+
+private:
+    std::unordered_map<endpoint, endpoint> names_;
+    std::unordered_map<endpoint, clock::time_point> speakers_;  // when they were last written to
+};
+
 class routes final : public link_openers, public outgoing_owner, public link_owner, io_object {
 public:
     routes(const context& shared, acceptor& accepted) : shared_(shared), accepted_(accepted) {}
@@ -3733,7 +3806,7 @@ public:
     /// Takes the posting out of `item`, or says why not.
     std::error_code post(const endpoint& to, std::string_view text, postings& item) {
         const auto& settings = shared_.settings;
-        route* one = table_.find(to);
+        route* one = table_.find(memory_.known_as(to));
         const link* const over = one ? one->current : nullptr;
         const std::size_t size = (over ? over->head() : shared_.head).size() + text.size() + 1;
         if (size - 1 > settings.max_message_bytes) return make_error_code(errc::message_too_long);
@@ -3761,7 +3834,8 @@ public:
     /// Lets the caller send a one-shot by itself: not while anything else is under way there.
     bool reserve(const endpoint& to, std::string_view text) {
         if (shared_.head.size() + text.size() > shared_.settings.max_message_bytes) return false;
-        if (table_.find(to)) return false;
+        if (table_.find(memory_.known_as(to))) return false;
+        if (memory_.wants_link(to, shared_.events.now())) return false;
         ++table_.find_or_add(to).held;
         return true;
     }
@@ -3773,7 +3847,7 @@ public:
     }
 
     bool has_link(const endpoint& peer) const noexcept override {
-        const route* const one = table_.find(peer);
+        const route* const one = table_.find(memory_.known_as(peer));
         return one && one->current;
     }
     bool room_made() noexcept { return table_.room_made(); }
@@ -3882,8 +3956,11 @@ public:
             try {
                 become_link(one, done);
             } catch (const std::bad_alloc&) {
+                memory_.forget_name(one.peer);
                 shot.fail(std::make_error_code(std::errc::not_enough_memory));
             }
+        } else if (shot.opens_link()) {
+            memory_.forget_link(one.peer);
         }
         table_.take_under_way(one);
         if (postpone(one, done)) return;
@@ -3899,13 +3976,19 @@ public:
         {
             const route_pin stays(one);
             incoming* const contender = std::exchange(one.contender, nullptr);
-            if (contender) contender->contend(one.current != nullptr);
+            if (contender) contender->contend(has_link(one.peer));
+        }
+        route* const known = table_.find(memory_.known_as(one.peer));
+        if (known && known != &one) {
+            known->take_waiting(one);
+            table_.make_ready(*known);
         }
         table_.retry_crowded(one);
         table_.schedule(one);
     }
 
     void on_exit_heard(link& over) override {
+        memory_.forget_link(over.peer().key);
         route* const one = table_.find(over.peer().key);
         if (!one || !one->current) return;
         {
@@ -3931,6 +4014,7 @@ public:
         if (!has_link(peer)) {
             if (unknown_now && !over.heard_exit()) shared_.report.left(peer, how);
             shared_.report.set_linked(peer, false);
+            memory_.forget_names(peer);
         }
         if (one) table_.schedule(*one);
     }
@@ -3939,19 +4023,8 @@ public:
     /// through all costs much.
     void on_deadline(clock::time_point now) override {
         auto next = never;
-        table_.for_each([&](route& one) {
-            for (auto what = one.waiting.begin(); what != one.waiting.end();) {
-                const auto late = what++;
-                if (!late->waiting) continue;
-                if (late->deadline > now) {
-                    next = (std::min)(next, late->deadline);
-                    continue;
-                }
-                one.waiting_bytes -= late->size;
-                shared_.report.outcome(one.waiting, late,
-                                       std::make_error_code(std::errc::timed_out));
-            }
-        });
+        table_.for_each(
+            [&](route& one) { next = (std::min)(next, one.expire(shared_.report, now)); });
         shared_.events.arm(*this, next);
     }
 
@@ -3964,9 +4037,13 @@ private:
         if (one->busy() || one->waiting.empty()) return table_.schedule(*one);
         const auto& settings = shared_.settings;
         if (!table_.may_begin(*one, settings.max_connections)) return;
+        const bool may_link = links_.size() + table_.openings() < settings.max_links;
+        if (may_link && !one->waiting.front().opens_link &&
+            memory_.wants_link(peer, shared_.events.now()))
+            one->prepend_connect(shared_.report, shared_.head.size());
         posting& what = one->waiting.front();
         auto& begun = shared_.events.add(std::make_unique<outgoing>(shared_, *this, peer));
-        if (links_.size() + table_.openings() >= settings.max_links) what.opens_link = false;
+        if (!may_link) what.opens_link = false;
         begun.item.splice(begun.item.end(), one->waiting, one->waiting.begin());
         table_.put_under_way(*one, begun, what.opens_link);
         shared_.events.guard(begun, [&] { begun.begin(); });
@@ -4001,6 +4078,7 @@ private:
             // What is posted next waits until the exit is confirmed: it must not arrive before.
             ++one.held;
             one.current = nullptr;
+            memory_.forget_link(one.peer);
             return over.close(true);
         }
         if (!one.current) table_.schedule(one);
@@ -4021,16 +4099,19 @@ private:
         return true;
     }
 
-    /// We have opened it.
+    /// We have opened it. It is known by what it claims, as if it had opened it.
     void become_link(route& one, outgoing& opened) {
         one_shot& shot = opened.shot();
         message_view greeting;
         static_cast<void>(scan_from(shot.greeting(), one.peer, greeting));
         const errc wrong = check_claim(greeting.sender, shared_.us, one.peer, shot.socket());
-        const link_peer who{one.peer, greeting.sender, one.peer, wrong == no_error, true};
+        const bool holds = wrong == no_error;
+        const link_peer who{one.peer, greeting.sender, holds ? greeting.sender : one.peer, holds,
+                            true};
+        memory_.add_name(one.peer, who.key);
         shared_.events.ignore(opened, shot.socket());
         shared_.report.heard(who.key, greeting.team);  // whoever waits for it finds it listed
-        link& fresh = add_link(one, shot.socket(), who);
+        link& fresh = add_link(table_.find_or_add(who.key), shot.socket(), who);
         shared_.events.guard(fresh, [&] {
             fresh.flush();
             fresh.on_bytes(shot.rest());
@@ -4039,6 +4120,7 @@ private:
 
     /// It is the one to be used from now on; an older one ends when nothing is under way on it.
     link& add_link(route& one, tcp_socket& socket, const link_peer& who) {
+        memory_.has_linked(who.key, shared_.settings.max_peers);
         auto made = std::make_unique<link>(shared_, *this, *this, who);
         made->begin(std::move(socket));
         link& fresh = *made;
@@ -4059,6 +4141,7 @@ private:
     acceptor& accepted_;
     route_table table_;
     link_list links_;
+    link_memory memory_;
     std::vector<link*> dirty_;  // with something to flush
 };
 

@@ -563,6 +563,112 @@ TEST_CASE("whoever has joined leaves once, and nobody else does") {
     }
 }
 
+TEST_CASE("a peer that is reached by one address and goes by another is one peer") {
+    auto by_other = local("Other");
+    by_other.address = "192.0.2.77";  // only a name here: nothing is sent there
+    recording_node other(by_other), node;
+    const endpoint reached("127.0.0.1", other.address().port());
+    SUBCASE("we open the link") { CHECK(node->connect(reached).linked); }
+    SUBCASE("it does") {
+        CHECK(other->connect(node.address()).linked);
+        CHECK(node->connect(other.address()).linked);
+    }
+    REQUIRE(node->peers().size() == 1);
+    CHECK(node->peers()[0].address == other.address());
+    CHECK_FALSE(other->send(node.address(), "who am I"));
+    REQUIRE(node.wait_text("who am I"));
+    const auto before = other->statistics().connections;
+    CHECK_FALSE(node->send(node.seen().messages.back().reply_to(), "an answer"));
+    for (const auto& outcome : node->broadcast("to all")) CHECK_FALSE(outcome.error);
+    CHECK(other.wait_text("to all"));
+    CHECK(other.seen().count_text("to all") == 1);
+    CHECK(other->statistics().connections == before);  // it all went over the link
+    CHECK_FALSE(node->leave(other.address()));
+    CHECK(wait_until([&] { return other->peers().empty(); }));
+}
+
+TEST_CASE("by the address that it was reached at, a linked peer is reached by its link") {
+    auto by_other = local("Other");
+    by_other.address = "192.0.2.77";  // only a name here: nothing is sent there
+    outcomes sent;
+    recording_node other(by_other), node;
+    const endpoint reached("127.0.0.1", other.address().port());
+    CHECK_FALSE(node->connect(reached, [](p2pchat::connect_result) {}));
+    for (int i = 0; i < 10; ++i) CHECK_FALSE(sent.post(*node, reached, std::to_string(i)));
+    CHECK(sent.wait());
+    CHECK(sent.count({}) == 10);
+    CHECK(other->statistics().connections == 1);
+    REQUIRE(other.wait_messages(11));
+    for (std::size_t i = 0; i < 10; ++i)
+        CHECK(other.seen().messages[i + 1].text == std::to_string(i));
+}
+
+TEST_CASE("where there was a link, the second message in a short while opens another") {
+    raw_listener listener;
+    outcomes sent;
+    recording_node node;
+    const auto link = [&] {
+        raw_peer peer = listener.accept();
+        CHECK(peer.line() == wire(node.address(), "CONNECT", "BTC"));
+        CHECK(peer.send(wire(listener.address(), "CONNECT\n")));
+        return peer;
+    };
+    std::thread connecting([&] { CHECK(node->connect(listener.address()).linked); });
+    raw_peer first = link();
+    connecting.join();
+    SUBCASE("not after exit") {
+        CHECK(first.send(wire(listener.address(), "exit\n")));
+        first.read_to_end();
+        first.close();
+        CHECK(node.wait_left(1));
+        for (int i = 0; i < 3; ++i) {
+            CHECK_FALSE(sent.post(*node, listener.address(), "one-shot"));
+            raw_peer peer = listener.accept();
+            CHECK(peer.read_to_end() == ending::closed);
+            CHECK(peer.text() == wire(node.address(), "one-shot", "BTC"));
+            peer.close();
+            CHECK(sent.wait());
+        }
+        return;
+    }
+    SUBCASE("after it broke") {}
+    first.close();
+    CHECK(node.wait_left(1));
+    CHECK_FALSE(sent.post(*node, listener.address(), "one"));
+    raw_peer second = listener.accept();
+    CHECK(second.read_to_end() == ending::closed);
+    second.close();
+    CHECK(sent.wait());
+    CHECK_FALSE(sent.post(*node, listener.address(), "two"));
+    {
+        raw_peer peer = link();
+        CHECK(peer.line() == wire(node.address(), "two", "BTC"));
+        CHECK(peer.send("ACK 1\n"));
+        CHECK(sent.wait());
+        CHECK(sent.count({}) == 2);
+        CHECK(node->statistics().delivered == 3);  // with the first CONNECT, without the second
+    }
+    CHECK(node.wait_left(2));
+    const auto by_one_shot = [&](std::string_view text) {
+        raw_peer peer = listener.accept();
+        CHECK(peer.read_to_end() == ending::closed);
+        CHECK(peer.text() == wire(node.address(), text, "BTC"));
+        peer.close();
+        CHECK(sent.wait());
+    };
+    CHECK_FALSE(sent.post(*node, listener.address(), "three"));
+    by_one_shot("three");
+    CHECK_FALSE(sent.post(*node, listener.address(), "four"));
+    {
+        raw_peer peer = listener.accept();
+        CHECK(peer.line() == wire(node.address(), "CONNECT", "BTC"));
+    }  // it knows links no more, and is not asked again
+    by_one_shot("four");
+    CHECK_FALSE(sent.post(*node, listener.address(), "five"));
+    by_one_shot("five");
+    CHECK(sent.count({}) == 5);
+}
+
 TEST_CASE("settings that cannot be kept are refused, and large ones mean what they say") {
     const auto refused = [](const std::function<void(p2pchat::config&)>& set) {
         auto settings = local();
