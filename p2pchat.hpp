@@ -1850,15 +1850,16 @@ namespace detail {
 
 /// Gives what has come to `take`, piece by piece, for as long as that returns true. An empty piece
 /// is the end: an error, or the other side's. Not without a bound, so that one busy connection does
-/// not keep others waiting.
+/// not keep others waiting: false if that was reached, and more may be there.
 template <std::size_t size, typename Take>
-void read_available(tcp_socket& socket, char (&buffer)[size], const Take& take) {
+bool read_available(tcp_socket& socket, char (&buffer)[size], const Take& take) {
     for (int rounds = 0; rounds < 16; ++rounds) {
         std::size_t received = 0;
         const auto error = socket.receive(buffer, size, received, {});
-        if (error == std::errc::operation_would_block) return;
-        if (!take(std::string_view(buffer, received), error)) return;
+        if (error == std::errc::operation_would_block) return true;
+        if (!take(std::string_view(buffer, received), error)) return true;
     }
+    return false;
 }
 
 }  // namespace detail
@@ -2819,15 +2820,11 @@ public:
     const endpoint& remote() const noexcept { return remote_; }
     tcp_socket& socket() noexcept { return socket_; }  ///< which a link takes
 
-    void on_readable() override {
-        const auto take = [this](std::string_view bytes, std::error_code error) {
-            if (bytes.empty()) return on_end(error), false;
-            on_bytes(bytes);
-            return state_ == state::reading || state_ == state::contending;
-        };
-        read_available(socket_, shared_.events.buffer(), take);
-    }
+    void on_readable() override { read(); }
     void on_deadline(clock::time_point now) override {
+        while (state_ == state::reading && !read()) {  // a long message may have come in time
+        }
+        if (state_ != state::reading || shared_.events.deadline_of(*this) > now) return;
         if (in_.empty() || now >= limit_) return refuse(std::make_error_code(std::errc::timed_out));
         complete();  // quiet for long enough
     }
@@ -2846,6 +2843,15 @@ public:
 private:
     enum class state : unsigned char { reading, no_room, contending, ended };
 
+    /// False if more may be there.
+    bool read() {
+        const auto take = [this](std::string_view bytes, std::error_code error) {
+            if (bytes.empty()) return on_end(error), false;
+            on_bytes(bytes);
+            return state_ == state::reading || state_ == state::contending;
+        };
+        return read_available(socket_, shared_.events.buffer(), take);
+    }
     void on_end(std::error_code error) {
         if (state_ == state::contending) return end(true);
         error ? refuse(error) : complete();
