@@ -2477,7 +2477,7 @@ public:
         if (std::exchange(object.retired_, true)) return;
         if (socket.is_open()) ignore(object, socket);
         // A child process may hold the socket too: closing alone would then end nothing.
-        if (in_order) static_cast<void>(socket.shutdown_send());
+        if (in_order && socket.is_open()) static_cast<void>(socket.shutdown_send());
         in_order ? socket.close() : socket.reset();
         timers_.erase({object.timer_, &object});
         retired_.splice(retired_.end(), objects_, object.place_);
