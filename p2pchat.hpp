@@ -2534,10 +2534,18 @@ public:
     }
     int wait(int timeout) { return poller_.wait(timeout); }
     /// `began` is when the wait did. Where that found more than one batch, or was interrupted, what
-    /// had come by then is not all known yet.
+    /// had come by then is not all known yet: it is after as many batches as there may be of it, as
+    /// each socket has its turn. Not to wait for less than a batch, which may never come.
     int collect(int count, clock::time_point began) {
         const int ready = poller_.collect(ready_);
-        if (count >= 0 && count < os::poller::batch) read_until_ = began;
+        if (count < 0) return ready;
+        if (batches_left_ == 0) {
+            batches_began_ = began;
+            batches_left_ = 1 + objects_.size() / os::poller::batch;
+        }
+        const bool all = count < os::poller::batch;
+        batches_left_ = all ? 0 : batches_left_ - 1;
+        if (batches_left_ == 0) read_until_ = all ? began : batches_began_;
         return ready;
     }
     void run_event(int number) noexcept {
@@ -2568,6 +2576,8 @@ private:
     os::poller poller_;
     clock::time_point now_{};
     clock::time_point read_until_{};  // all that had come by then has been read
+    clock::time_point batches_began_{};
+    std::size_t batches_left_ = 0;  // until all that had come when they began has been read
     io_object::objects objects_;
     io_object::objects retired_;  // until the end of the turn: events may still point to them
     io_object::timers timers_;
