@@ -3297,7 +3297,7 @@ class link_owner {
 public:
     virtual void on_exit_heard(link& one) = 0;
     virtual void on_confirmed(link& one) noexcept = 0;  ///< there is more room on it
-    virtual void on_exit_over(link& one) noexcept = 0;  ///< our exit is confirmed, or lost
+    virtual void on_settled(link& one) noexcept = 0;  ///< it does not hold the route any more
     virtual void on_ended(link& one, departure how, bool was_open) noexcept = 0;
 
 protected:
@@ -3394,9 +3394,10 @@ public:
     }
     bool is_dirty() const noexcept { return dirty_; }
 
-    /// Nothing more is posted: ends when nothing is under way any more.
-    void close(bool we_said_exit) {
-        said_exit_ = we_said_exit;
+    /// Nothing more is posted: ends when nothing is under way any more. Until then it may hold the
+    /// route: what is posted next must not pass it.
+    void close(bool holds_route) {
+        holds_route_ = holds_route;
         if (state_ == state::open) state_ = state::closing;
         shared_.events.guard(*this, [this] { flush(); });
     }
@@ -3552,7 +3553,7 @@ private:
     /// A link that is closing half-closes when nothing is under way any more.
     void settle() {
         if (!in_flight_.empty() || !out_.empty()) return;
-        if (std::exchange(said_exit_, false)) owner_.on_exit_over(*this);
+        if (std::exchange(holds_route_, false)) owner_.on_settled(*this);
         if (parked_ != 0) return;
         state_ = state::half_closed;
         static_cast<void>(socket_.shutdown_send());
@@ -3570,7 +3571,7 @@ private:
         unconfirmed_ = 0;
         if (waits_for_room_) shared_.rooms.leave(*this);
         shared_.events.end(*this, socket_, how != departure::lost);
-        if (std::exchange(said_exit_, false)) owner_.on_exit_over(*this);
+        if (std::exchange(holds_route_, false)) owner_.on_settled(*this);
         owner_.on_ended(*this, how, before == state::open);
     }
 
@@ -3591,7 +3592,7 @@ private:
     std::uint64_t confirmed_ = 0;     // messages of ours
     clock::time_point progress_{};    // when the other side last confirmed something
     state state_ = state::open;
-    bool said_exit_ = false;  // and it is not confirmed yet
+    bool holds_route_ = false;
     bool heard_exit_ = false;
     bool waits_for_room_ = false;
     bool dirty_ = false;  // there is something to flush
@@ -3652,7 +3653,7 @@ struct route {
     link* current = nullptr;        // what is posted goes over it
     outgoing* under_way = nullptr;  // a one-shot, or a link that we open
     incoming* contender = nullptr;  // a link that the peer opens meanwhile
-    unsigned held = 0;  // by a caller's one-shot, an exit not confirmed yet, somebody on the stack
+    unsigned held = 0;  // by a caller's one-shot, a link that closes, somebody on the stack
     postings waiting;
     std::size_t waiting_bytes = 0;      // and of what is under way
     std::list<route>* group = nullptr;  // the list in which it stands
@@ -4009,13 +4010,12 @@ public:
         if (!one || !one->current) return;
         {
             const route_pin stays(*one);
-            link& current = *std::exchange(one->current, nullptr);
-            if (&current != &over) current.close(false);
+            retire_link(*one, *std::exchange(one->current, nullptr));
         }
         table_.schedule(*one);
     }
 
-    void on_exit_over(link& over) noexcept override { release(over.peer().key); }
+    void on_settled(link& over) noexcept override { release(over.peer().key); }
     void on_confirmed(link&) noexcept override { table_.make_room(); }
 
     /// Having said goodbye, or with a newer link, we go on knowing the peer; but not by an address
@@ -4091,13 +4091,19 @@ private:
             over.post(text, item, item.front().waiting != nullptr);
         }
         if (one.current && is_exit(text)) {
-            // What is posted next waits until the exit is confirmed: it must not arrive before.
-            ++one.held;
-            one.current = nullptr;
             memory_.forget_link(one.peer);
-            return over.close(true);
+            one.current = nullptr;
+            return retire_link(one, over);
         }
         if (!one.current) table_.schedule(one);
+    }
+
+    /// The link is used no more. What is posted next waits until all that is under way on it, an
+    /// exit too, is confirmed or lost: over another connection it might arrive before.
+    static void retire_link(route& one, link& older) {
+        const bool waits = older.unconfirmed() != 0;
+        if (waits) ++one.held;
+        older.close(waits);
     }
 
     /// No descriptor is left: somebody who has said nothing gives one back, or another message of
@@ -4149,7 +4155,7 @@ private:
         }
         shared_.report.set_linked(who.key, true);
         link* const older = std::exchange(one.current, &fresh);
-        if (older) older->close(false);
+        if (older) retire_link(one, *older);
         return fresh;
     }
 
