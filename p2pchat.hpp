@@ -3681,6 +3681,9 @@ private:
 /// All routes by their peer, and which of them have something to begin.
 class route_table {
 public:
+    explicit route_table(std::size_t max_under_way)
+        : max_(max_under_way), share_((std::max)(max_under_way / 4, std::size_t{1})) {}
+
     std::size_t size() const noexcept { return index_.size(); }
     route* find(const endpoint& peer) const noexcept {
         const auto found = index_.find(peer);
@@ -3710,6 +3713,7 @@ public:
     /// Has what waits begun, or forgets a route by which nothing goes.
     void schedule(route& one) noexcept {
         room_made_ = true;
+        retry_crowded(*one.host);
         if (!one.idle()) return move_to(one.busy() || one.waiting.empty() ? resting_ : ready_, one);
         const auto found = index_.find(one.peer);
         const auto place = found->second;
@@ -3721,22 +3725,22 @@ public:
     void make_ready(route& one) noexcept {
         if (!one.busy() && one.group == &resting_) move_to(ready_, one);
     }
-    void make_crowded(route& one) noexcept { move_to(crowded_, one); }
-    /// A connection has ended: another of all may begin, or of the same host.
-    void retry_crowded(const route& ended) noexcept {
-        for (group* waiting : {&crowded_, &ended.host->crowded})
-            if (!waiting->empty()) move_to(ready_, waiting->front());
+    /// No descriptor is left, before one of those under way has ended.
+    void make_crowded(route& one) noexcept {
+        exhausted_ = true;
+        move_to(crowded_, one);
     }
     /// Whether one more connection may be opened; if not, it waits until another has ended.
-    bool may_begin(route& one, std::size_t max) noexcept {
-        const std::size_t share = (std::max)(max / 4, std::size_t{1});
-        if (one.host->under_way < share && one_shots_ < max) return true;
-        move_to(one_shots_ < max ? one.host->crowded : crowded_, one);
+    bool may_begin(route& one) noexcept {
+        if (one.host->under_way < share_ && one_shots_ < max_) return true;
+        move_to(one_shots_ < max_ ? one.host->crowded : crowded_, one);
         return false;
     }
-    bool any_ready() const noexcept { return !ready_.empty(); }
+    bool any_ready() const noexcept {
+        return !ready_.empty() || (!crowded_.empty() && one_shots_ < max_ && !exhausted_);
+    }
     route& next_ready() noexcept {
-        route& one = ready_.front();
+        route& one = (ready_.empty() ? crowded_ : ready_).front();
         move_to(resting_, one);
         return one;
     }
@@ -3753,6 +3757,7 @@ public:
         outgoing& over = *std::exchange(one.under_way, nullptr);
         --one.host->under_way;
         --one_shots_;
+        exhausted_ = false;
         openings_ -= over.shot().opens_link() ? 1u : 0u;
         return over;
     }
@@ -3768,7 +3773,13 @@ private:
         where.splice(where.end(), *one.group, index_.find(one.peer)->second);
         one.group = &where;
     }
+    /// Asked whenever something has ended or come to nothing: whoever is next and begins nothing
+    /// either, as it has a link by now, must not leave the others waiting.
+    void retry_crowded(host& of) noexcept {
+        if (of.under_way < share_ && !of.crowded.empty()) move_to(ready_, of.crowded.front());
+    }
 
+    const std::size_t max_, share_;  // of connections: all, and those to one host
     std::unordered_map<endpoint, group::iterator> index_;
     group resting_;  // nothing to begin
     group ready_;    // something to begin
@@ -3777,6 +3788,7 @@ private:
     std::size_t one_shots_ = 0;
     std::size_t openings_ = 0;
     bool room_made_ = false;
+    bool exhausted_ = false;
 };
 
 /// What links have told of peers: other names of those that are linked, and who knows links.
@@ -3960,7 +3972,6 @@ public:
             });
             report.outcomes(ours, {});
         }
-        table_.retry_crowded(one);
         table_.schedule(one);
     }
 
@@ -4000,7 +4011,6 @@ public:
             known->take_waiting(one);
             table_.make_ready(*known);
         }
-        table_.retry_crowded(one);
         table_.schedule(one);
     }
 
@@ -4052,7 +4062,7 @@ private:
         if (!one) return;
         if (one->busy() || one->waiting.empty()) return table_.schedule(*one);
         const auto& settings = shared_.settings;
-        if (!table_.may_begin(*one, settings.max_connections)) return;
+        if (!table_.may_begin(*one)) return;
         const bool may_link = links_.size() + table_.openings() < settings.max_links;
         if (may_link && !one->waiting.front().opens_link &&
             memory_.wants_link(peer, shared_.events.now()))
@@ -4161,7 +4171,7 @@ private:
 
     const context& shared_;
     acceptor& accepted_;
-    route_table table_;
+    route_table table_{shared_.settings.max_connections};
     link_list links_;
     link_memory memory_;
     std::vector<link*> dirty_;  // with something to flush
