@@ -539,6 +539,10 @@ struct std::hash<p2pchat::endpoint> {
 // Guarded by:  nothing, except that a poller is guarded by its owner's lock
 // Never:       blocks outside wait_ready(), poller::wait() and look_up()
 
+#if defined(P2PCHAT_PLATFORM)  // another one, for tests: see tests/simulation
+#include P2PCHAT_PLATFORM
+#else
+
 #if defined(_WIN32)
 
 #if defined(SOMAXCONN) && !defined(_WINSOCK2API_) && defined(_MSC_VER)  // <winsock.h> came first
@@ -1322,6 +1326,8 @@ private:
 };
 
 }  // namespace p2pchat::detail::os
+
+#endif  // P2PCHAT_PLATFORM
 
 // -------------------------------------------------------------------------------------- >> text
 //
