@@ -1,0 +1,574 @@
+// The platform of p2pchat.hpp once more, in memory: machines, processes, sockets that behave as
+// TCP's do, and time. Single-threaded; everything is drawn from one seed. Included by the header in
+// place of its own.
+//
+// SPDX-License-Identifier: MIT
+
+#ifndef P2PCHAT_TESTS_SIMULATION_PLATFORM_HPP
+#define P2PCHAT_TESTS_SIMULATION_PLATFORM_HPP
+
+#include <deque>
+#include <map>
+#include <queue>
+#include <random>
+
+namespace simulation {
+
+using p2pchat::endpoint;
+using handle = p2pchat::tcp_socket::native_handle_type;
+using time_point = std::chrono::steady_clock::time_point;
+using std::chrono::milliseconds;
+
+/// The one source of chance. No std::..._distribution: they differ from library to library.
+class dice {
+public:
+    explicit dice(std::uint64_t seed) : engine_(seed) {}
+    std::size_t below(std::size_t end) { return static_cast<std::size_t>(engine_() % end); }
+    std::size_t between(std::size_t least, std::size_t most) {
+        return least + below(most - least + 1);
+    }
+    bool chance(std::size_t in_a_thousand) { return below(1000) < in_a_thousand; }
+    std::chrono::microseconds time(milliseconds least, milliseconds most) {
+        const auto span = static_cast<std::size_t>((most - least).count()) * 1000;
+        return least + std::chrono::microseconds(below(span + 1));
+    }
+
+private:
+    std::mt19937_64 engine_;
+};
+
+struct machine {
+    endpoint address;                            // without port
+    std::chrono::steady_clock::duration leap{};  // by which its clock is ahead
+    bool plugged_in = true;
+};
+
+/// What the system knows of a process.
+struct process {
+    machine* where = nullptr;
+    bool stopped = false;      // by SIGSTOP
+    bool interrupted = false;  // its next wait fails
+    bool woken = false;        // its turn is to come
+    std::size_t max_open = 1000, open = 0;
+    std::function<void()> turn;
+};
+
+struct socket {
+    handle id = -1, other = -1;
+    process* owner = nullptr;
+    endpoint local, remote;
+    enum { fresh, listening, connecting, connected, dead } state = fresh;
+    std::errc error{};         // to be told once
+    std::string in, out;       // received and not read; sent and not there yet
+    std::deque<handle> queue;  // listening: connected, not accepted yet
+    std::size_t room = 1;      // of each of the two buffers
+    bool end_wanted = false, end_sent = false, end_received = false;
+    bool accepted = false, orphan = false, cut = false, is_link = false, resets = false;
+    bool sending = false;  // there will be a transmission
+    int keep_alive = 0;
+};
+
+/// All machines' systems, and the wires between them.
+class network {
+public:
+    explicit network(std::uint64_t seed) : random(seed) {}
+
+    dice random;
+    time_point now{std::chrono::hours(1)};
+    process* current = nullptr;  // whose code runs
+    std::map<handle, socket> sockets;
+    std::set<endpoint>
+        disturbed;  // connections by which a message may come in part, by their origin
+    std::map<endpoint, bool> evicted;  // closed before its time: whether its host had most
+    std::size_t most_accepted = 0;     // by the current process in this turn
+    bool out_of_descriptors = false;   // in this turn
+
+    void at(time_point when, std::function<void()> what) {
+        events_.push({when, ++count_, std::move(what)});
+    }
+    void in(std::chrono::microseconds delay, std::function<void()> what) {
+        at(now + delay, std::move(what));
+    }
+    bool step(time_point end) {
+        if (events_.empty() || events_.top().when > end) return false;
+        now = (std::max)(now, events_.top().when);
+        const auto what = std::move(events_.top().what);
+        events_.pop();
+        what();
+        return true;
+    }
+    void wake(process& who) { wake(who, random.time(milliseconds(0), milliseconds(2))); }
+    void wake(process& who, std::chrono::microseconds delay) {
+        if (who.stopped || who.woken) return;
+        who.woken = true;
+        in(delay, [&who] {
+            who.woken = false;
+            if (!who.stopped && who.turn) who.turn();
+        });
+    }
+    time_point time_of(const process& who) const { return now + who.where->leap; }
+
+    socket* find(handle id) {
+        const auto found = sockets.find(id);
+        return found == sockets.end() ? nullptr : &found->second;
+    }
+    socket& make(process& owner) {
+        socket& made = sockets[++last_];
+        made.id = last_;
+        made.owner = &owner;
+        made.room = random.chance(500) ? random.between(64, 2000) : 65536;
+        return made;
+    }
+
+    socket* listener(const endpoint& to) {
+        for (auto& [id, one] : sockets)
+            if (one.state == socket::listening && one.local.port() == to.port() &&
+                one.owner->where->address.same_address(to))
+                return &one;
+        return nullptr;
+    }
+    void connect(socket& from, const endpoint& to) {
+        from.local = {from.owner->where->address.bytes(), next_port(), 0};
+        from.remote = to;
+        from.state = socket::connecting;
+        const handle id = from.id;
+        if (from.owner->where->address.same_address(to)) return arrive(id);
+        if (random.chance(10)) return;  // unanswered
+        in(delay(), [this, id] { arrive(id); });
+    }
+
+    /// Has all that waits be on its way.
+    void transmit(socket& from) {
+        const bool more = !from.out.empty() || (from.end_wanted && !from.end_sent);
+        if (from.sending || from.cut || from.state != socket::connected || !more) return;
+        const socket* const to = find(from.other);
+        if (to && !to->orphan && !from.out.empty() && to->in.size() >= to->room) return;
+        from.sending = true;
+        const handle id = from.id;
+        in(delay(), [this, id] { pass_on(id); });
+    }
+
+    /// The other side sees a reset.
+    void send_reset(const socket& from) {
+        const handle to = from.other;
+        if (to >= 0 && !from.cut)
+            in(delay(), [this, to] { fail(to, std::errc::connection_reset); });
+    }
+    void fail(handle id, std::errc why) {
+        socket* const one = find(id);
+        if (!one || one->state == socket::dead || one->cut) return;
+        if (one->state == socket::connecting)
+            why = std::errc::connection_refused;
+        else if (one->end_received && why == std::errc::connection_reset)
+            why = std::errc::broken_pipe;
+        one->error = why;
+        one->state = socket::dead;
+        touch(*one);
+        reap(*one);
+    }
+
+    void close(socket& one) {
+        --one.owner->open;
+        if (one.state == socket::listening)
+            for (const handle waiting : one.queue)
+                if (socket* const child = find(waiting)) send_reset(*child), sockets.erase(waiting);
+        if (one.accepted && !one.is_link && one.resets) evicted[one.remote] = has_most(one);
+        const bool in_order = one.state == socket::connected && !one.resets && one.in.empty();
+        if (one.state != socket::listening && one.state != socket::dead && !in_order)
+            send_reset(one);
+        if (!in_order || one.cut) return static_cast<void>(sockets.erase(one.id));
+        one.orphan = one.end_wanted = true;
+        transmit(one);
+        reap(one);
+    }
+    /// From now on everything is lost, in both directions.
+    void cut(socket& one) {
+        disturb(one);
+        for (socket* side : {&one, find(one.other)})
+            if (side && side->state == socket::connected) side->cut = true, probe(*side);
+    }
+    void probe(socket& one) {
+        if (!one.cut || one.keep_alive == 0) return;
+        const handle id = one.id;
+        in(std::chrono::seconds(2 * one.keep_alive), [this, id] {
+            if (socket* const silent = find(id))
+                silent->cut = false, fail(id, std::errc::timed_out);
+        });
+    }
+    void disturb(const socket& one) { disturbed.insert({one.local, one.remote}); }
+    void disturb(const machine& at) {
+        for (const auto& [id, one] : sockets)
+            if (one.owner->where == &at) disturb(one);
+    }
+    /// Who had connections there has them no more.
+    void move(machine& which, const endpoint& to) {
+        for (auto& [id, one] : sockets) {
+            if (one.owner->where != &which) continue;
+            if (one.state == socket::listening)
+                one.local = {to.bytes(), one.local.port(), 0};
+            else
+                cut(one);
+        }
+        which.address = to;
+    }
+    bool is_queued(const socket& one) const { return queued_.count(one.id) != 0; }
+    std::size_t queued(const process& by) const {
+        std::size_t count = 0;
+        for (const handle id : queued_) count += sockets.count(id) && sockets.at(id).owner == &by;
+        return count;
+    }
+
+    handle take_queued(socket& from) {
+        const handle id = from.queue.front();
+        from.queue.pop_front();
+        queued_.erase(id);
+        socket& one = sockets.at(id);
+        one.accepted = true;
+        one.resets = from.resets;  // inherited, as on every system
+        ++one.owner->open;
+        most_accepted = (std::max)(most_accepted, accepted(*one.owner, nullptr));
+        return id;
+    }
+    std::size_t links(const process& of) const {
+        std::size_t count = 0;
+        for (const auto& [id, one] : sockets)
+            count += one.owner == &of && one.is_link && !one.orphan;
+        return count;
+    }
+    /// How many are open that have neither delivered yet nor are links: from one host, or all.
+    std::size_t accepted(const process& by, const endpoint* from) const {
+        std::size_t count = 0;
+        for (const auto& [id, one] : sockets)
+            count += one.owner == &by && one.accepted && !one.is_link && !one.orphan &&
+                     (!from || from->same_address(one.remote));
+        return count;
+    }
+
+private:
+    struct event {
+        time_point when;
+        std::uint64_t number;
+        mutable std::function<void()> what;
+        bool operator<(const event& other) const {
+            return when != other.when ? when > other.when : number > other.number;
+        }
+    };
+
+    std::uint16_t next_port() {
+        port_ = port_ < 65535 ? static_cast<std::uint16_t>(port_ + 1) : std::uint16_t{20000};
+        return port_;
+    }
+    std::chrono::microseconds delay() {
+        return random.time(milliseconds(0), milliseconds(random.chance(20) ? 100 : 5));
+    }
+    /// But for the one that is being accepted.
+    bool has_most(const socket& one) const {
+        const auto here = accepted(*one.owner, &one.remote) + 1;
+        for (const auto& [id, other] : sockets)
+            if (other.owner == one.owner && accepted(*one.owner, &other.remote) > here)
+                return false;
+        return true;
+    }
+    void touch(const socket& one) {
+        if (!one.orphan && !is_queued(one)) wake(*one.owner);
+    }
+    void reap(const socket& one) {
+        if (one.orphan && (one.state == socket::dead || one.end_sent)) sockets.erase(one.id);
+    }
+
+    /// The first packet of a connection.
+    void arrive(handle id) {
+        socket* const from = find(id);
+        if (!from || from->state != socket::connecting || !from->owner->where->plugged_in) return;
+        socket* const to = listener(from->remote);
+        if (!to) {
+            in(delay(), [this, id] { fail(id, std::errc::connection_refused); });
+            return;
+        }
+        if (!to->owner->where->plugged_in || to->queue.size() >= 20) return;
+        socket& made = make(*to->owner);
+        made.state = socket::connected;
+        made.local = from->remote;
+        made.remote = from->local;
+        made.other = id;
+        from->other = made.id;
+        to->queue.push_back(made.id);
+        queued_.insert(made.id);
+        touch(*to);
+        if (from->owner->where == to->owner->where) return established(id);
+        in(delay(), [this, id] { established(id); });
+    }
+    void established(handle id) {
+        socket* const one = find(id);
+        if (!one || one->state != socket::connecting) return;
+        one->state = socket::connected;
+        if (random.chance(10)) cut(*one);
+        touch(*one);
+        transmit(*one);
+    }
+
+    /// Some of what waits is there.
+    void pass_on(handle id) {
+        socket* const from = find(id);
+        if (!from) return;
+        from->sending = false;
+        if (from->cut || from->state != socket::connected) return;
+        socket* const to = find(from->other);
+        if (!from->owner->where->plugged_in || (to && !to->owner->where->plugged_in)) {
+            disturb(*from);
+            if (to) disturb(*to);
+            from->sending = true;
+            in(milliseconds(200), [this, id] { pass_on(id); });
+            return;
+        }
+        if (!to || to->orphan || to->state == socket::dead) {
+            if (!from->out.empty()) return fail(id, std::errc::connection_reset);
+        } else if (!from->out.empty()) {
+            const auto most =
+                (std::min)(from->out.size(), to->room - (std::min)(to->room, to->in.size()));
+            const auto count = most > 1 && random.chance(200) ? random.between(1, most) : most;
+            to->in.append(from->out, 0, count);
+            from->out.erase(0, count);
+            touch(*to);
+            touch(*from);  // there is room
+        }
+        if (from->out.empty() && from->end_wanted && !from->end_sent) {
+            from->end_sent = true;
+            if (to) to->end_received = true, touch(*to);
+        }
+        transmit(*from);
+        reap(*from);
+    }
+
+    std::priority_queue<event> events_;
+    std::uint64_t count_ = 0;
+    std::set<handle> queued_;
+    handle last_ = 0;
+    std::uint16_t port_ = 20000;
+};
+
+inline network* net = nullptr;
+
+}  // namespace simulation
+
+namespace p2pchat::detail::os {
+
+using handle = simulation::handle;
+using simulation::net;
+using socket_state = simulation::socket;
+
+inline constexpr unsigned char v4_prefix[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
+
+inline auto now() noexcept { return net->time_of(*net->current); }
+inline auto wall_time() noexcept {
+    return std::chrono::system_clock::time_point(
+        std::chrono::duration_cast<std::chrono::system_clock::duration>(now().time_since_epoch()));
+}
+
+inline std::error_code told(std::errc why) noexcept { return std::make_error_code(why); }
+
+inline bool parse_v6(const char* text, unsigned char (&bytes)[16]) noexcept {
+    std::memset(bytes, 0, sizeof bytes);
+    return std::strcmp(text, "::") == 0;
+}
+inline std::string format_v6(const unsigned char (&)[16]) { return "::"; }
+
+inline std::error_code open_stream(const endpoint&, handle& made) {
+    if (net->current->open >= net->current->max_open) {
+        net->out_of_descriptors = true;
+        return told(std::errc::too_many_files_open);
+    }
+    ++net->current->open;
+    made = net->make(*net->current).id;
+    return {};
+}
+
+inline std::error_code listen(handle which, const endpoint& local, bool) {
+    const endpoint name(net->current->where->address.bytes(), local.port(), 0);
+    if (net->listener(name)) return told(std::errc::address_in_use);
+    socket_state& one = net->sockets.at(which);
+    one.state = socket_state::listening;
+    one.local = name;
+    return {};
+}
+
+inline std::error_code accept(handle listener, handle& made, endpoint& from) {
+    socket_state& one = net->sockets.at(listener);
+    if (one.queue.empty()) return told(std::errc::operation_would_block);
+    if (one.owner->open >= one.owner->max_open) {
+        net->out_of_descriptors = true;
+        return told(std::errc::too_many_files_open);
+    }
+    made = net->take_queued(one);
+    from = net->sockets.at(made).remote;
+    return {};
+}
+
+inline std::error_code connect(handle which, const endpoint& to) {
+    socket_state& one = net->sockets.at(which);
+    net->connect(one, to);
+    return one.state == socket_state::connected ? std::error_code()
+                                                : told(std::errc::operation_in_progress);
+}
+
+inline std::error_code pending_error(handle which) {
+    const auto why = std::exchange(net->sockets.at(which).error, std::errc{});
+    return why == std::errc{} ? std::error_code() : told(why);
+}
+
+inline bool is_reset(handle which) {
+    return pending_error(which) || net->sockets.at(which).state == socket_state::dead;
+}
+
+inline std::error_code send(handle which, const char* data, std::size_t size, std::size_t& sent) {
+    socket_state& one = net->sockets.at(which);
+    sent = 0;
+    if (const auto error = pending_error(which)) return error;
+    if (one.state == socket_state::dead || one.end_wanted) return told(std::errc::broken_pipe);
+    if (one.state != socket_state::connected) return told(std::errc::operation_would_block);
+    if (net->random.chance(5)) return told(std::errc::interrupted);
+    if (one.out.size() >= one.room) return told(std::errc::operation_would_block);
+    sent = (std::min)(size, one.room - one.out.size());
+    if (sent > 1 && net->random.chance(100)) sent = net->random.between(1, sent);
+    one.out.append(data, sent);
+    net->transmit(one);
+    return {};
+}
+
+/// What has come is read first, then an error once, then the end.
+inline std::error_code receive(handle which, char* buffer, std::size_t size,
+                               std::size_t& received) {
+    socket_state& one = net->sockets.at(which);
+    received = 0;
+    if (net->random.chance(5)) return told(std::errc::interrupted);
+    if (!one.in.empty()) {
+        received = (std::min)(size, one.in.size());
+        if (received > 1 && net->random.chance(100)) received = net->random.between(1, received);
+        one.in.copy(buffer, received);
+        one.in.erase(0, received);
+        if (socket_state* const other = net->find(one.other)) net->transmit(*other);
+        return {};
+    }
+    if (const auto error = pending_error(which)) return error;
+    if (one.state == socket_state::dead || one.end_received) return {};
+    return told(std::errc::operation_would_block);
+}
+
+inline std::error_code shutdown_send(handle which) {
+    socket_state& one = net->sockets.at(which);
+    if (one.state != socket_state::connected) return told(std::errc::not_connected);
+    one.end_wanted = true;
+    net->transmit(one);
+    return {};
+}
+
+inline void stop_listening(handle) noexcept {}
+inline void close(handle which) { net->close(net->sockets.at(which)); }
+inline endpoint local(handle which) { return net->sockets.at(which).local; }
+inline endpoint remote(handle which) { return net->sockets.at(which).remote; }
+inline void no_delay(handle which) { net->sockets.at(which).is_link = true; }
+inline void reset_on_close(handle which, bool on) { net->sockets.at(which).resets = on; }
+inline void keep_alive(handle which, int seconds) {
+    socket_state& one = net->sockets.at(which);
+    one.keep_alive = seconds;
+    net->probe(one);
+}
+inline int unacknowledged(handle which) {
+    const socket_state& one = net->sockets.at(which);
+    return static_cast<int>(one.out.size()) + (one.end_wanted && !one.end_sent ? 1 : 0);
+}
+
+inline endpoint route_source(const endpoint&) { return net->current->where->address; }
+template <typename Visitor>
+void visit_interfaces(const Visitor& visitor) {
+    visitor(route_source({}));
+}
+
+// Nobody waits here.
+inline std::error_code wait_ready(handle, bool, int, handle) noexcept {
+    return told(std::errc::timed_out);
+}
+inline std::error_code look_up(const char*, std::vector<endpoint>&) {
+    return told(std::errc::invalid_argument);
+}
+
+class channel {
+public:
+    std::error_code open() noexcept { return {}; }
+    void signal() noexcept {}
+    void drain() noexcept {}
+    handle in() const noexcept { return tcp_socket::invalid; }
+};
+
+struct watched {
+    bool read = false, write = false;
+};
+
+struct readiness {
+    watched* what = nullptr;
+    bool read = false, write = false;
+};
+
+/// Few at once, so that what is ready seldom fits.
+class poller {
+public:
+    static constexpr int batch = 3;
+
+    std::error_code open() {
+        sockets_.clear();
+        return {};
+    }
+    std::error_code watch(handle which, watched& what, bool read, bool write) {
+        what.read = read;
+        what.write = write;
+        if (read || write)
+            sockets_[which] = &what;
+        else
+            sockets_.erase(which);
+        return {};
+    }
+    void prepare() noexcept {}
+    int wait(int) {
+        found_.clear();
+        if (std::exchange(net->current->interrupted, false)) return -1;
+        auto place = sockets_.upper_bound(last_);
+        for (std::size_t seen = 0; seen < sockets_.size(); ++seen, ++place) {
+            if (place == sockets_.end()) place = sockets_.begin();
+            const auto ready = look(place->first, *place->second);
+            if (!ready.what) continue;
+            last_ = place->first;
+            found_.push_back(last_);
+            if (found_.size() == batch) break;
+        }
+        return static_cast<int>(found_.size());
+    }
+    int collect(readiness (&ready)[batch]) {
+        int count = 0;
+        for (const handle which : found_) {
+            const auto place = sockets_.find(which);
+            if (place != sockets_.end()) ready[count] = look(which, *place->second);
+            if (place != sockets_.end() && ready[count].what) ++count;
+        }
+        return count;
+    }
+    void wake() noexcept {}
+
+private:
+    static readiness look(handle which, watched& what) {
+        const socket_state& one = net->sockets.at(which);
+        const bool over = one.state == socket_state::dead;
+        const bool read = over || !one.in.empty() || one.end_received || !one.queue.empty();
+        const bool write =
+            over || (one.state == socket_state::connected && one.out.size() < one.room);
+        const bool wanted = (read && what.read) || (write && what.write);
+        return {wanted ? &what : nullptr, read && what.read, write && what.write};
+    }
+
+    std::map<handle, watched*> sockets_;
+    std::vector<handle> found_;
+    handle last_ = 0;
+};
+
+}  // namespace p2pchat::detail::os
+
+#endif  // P2PCHAT_TESTS_SIMULATION_PLATFORM_HPP

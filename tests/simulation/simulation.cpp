@@ -1,0 +1,711 @@
+// A network of peers in memory: the header's engine on a platform of its own (platform.hpp), where
+// processes are killed, stopped and started again, connections are cut and clocks leap, and what the
+// library promises is checked at each step. All of a life follows from its seed.
+//
+//     simulation [--seed N] [--count N] [--seconds N] [--peers N] [--trace]
+//
+// SPDX-License-Identifier: MIT
+
+#define P2PCHAT_PLATFORM "tests/simulation/platform.hpp"  // as the header finds it
+#define P2PCHAT_IMPLEMENTATION
+#include "p2pchat.hpp"
+
+#include <cstdio>
+#include <cstdlib>
+#include <optional>
+
+namespace {
+
+using namespace std::chrono_literals;
+using namespace p2pchat::detail;
+using p2pchat::config;
+using p2pchat::endpoint;
+using p2pchat::errc;
+using simulation::milliseconds;
+using simulation::net;
+
+/// Whether what its sender was told had timed out, or lost, is in order too when it comes all the
+/// same. It is not: a process that goes on may read a new connection before an old link, on which
+/// its peer has given up meanwhile.
+constexpr bool late_in_order = false;
+
+/// So much later than it should be, somebody may hear of it whose process has much to do.
+constexpr milliseconds slack{300};
+
+struct options {
+    std::uint64_t seed = 1, count = 1;
+    int seconds = 20;
+    std::size_t peers = 0;  // 0: drawn
+    bool trace = false;
+} chosen;
+
+/// The first promise that is broken ends the life.
+struct broken_promise {
+    std::string what;
+};
+
+std::string place() {
+    const auto since = std::chrono::duration_cast<std::chrono::microseconds>(
+        net->now.time_since_epoch() - std::chrono::hours(1));
+    char text[32];
+    std::snprintf(text, sizeof text, "%.6f s: ", static_cast<double>(since.count()) / 1e6);
+    return text;
+}
+
+template <typename... Parts>
+std::string join(const Parts&... parts) {
+    std::string result;
+    const auto add = [&](const auto& part) {
+        if constexpr (std::is_convertible_v<decltype(part), std::string_view>)
+            result.append(part);
+        else if constexpr (std::is_same_v<std::decay_t<decltype(part)>, endpoint>)
+            result.append(to_string(part));
+        else if constexpr (std::is_same_v<std::decay_t<decltype(part)>, std::error_code>)
+            result.append(part ? part.message() : "delivered");
+        else
+            result.append(std::to_string(part));
+    };
+    (add(parts), ...);
+    return result;
+}
+
+template <typename... Parts>
+void trace(const Parts&... parts) {
+    if (chosen.trace) std::printf("%s%s\n", place().c_str(), join(parts...).c_str());
+}
+
+template <typename... Parts>
+void require(bool holds, const Parts&... parts) {
+    if (!holds) throw broken_promise{join(place(), parts...)};
+}
+
+/// A message from its posting to its end.
+struct sent {
+    std::uint64_t from = 0;  // a life of a process
+    endpoint to;
+    std::string text;  // begins with its number, by which it is found again
+    bool waits = false, over = false, taken = false;
+    std::error_code outcome = std::make_error_code(std::errc::operation_in_progress);
+    std::unique_ptr<waiter> caller;
+    clock::duration at{}, limit{};  // by the sender's own time
+};
+
+class world;
+
+/// A process that runs a node, again and again.
+class peer_process {
+public:
+    peer_process(world& all, simulation::machine& where, std::uint16_t number);
+
+    bool lives() const noexcept { return engine_ != nullptr; }
+    endpoint address() const { return {system.where->address.bytes(), settings_.port, 0}; }
+    std::uint64_t life() const noexcept { return life_; }
+    const std::string& name() const noexcept { return settings_.team; }
+
+    void start();
+    void kill();
+    void stop();
+    void stand_still(std::chrono::microseconds time);
+    void excuse(clock::duration time) noexcept { excused_ += time; }
+    void post(const endpoint& to, std::string text, bool waits, bool opens_link);
+    void broadcast(std::size_t size);
+    endpoint known_peer() const;
+    void check_at_end();
+
+    simulation::process system;
+
+private:
+    void turn();
+    void sleep();
+    void take();
+    void take_event(const event& what, std::string_view bytes);
+    void take_message(const message_event& what, std::string_view text);
+    void check_refusal(const rejected_event& what);
+    void handle_some();
+    void give_back(std::size_t bytes);
+    void tell(sent& message, std::error_code error);
+    void check_waiting();
+    void check_bounds();
+    void end_life();
+    /// Its own time without that in which it did not run.
+    clock::duration own_time() const { return net->time_of(system).time_since_epoch() - excused_; }
+
+    world& all_;
+    config settings_;
+    p2pchat::counters counts_;
+    std::unique_ptr<mailbox> mailbox_;
+    std::unique_ptr<engine> engine_;
+    std::uint64_t life_ = 0;
+    clock::time_point alarm_ = never;
+    clock::duration excused_{};
+    std::deque<std::size_t> inbox_;  // costs of what was taken and not handled yet
+    std::size_t held_ = 0;           // bytes of those
+    std::size_t news_ = 0;           // of which not messages, since the last one
+    bool handling_ = false;
+    std::set<std::uint64_t> pending_;  // what has no outcome yet
+    /// The last number shown, by the sender's life and by the name under which it wrote to us.
+    std::map<std::pair<std::uint64_t, endpoint>, std::uint64_t> last_from_;
+    std::set<endpoint> joined_;
+};
+
+class world {
+public:
+    world(std::uint64_t seed, std::size_t peers);
+    world(const world&) = delete;
+    void live(std::chrono::seconds time);
+
+    simulation::network wires;
+    std::deque<simulation::machine> machines;
+    std::deque<peer_process> peers;
+    std::deque<sent> messages;                  // by their number
+    std::map<endpoint, std::string> strangers;  // what each says, by where it comes from
+    std::uint64_t lives = 0;
+
+    std::uint64_t number_of(std::string_view text) const {
+        std::uint64_t number = messages.size();
+        if (!text.empty() && text.front() == '#')
+            std::from_chars(text.data() + 1, text.data() + text.size(), number);
+        return number;
+    }
+    std::string new_text(std::size_t size) const {
+        std::string text = join("#", messages.size(), " ");
+        text.append(size, static_cast<char>('a' + messages.size() % 26)).append(".");
+        return text;
+    }
+    peer_process& any_peer() { return peers[wires.random.below(peers.size())]; }
+
+private:
+    void act();
+    void misfortune();
+    void be_strange();
+
+    std::size_t moves_ = 0;
+    simulation::process stranger_;
+    std::deque<p2pchat::tcp_socket> strange_;
+};
+
+// ------------------------------------------------------------------------------- a peer's process
+
+peer_process::peer_process(world& all, simulation::machine& where, std::uint16_t number)
+    : all_(all) {
+    auto& random = net->random;
+    system.where = &where;
+    system.turn = [this] { turn(); };
+    settings_.team = join("P", number);
+    settings_.port = static_cast<std::uint16_t>(5000 + number);
+    if (random.chance(300)) settings_.address = where.address.address();
+    settings_.max_message_bytes = random.chance(700) ? 1024 : 70000;
+    settings_.max_connections = random.chance(500) ? random.between(1, 8) : 100;
+    settings_.max_links = random.chance(500) ? random.below(4) : 100;
+    settings_.max_peers = random.chance(300) ? random.between(1, 4) : 100;
+    settings_.max_queued_bytes = random.chance(500) ? random.between(1, 2000) : 100000;
+    settings_.max_received_bytes = random.chance(500) ? random.between(1, 3000) : 100000;
+    settings_.connect_timeout = milliseconds(random.between(500, 2000));
+    settings_.handshake_timeout = milliseconds(random.between(500, 2000));
+    settings_.delivery_timeout = milliseconds(random.between(500, 2000));
+    settings_.first_message_timeout = milliseconds(3000);
+    settings_.quiet_period = milliseconds(1500);
+    settings_.keep_alive = std::chrono::seconds(2);
+    system.max_open = random.chance(100) ? random.between(4, 12) : 1000;
+}
+
+void peer_process::start() {
+    net->current = &system;
+    mailbox_ = std::make_unique<mailbox>(settings_.max_received_bytes);
+    engine_ = std::make_unique<engine>(settings_, *mailbox_, counts_);
+    if (const auto error = engine_->start(os::now())) {
+        require(false, name(), " does not start: ", error);
+    }
+    life_ = ++all_.lives;
+    trace(name(), " starts its life ", life_, " as ", address());
+    net->wake(system);
+}
+
+/// One round of the I/O thread, as node::impl has it.
+void peer_process::turn() {
+    if (!engine_) return;
+    net->current = &system;
+    net->most_accepted = 0;
+    net->out_of_descriptors = false;
+    auto& events = engine_->events();
+    engine_->do_work();
+    static_cast<void>(engine_->idle());
+    events.prepare();
+    const auto began = os::now();
+    const int count = events.wait(0);
+    engine_->set_time(os::now(), os::wall_time());
+    net->most_accepted = net->accepted(system, nullptr);
+    const int ready = events.collect(count, began);
+    for (int i = 0; i < ready; ++i) events.run_event(i);
+    events.run_timers();
+    take();
+    check_waiting();
+    check_bounds();
+    if (count != 0 || !engine_->idle())
+        net->wake(system, 20us);
+    else
+        sleep();
+}
+
+/// Until the next timer, if nothing happens before.
+void peer_process::sleep() {
+    const auto next = engine_->events().next_timer();
+    if (next == never) return;
+    const auto when = (std::max)(next - system.where->leap, net->now + 1ms);
+    if (alarm_ > net->now && alarm_ <= when) return;
+    alarm_ = when;
+    net->at(when, [this] { net->wake(system); });
+}
+
+/// What the mailbox has is taken at once and noted; it is handled, and the room given back, later.
+void peer_process::take() {
+    mailbox_->add_rejected({}, {});  // so that take() never waits
+    mailbox_->hand_over();
+    handlers_work work;
+    mailbox_->take(work);
+    news_ = 0;
+    auto outcome = work.outcomes.begin();
+    const auto tell_outcome = [&] {
+        outcome->done(outcome->outcome);
+        held_ += sizeof(posting);
+        inbox_.push_back(sizeof(posting));
+        ++outcome;
+    };
+    for (const auto& batch : work.batches) {
+        for (const auto& event : batch.events) {
+            const bool is_news =
+                !std::get_if<message_event>(&event) && !std::get_if<outcomes_event>(&event);
+            take_event(event, batch.bytes);
+            if (const auto* some = std::get_if<outcomes_event>(&event))
+                for (auto left = some->count; left != 0 && outcome != work.outcomes.end(); --left)
+                    tell_outcome();
+            inbox_.push_back(mailbox::cost_of(event));
+            held_ += inbox_.back();
+            news_ += is_news ? inbox_.back() : 0;
+        }
+        inbox_.push_back(mailbox::batch_cost);
+        held_ += inbox_.back();
+    }
+    while (outcome != work.outcomes.end()) tell_outcome();
+    if (!std::exchange(handling_, true)) handle_some();
+}
+
+void peer_process::take_event(const event& what, std::string_view bytes) {
+    if (const auto* one = std::get_if<message_event>(&what)) {
+        // Each may bring news of who joins or leaves by it, or of what is wrong with it.
+        require(held_ - news_ < settings_.max_received_bytes, name(),
+                " takes messages although it holds ", held_ - news_, " bytes, at most ",
+                settings_.max_received_bytes);
+        news_ = 0;
+        take_message(*one, bytes.substr(one->at + one->team_size, one->text_size));
+    } else if (const auto* newcomer = std::get_if<joined_event>(&what)) {
+        trace(name(), ": ", newcomer->address, " joined");
+        require(joined_.insert(newcomer->address).second, name(), ": ", newcomer->address,
+                " joined twice");
+    } else if (const auto* gone = std::get_if<left_event>(&what)) {
+        trace(name(), ": ", gone->address, " left");
+        require(joined_.erase(gone->address) == 1, name(), ": ", gone->address,
+                " left, and had not joined");
+    } else if (const auto* refused = std::get_if<rejected_event>(&what)) {
+        if (refused->why) check_refusal(*refused);
+    }
+}
+
+void peer_process::take_message(const message_event& what, std::string_view text) {
+    trace(name(), ": ", what.sender, " says ", text.substr(0, 40), " over ", what.origin);
+    const bool disturbed = net->disturbed.count(what.origin) != 0;
+    const auto strange = all_.strangers.find(what.origin);
+    if (strange != all_.strangers.end())
+        return require(disturbed || text == strange->second, name(), " shows a stranger's '", text,
+                       "' of '", strange->second, "'");
+    const auto number = all_.number_of(text);
+    if (number >= all_.messages.size())
+        return require(text == "CONNECT" || (text == "exit" && !what.verified) || disturbed, name(),
+                       " shows '", text, "'");
+    sent& message = all_.messages[number];
+    if (text != message.text)
+        return require(disturbed, name(), " shows a message of ", message.text.size(),
+                       " bytes cut: '", text, "'");
+    auto& last = last_from_[{message.from, message.to}];
+    require(!message.taken, name(), " shows number ", number, " twice");
+    message.taken = true;
+    if (message.over && !late_in_order) return;
+    require(number > last, name(), " shows number ", number, " after ", last);
+    last = number;
+}
+
+/// Nobody gives way without need, and then the host that has most.
+void peer_process::check_refusal(const rejected_event& what) {
+    trace(name(), " refuses ", what.from, ": ", what.why);
+    if (what.why != errc::connection_limit) return;
+    require(net->out_of_descriptors || net->most_accepted >= settings_.max_connections, name(),
+            " refuses ", what.from, " with ", net->most_accepted, " of ", settings_.max_connections,
+            " connections");
+    const auto found = net->evicted.find(what.from);
+    require(found == net->evicted.end() || found->second, name(), " refuses ", what.from,
+            " although another host has more connections");
+}
+
+/// The handlers; they are slow at times, and the more so the less room there is.
+void peer_process::handle_some() {
+    std::size_t bytes = 0;
+    for (auto left = net->random.between(1, 20); left != 0 && !inbox_.empty(); --left) {
+        bytes += inbox_.front();
+        held_ -= inbox_.front();
+        inbox_.pop_front();
+    }
+    if (bytes != 0) give_back(bytes);
+    handling_ = !inbox_.empty();
+    if (!handling_) return;
+    const auto life = life_;
+    const auto pause = net->random.time(0ms, net->random.chance(50) ? 1000ms : 5ms);
+    net->in(pause, [this, life] {
+        if (life == life_ && engine_) handle_some();
+    });
+}
+
+void peer_process::give_back(std::size_t bytes) {
+    mailbox_->release(bytes);
+    if (mailbox_->room_wanted()) net->wake(system);
+}
+
+void peer_process::post(const endpoint& to, std::string text, bool waits, bool opens_link) {
+    net->current = &system;
+    engine_->set_time(os::now(), os::wall_time());
+    const auto number = all_.messages.size();
+    all_.messages.emplace_back();
+    sent& message = all_.messages.back();
+    message.from = life_;
+    message.to = to;
+    message.text = text;
+    message.waits = waits;
+    message.at = own_time();
+    postings item;
+    mailbox_->new_posting(item);
+    posting& what = item.front();
+    what.opens_link = opens_link;
+    const auto step = settings_.connect_timeout +
+                      (std::max)(settings_.delivery_timeout, settings_.handshake_timeout);
+    if (waits) {
+        message.caller = std::make_unique<waiter>();
+        message.limit = opens_link ? step : settings_.connect_timeout + settings_.delivery_timeout;
+        what.waiting = message.caller.get();
+        what.answer = &message.outcome;
+        what.deadline = os::now() + message.limit;
+    } else {
+        // At worst all that waits goes one after the other, each with a link that comes to nothing.
+        message.limit = 2 * step * static_cast<int>(pending_.size() + 2);
+        what.done = [this, number](std::error_code error) { tell(all_.messages[number], error); };
+    }
+    std::size_t queued = 0;
+    for (const auto other : pending_)
+        if (all_.messages[other].to == to) queued += all_.messages[other].text.size();
+    const auto error = engine_->post(to, text, item);
+    trace(name(), " posts ", text.substr(0, 40), " to ", to, waits ? ", waiting" : "",
+          error ? ": " + error.message() : "");
+    if (error) return static_cast<void>(message.over = true);
+    // What is under way on links that are closing is not counted in, nor by which name it goes.
+    const auto most = settings_.max_queued_bytes * (2 + net->links(system));
+    require(queued == 0 || queued + text.size() <= most, name(), " queues ", queued + text.size(),
+            " bytes for ", to);
+    pending_.insert(number);
+    take();
+    net->wake(system);
+}
+
+void peer_process::broadcast(std::size_t size) {
+    net->current = &system;
+    for (const auto& one : engine_->peers()) post(one.address, all_.new_text(size), false, false);
+}
+
+endpoint peer_process::known_peer() const {
+    net->current = const_cast<simulation::process*>(&system);
+    const auto known = engine_->peers();
+    return known.empty() ? endpoint() : known[net->random.below(known.size())].address;
+}
+
+void peer_process::tell(sent& message, std::error_code error) {
+    trace(name(), " is told of ", message.text.substr(0, 40), " to ", message.to, ": ", error);
+    require(!message.over, name(), " is told twice of ", message.text.substr(0, 40));
+    message.over = true;
+    message.outcome = error;
+    const bool command = message.text.front() != '#';
+    require(error || command || message.taken, name(),
+            " is told delivered, but not taken: ", message.text.substr(0, 40), " to ", message.to);
+    require(error != std::errc::operation_in_progress, name(), " is told nothing");
+    const auto took = own_time() - message.at;
+    require(took <= message.limit + slack, name(), " waited ",
+            std::chrono::duration_cast<milliseconds>(took).count(), " ms for ",
+            message.text.substr(0, 40), " to ", message.to, ", at most ",
+            std::chrono::duration_cast<milliseconds>(message.limit).count());
+}
+
+/// Those who wait for an outcome are told at once; and nobody waits for longer than he may.
+void peer_process::check_waiting() {
+    for (auto place = pending_.begin(); place != pending_.end();) {
+        sent& message = all_.messages[*place];
+        const bool told = message.waits && message.outcome != std::errc::operation_in_progress;
+        if (told) tell(message, std::error_code(message.outcome));
+        const auto waited = own_time() - message.at;
+        require(message.over || waited <= message.limit + slack, name(), " waits ",
+                std::chrono::duration_cast<milliseconds>(waited).count(), " ms for ",
+                message.text.substr(0, 40), " to ", message.to, ", at most ",
+                std::chrono::duration_cast<milliseconds>(message.limit).count());
+        place = message.over ? pending_.erase(place) : std::next(place);
+    }
+}
+
+void peer_process::check_bounds() {
+    std::size_t accepted = 0, links = 0, ours = 0;
+    for (const auto& [id, one] : net->sockets) {
+        if (one.owner != &system || one.orphan || one.state == simulation::socket::listening)
+            continue;
+        if (one.is_link)
+            ++links;
+        else if (one.accepted)
+            ++accepted;
+        else if (one.local)
+            ++ours;
+    }
+    ours -= (std::min)(ours, net->queued(system));
+    require(accepted <= settings_.max_connections, name(), " has accepted ", accepted);
+    require(ours <= settings_.max_connections, name(), " has opened ", ours);
+    require(links <= settings_.max_links, name(), " has ", links, " links, at most ",
+            settings_.max_links);
+    const auto known = engine_->peers().size();
+    require(known <= settings_.max_peers + links, name(), " knows ", known, " peers with ", links,
+            " links");
+}
+
+void peer_process::check_at_end() {
+    if (!engine_) return;
+    net->current = &system;
+    require(pending_.empty(), name(), " is never told of ",
+            pending_.empty() ? "" : all_.messages[*pending_.begin()].text.substr(0, 40));
+    std::set<endpoint> known;
+    for (const auto& one : engine_->peers()) known.insert(one.address);
+    require(known == joined_, name(), " knows others than have joined");
+}
+
+void peer_process::kill() {
+    trace(name(), " is killed");
+    net->current = &system;
+    take();  // that much it had taken
+    end_life();
+}
+
+void peer_process::stop() {
+    trace(name(), " stops");
+    net->current = &system;
+    engine_->set_time(os::now(), os::wall_time());
+    engine_->stop(make_error_code(errc::stopped));
+    take();
+    check_waiting();
+    require(pending_.empty(), name(), " stopped without an outcome");
+    end_life();
+}
+
+void peer_process::end_life() {
+    system.stopped = false;
+    engine_.reset();  // as the system does: without a word
+    pending_.clear();
+    inbox_.clear();
+    mailbox_.reset();
+    joined_.clear();
+    last_from_.clear();
+    held_ = 0;
+    handling_ = false;
+}
+
+void peer_process::stand_still(std::chrono::microseconds time) {
+    if (system.stopped) return;
+    trace(name(), " stands still");
+    system.stopped = true;
+    const auto life = life_;
+    net->in(time, [this, time, life] {
+        if (life != life_ || !engine_) return;
+        trace(name(), " goes on");
+        system.stopped = false;
+        system.interrupted = true;
+        excused_ += time;
+        net->wake(system);
+    });
+}
+
+// ----------------------------------------------------------------------------------- what happens
+
+world::world(std::uint64_t seed, std::size_t count) : wires(seed) {
+    net = &wires;
+    if (count == 0) count = wires.random.between(2, 8);
+    const auto hosts = wires.random.between(1, count + 1);
+    for (std::size_t i = 0; i <= hosts; ++i)
+        machines.push_back({endpoint(join("10.0.0.", i + 1), 0), {}, true});
+    for (std::size_t i = 0; i < count; ++i)
+        peers.emplace_back(*this, machines[1 + i % hosts], static_cast<std::uint16_t>(i));
+    stranger_.where = &machines[0];
+}
+
+/// Something that somebody does.
+void world::act() {
+    auto& random = wires.random;
+    peer_process& who = any_peer();
+    if (!who.lives()) {
+        if (random.chance(50)) who.start();
+        return;
+    }
+    if (who.system.stopped) return;
+    peer_process& other = any_peer();
+    endpoint to = other.address();
+    if (random.chance(300))
+        if (const endpoint known = who.known_peer()) to = known;
+    if (random.chance(20)) to = {to.bytes(), static_cast<std::uint16_t>(random.between(1, 9)), 0};
+    if (to == who.address()) return;
+    const auto size = random.chance(50) ? random.below(2000) : random.below(60);
+    const bool waits = random.chance(200);
+    const auto what = random.below(1000);
+    if (what < 60)
+        who.post(to, "CONNECT", waits, true);
+    else if (what < 90)
+        who.post(to, "exit", waits, false);
+    else if (what < 110)
+        who.broadcast(size);
+    else if (what < 250)
+        be_strange();
+    else
+        for (auto left = random.chance(100) ? random.between(1, 30) : 1; left != 0; --left)
+            who.post(to, new_text(size), waits, false);
+}
+
+/// Something that befalls somebody.
+void world::misfortune() {
+    auto& random = wires.random;
+    peer_process& who = any_peer();
+    simulation::machine& where = *who.system.where;
+    const auto what = random.below(100);
+    if (what < 20) {
+        if (who.lives()) who.kill();
+    } else if (what < 30) {
+        if (who.lives() && !who.system.stopped) who.stop();
+    } else if (what < 60) {
+        if (who.lives()) who.stand_still(random.time(0ms, 4000ms));
+    } else if (what < 70) {
+        trace("the clock of ", where.address, " leaps");
+        const auto leap = random.time(0ms, 5000ms);
+        where.leap += leap;
+        wires.disturb(where);
+        for (auto& one : peers)
+            if (one.system.where == &where) one.excuse(leap), net->wake(one.system);
+    } else if (what < 80) {
+        trace(where.address, " is unplugged");
+        where.plugged_in = false;
+        wires.in(random.time(0ms, 3000ms), [&where] { where.plugged_in = true; });
+    } else if (what < 85) {
+        const endpoint moved(join("10.0.", 1 + ++moves_ % 200, ".", random.between(1, 250)), 0);
+        trace(where.address, " moves to ", moved);
+        wires.move(where, moved);
+    } else if (!wires.sockets.empty()) {
+        auto place = wires.sockets.begin();
+        std::advance(place, static_cast<std::ptrdiff_t>(random.below(wires.sockets.size())));
+        wires.cut(place->second);
+    }
+}
+
+/// Somebody who types a message by hand: some of it, the rest later, or never.
+void world::be_strange() {
+    auto& random = wires.random;
+    wires.current = &stranger_;
+    p2pchat::tcp_socket socket;
+    static_cast<void>(socket.connect(any_peer().address(), 0ms));
+    if (!socket.is_open()) return;
+    const auto origin = socket.local();
+    strangers[origin] = join("pay ", origin.port(), " to Bob only if he asks");
+    const std::string first =
+        join(endpoint(stranger_.where->address.bytes(), 9, 0), " X pay ", origin.port(), " to Bob");
+    const bool goes_on = random.chance(700);
+    if (!goes_on) wires.disturbed.insert(origin);
+    const auto say = [this](std::size_t which, std::string_view text) {
+        wires.current = &stranger_;
+        std::size_t size = 0;
+        static_cast<void>(strange_[which].send(text, size, 0ms));
+    };
+    const auto which = strange_.size();
+    strange_.push_back(std::move(socket));
+    wires.in(150ms, [=] { say(which, first); });
+    if (goes_on)
+        wires.in(150ms + random.time(0ms, 900ms), [=] {
+            say(which, " only if he asks");
+            static_cast<void>(strange_[which].shutdown_send());
+        });
+    wires.in(6s, [=] {
+        wires.current = &stranger_;
+        strange_[which].close();
+    });
+}
+
+void world::live(std::chrono::seconds time) {
+    auto& random = wires.random;
+    const auto end = wires.now + time;
+    const milliseconds pace(random.between(2, 50));
+    const milliseconds luck(random.between(100, 4000));
+    std::function<void()> acting = [&] {
+        act();
+        if (wires.now < end) wires.in(random.time(0ms, 2 * pace), acting);
+    };
+    std::function<void()> suffering = [&] {
+        misfortune();
+        if (wires.now < end) wires.in(random.time(0ms, 2 * luck), suffering);
+    };
+    messages.emplace_back();  // no number 0
+    for (auto& one : peers) one.start();
+    acting();
+    suffering();
+    while (wires.step(end + 600s)) {
+    }
+    for (auto& one : peers) one.check_at_end();
+    for (auto& one : peers)
+        if (one.lives()) one.stop();
+    wires.current = &stranger_;
+    strange_.clear();
+}
+
+bool run(std::uint64_t seed) {
+    try {
+        world(seed, chosen.peers).live(std::chrono::seconds(chosen.seconds));
+        return true;
+    } catch (const broken_promise& broken) {
+        std::printf("seed %llu, %s\n", static_cast<unsigned long long>(seed), broken.what.c_str());
+        return false;
+    }
+}
+
+}  // namespace
+
+int main(int count, char** arguments) {
+    for (int i = 1; i < count; ++i) {
+        const std::string_view name = arguments[i];
+        if (name == "--trace") {
+            chosen.trace = true;
+            continue;
+        }
+        const auto value = ++i < count ? std::strtoull(arguments[i], nullptr, 10) : 0;
+        if (name == "--seed")
+            chosen.seed = value;
+        else if (name == "--count")
+            chosen.count = value;
+        else if (name == "--seconds")
+            chosen.seconds = static_cast<int>(value);
+        else if (name == "--peers")
+            chosen.peers = static_cast<std::size_t>(value);
+        else
+            return std::printf("no such option: %s\n", arguments[i - 1]), 2;
+    }
+    for (std::uint64_t i = 0; i < chosen.count; ++i) {
+        const auto seed = chosen.seed + i;
+        if (run(seed)) continue;
+        std::printf(
+            "again, with all that happens: %s --seconds %d --peers %zu --seed %llu --trace\n",
+            arguments[0], chosen.seconds, chosen.peers, static_cast<unsigned long long>(seed));
+        return 1;
+    }
+    return 0;
+}
