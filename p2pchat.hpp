@@ -4026,7 +4026,8 @@ public:
         if (!one || !one->current) return;
         {
             const route_pin stays(*one);
-            retire_link(*one, *std::exchange(one->current, nullptr));
+            link& current = *std::exchange(one->current, nullptr);
+            if (&current != &over || over.unconfirmed() != 0) retire_link(*one, current);
         }
         table_.schedule(*one);
     }

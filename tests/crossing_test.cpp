@@ -242,11 +242,11 @@ TEST_CASE("of two links to one peer the newer is used, and the older ends when i
     CHECK(second.send(wire(listener.address(), "CONNECT\n")));
     CHECK(second.line() == wire(node.address(), "CONNECT", "BTC"));
     CHECK_FALSE(sent.post(*node, listener.address(), "by the newer"));
-    CHECK(second.line() == wire(node.address(), "by the newer", "BTC"));
-    CHECK(second.send("ACK 1\n"));
 
     CHECK(first.send(wire(listener.address(), "not heard of it yet\n") + "ACK 1\n"));
     CHECK(first.line() == "ACK 1");
+    CHECK(second.line() == wire(node.address(), "by the newer", "BTC"));  // nor passed the other
+    CHECK(second.send("ACK 1\n"));
     CHECK(node.wait_text("not heard of it yet"));
     CHECK(sent.wait());
     CHECK(sent.count({}) == 2);
