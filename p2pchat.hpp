@@ -3364,11 +3364,13 @@ public:
         const std::size_t size = head_.size() + text.size() + 1;
         const std::size_t needed = out_.size() + size;
         if (needed > out_.capacity()) out_.reserve((std::max)(needed, 2 * out_.capacity()));
-        out_.append(head_).append(text).append(1, '\n');
         posting& what = item.front();
         what.size = static_cast<std::uint32_t>(size);
         const auto deadline = after(shared_.events.now(), shared_.settings.delivery_timeout);
         what.deadline = what.waiting ? (std::min)(what.deadline, deadline) : deadline;
+        if (what.deadline < shared_.events.deadline_of(*this))
+            shared_.events.arm(*this, what.deadline);
+        out_.append(head_).append(text).append(1, '\n');
         const bool alone = in_flight_.empty();
         in_flight_.splice(in_flight_.end(), item);
         unconfirmed_ += size;
@@ -3384,8 +3386,6 @@ public:
             out_.append(1, '\n');
             acknowledged_ = taken_;
         }
-        if (!in_flight_.empty() && shared_.events.deadline_of(*this) == never)
-            shared_.events.arm(*this, in_flight_.front().deadline);
         std::size_t sent = 0;
         const auto error = socket_.send(std::string_view(out_).substr(written_), sent, {});
         written_ += sent;
@@ -3441,13 +3441,11 @@ public:
         if (state_ == state::half_closed)
             return lose(departure::left, std::make_error_code(std::errc::timed_out));
         auto next = never;
-        for (posting& one : in_flight_) {
-            if (!one.reported && one.deadline > now) {
-                next = one.deadline;
-                break;
-            }
-            shared_.report.timed_out(one);
-        }
+        for (posting& one : in_flight_)  // a caller may have waited elsewhere before
+            if (one.reported || one.deadline <= now)
+                shared_.report.timed_out(one);
+            else
+                next = (std::min)(next, one.deadline);
         if (in_flight_.empty()) return release_idle_memory();
         const posting& first = in_flight_.front();
         if (first.reported)
