@@ -3150,7 +3150,12 @@ private:
             deadline_ = (std::min)(limit_, after(now, settings.delivery_timeout));
         }
         const bool connecting = state_ == state::connecting && error == std::errc::not_connected;
-        if (connecting || error == std::errc::operation_would_block) return;
+        if (connecting) return;
+        // Should this process end here, what was sent must not look like all of it.
+        const bool blocked = error == std::errc::operation_would_block;
+        if (blocked ? sent_ != 0 : sent_ != sent)
+            os::reset_on_close(socket_.native_handle(), blocked);
+        if (blocked) return;
         if (error) return fail(error);
         if (opens_link_) {
             state_ = state::greeting;
