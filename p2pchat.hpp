@@ -3308,7 +3308,8 @@ class link_owner {
 public:
     virtual void on_exit_heard(link& one) = 0;
     virtual void on_confirmed(link& one) noexcept = 0;  ///< there is more room on it
-    virtual void on_settled(link& one) noexcept = 0;  ///< it does not hold the route any more
+    /// What it held the route with is confirmed, or lost.
+    virtual void on_settled(link& one, std::size_t bytes) noexcept = 0;
     virtual void on_ended(link& one, departure how, bool was_open) noexcept = 0;
 
 protected:
@@ -3405,10 +3406,10 @@ public:
     }
     bool is_dirty() const noexcept { return dirty_; }
 
-    /// Nothing more is posted: ends when nothing is under way any more. Until then it may hold the
-    /// route: what is posted next must not pass it.
-    void close(bool holds_route) {
-        holds_route_ = holds_route;
+    /// Nothing more is posted: ends when nothing is under way any more. Until then it holds the
+    /// route with so many bytes: what is posted next must not pass them.
+    void close(std::size_t bytes) {
+        holding_ = bytes;
         if (state_ == state::open) state_ = state::closing;
         shared_.events.guard(*this, [this] { flush(); });
     }
@@ -3562,7 +3563,7 @@ private:
     /// A link that is closing half-closes when nothing is under way any more.
     void settle() {
         if (!in_flight_.empty() || !out_.empty()) return;
-        if (std::exchange(holds_route_, false)) owner_.on_settled(*this);
+        if (holding_ != 0) owner_.on_settled(*this, std::exchange(holding_, 0));
         if (parked_ != 0) return;
         state_ = state::half_closed;
         static_cast<void>(socket_.shutdown_send());
@@ -3580,7 +3581,7 @@ private:
         unconfirmed_ = 0;
         if (waits_for_room_) shared_.rooms.leave(*this);
         shared_.events.end(*this, socket_, how != departure::lost);
-        if (std::exchange(holds_route_, false)) owner_.on_settled(*this);
+        if (holding_ != 0) owner_.on_settled(*this, std::exchange(holding_, 0));
         owner_.on_ended(*this, how, before == state::open);
     }
 
@@ -3601,7 +3602,7 @@ private:
     std::uint64_t confirmed_ = 0;     // messages of ours
     clock::time_point progress_{};    // when the other side last confirmed something
     state state_ = state::open;
-    bool holds_route_ = false;
+    std::size_t holding_ = 0;  // bytes with which it holds the route
     bool heard_exit_ = false;
     bool waits_for_room_ = false;
     bool dirty_ = false;  // there is something to flush
@@ -3665,6 +3666,7 @@ struct route {
     unsigned held = 0;  // by a caller's one-shot, a link that closes, somebody on the stack
     postings waiting;
     std::size_t waiting_bytes = 0;      // and of what is under way
+    std::size_t closing_bytes = 0;      // under way on links that close
     std::list<route>* group = nullptr;  // the list in which it stands
     struct host* host = nullptr;
 };
@@ -3850,7 +3852,8 @@ public:
         if (size - 1 > settings.max_message_bytes) return make_error_code(errc::message_too_long);
         if (!one && table_.size() >= settings.max_peers + settings.max_links)
             return make_error_code(errc::queue_full);
-        const std::size_t bytes = (one ? one->waiting_bytes : 0) + (over ? over->unconfirmed() : 0);
+        const std::size_t bytes = (one ? one->waiting_bytes + one->closing_bytes : 0) +
+                                  (over ? over->unconfirmed() : 0);
         if (bytes != 0 && bytes + size > settings.max_queued_bytes)
             return make_error_code(errc::queue_full);
         posting& what = item.front();
@@ -4035,7 +4038,10 @@ public:
         table_.schedule(*one);
     }
 
-    void on_settled(link& over) noexcept override { release(over.peer().key); }
+    void on_settled(link& over, std::size_t bytes) noexcept override {
+        if (route* const one = table_.find(over.peer().key)) one->closing_bytes -= bytes;
+        release(over.peer().key);
+    }
     void on_confirmed(link&) noexcept override { table_.make_room(); }
 
     /// Having said goodbye, or with a newer link, we go on knowing the peer; but not by an address
@@ -4121,9 +4127,10 @@ private:
     /// The link is used no more. What is posted next waits until all that is under way on it, an
     /// exit too, is confirmed or lost: over another connection it might arrive before.
     static void retire_link(route& one, link& older) {
-        const bool waits = older.unconfirmed() != 0;
-        if (waits) ++one.held;
-        older.close(waits);
+        const std::size_t bytes = older.unconfirmed();
+        one.closing_bytes += bytes;
+        if (bytes != 0) ++one.held;
+        older.close(bytes);
     }
 
     /// No descriptor is left: somebody who has said nothing gives one back, or another message of
