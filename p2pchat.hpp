@@ -3654,6 +3654,14 @@ struct route {
         waiting_bytes += what.size;
         waiting.splice(waiting.begin(), opening);
     }
+    /// The link is used no more. What is posted next waits until all that is under way on it, an
+    /// exit too, is confirmed or lost: over another connection it might arrive before.
+    void retire(link& older) {
+        const std::size_t bytes = older.unconfirmed();
+        closing_bytes += bytes;
+        if (bytes != 0) ++held;
+        older.close(bytes);
+    }
     void take_waiting(route& from) noexcept {
         waiting.splice(waiting.end(), from.waiting);
         waiting_bytes += std::exchange(from.waiting_bytes, 0);
@@ -3852,8 +3860,8 @@ public:
         if (size - 1 > settings.max_message_bytes) return make_error_code(errc::message_too_long);
         if (!one && table_.size() >= settings.max_peers + settings.max_links)
             return make_error_code(errc::queue_full);
-        const std::size_t bytes = (one ? one->waiting_bytes + one->closing_bytes : 0) +
-                                  (over ? over->unconfirmed() : 0);
+        const std::size_t bytes =
+            (one ? one->waiting_bytes + one->closing_bytes : 0) + (over ? over->unconfirmed() : 0);
         if (bytes != 0 && bytes + size > settings.max_queued_bytes)
             return make_error_code(errc::queue_full);
         posting& what = item.front();
@@ -4033,7 +4041,7 @@ public:
         {
             const route_pin stays(*one);
             link& current = *std::exchange(one->current, nullptr);
-            if (&current != &over || over.unconfirmed() != 0) retire_link(*one, current);
+            if (&current != &over || over.unconfirmed() != 0) one->retire(current);
         }
         table_.schedule(*one);
     }
@@ -4119,18 +4127,9 @@ private:
         if (one.current && is_exit(text)) {
             memory_.forget_link(one.peer);
             one.current = nullptr;
-            return retire_link(one, over);
+            return one.retire(over);
         }
         if (!one.current) table_.schedule(one);
-    }
-
-    /// The link is used no more. What is posted next waits until all that is under way on it, an
-    /// exit too, is confirmed or lost: over another connection it might arrive before.
-    static void retire_link(route& one, link& older) {
-        const std::size_t bytes = older.unconfirmed();
-        one.closing_bytes += bytes;
-        if (bytes != 0) ++one.held;
-        older.close(bytes);
     }
 
     /// No descriptor is left: somebody who has said nothing gives one back, or another message of
@@ -4182,7 +4181,7 @@ private:
         }
         shared_.report.set_linked(who.key, true);
         link* const older = std::exchange(one.current, &fresh);
-        if (older) retire_link(one, *older);
+        if (older) one.retire(*older);
         return fresh;
     }
 
