@@ -2430,7 +2430,7 @@ namespace detail {
 inline constexpr clock::time_point never = clock::time_point::max();
 
 inline clock::time_point after(clock::time_point now, std::chrono::milliseconds timeout) noexcept {
-    return now + (std::min)(timeout, longest_timeout);
+    return now + std::clamp(timeout, std::chrono::milliseconds(), longest_timeout);
 }
 
 /// What the loop calls: the owner of one socket. Each call may end in end().
