@@ -2748,12 +2748,21 @@ inline void take_claimed(const context& shared, const link_openers& links, const
 /// Accepted connections that have not delivered yet.
 class accepted_list {
 public:
-    using place = std::list<incoming*>::iterator;
+    struct entry {
+        incoming* one;
+        std::uint64_t number;  // of older ones it is less
+    };
+    using entries = std::list<entry>;
+    using place = entries::iterator;
 
+    /// Out of memory, nothing has happened.
     place add(incoming& one, const endpoint& remote) {
+        entries fresh(1, entry{&one, accepted_ + 1});
         auto& those = hosts_[host_of(remote)];
+        those.splice(those.end(), fresh);
+        ++accepted_;
         ++size_;
-        return those.insert(those.end(), &one);
+        return std::prev(those.end());
     }
     void remove(place one, const endpoint& remote) noexcept {
         const auto host = hosts_.find(host_of(remote));
@@ -2764,22 +2773,22 @@ public:
     std::size_t size() const noexcept { return size_; }
     /// The oldest of the host that has most: so no single one shuts the others out. Null if empty.
     incoming* surplus() const noexcept {
-        incoming* result = nullptr;
+        entry oldest{};
         std::size_t most = 0;
         for (const auto& [host, those] : hosts_) {
-            if (those.size() < most || (those.size() == most && is_older(result, those.front())))
-                continue;
+            const entry& first = those.front();
+            const bool older = those.size() == most && first.number < oldest.number;
+            if (those.size() <= most && !older) continue;
             most = those.size();
-            result = those.front();
+            oldest = first;
         }
-        return result;
+        return oldest.one;
     }
 
 private:
-    static bool is_older(const incoming* one, const incoming* other) noexcept;
-
-    std::unordered_map<endpoint, std::list<incoming*>> hosts_;  // oldest first
+    std::unordered_map<endpoint, entries> hosts_;  // oldest first
     std::size_t size_ = 0;
+    std::uint64_t accepted_ = 0;
 };
 
 /// An accepted connection until it is known what it brings.
@@ -2793,9 +2802,8 @@ private:
 class incoming final : public io_object, public room_waiter {
 public:
     incoming(const context& shared, accepted_list& siblings, link_openers& links, tcp_socket socket,
-             const endpoint& from, std::uint64_t count)
-        : number(count),
-          shared_(shared),
+             const endpoint& from)
+        : shared_(shared),
           siblings_(siblings),
           links_(links),
           socket_(std::move(socket)),
@@ -2816,7 +2824,6 @@ public:
     }
     void reset() noexcept { end(false); }
     accepted_list::place place;  ///< among its siblings
-    const std::uint64_t number;  ///< of older ones it is less
 
     /// The link that we opened has come about, or has not.
     void contend(bool ours_stands) noexcept {
@@ -2953,10 +2960,6 @@ private:
 };
 
 /// The listening socket, and the connections accepted from it.
-inline bool accepted_list::is_older(const incoming* one, const incoming* other) noexcept {
-    return one && one->number < other->number;
-}
-
 class acceptor final : public io_object {
 public:
     acceptor(const context& shared, link_openers& links) : shared_(shared), links_(links) {}
@@ -3023,8 +3026,8 @@ private:
         }
         incoming* one = nullptr;
         try {
-            auto made = std::make_unique<incoming>(shared_, connections_, links_, std::move(socket),
-                                                   from, ++accepted_);
+            auto made =
+                std::make_unique<incoming>(shared_, connections_, links_, std::move(socket), from);
             one = &shared_.events.add(std::move(made));
             one->place = connections_.add(*one, from);
         } catch (const std::bad_alloc&) {
@@ -3045,7 +3048,6 @@ private:
     tcp_socket listener_;
     std::uint16_t port_ = 0;
     accepted_list connections_;
-    std::uint64_t accepted_ = 0;
 };
 
 }  // namespace detail
