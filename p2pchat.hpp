@@ -4257,12 +4257,6 @@ public:
         report_.set_time(wall);
     }
     const own_name& us() const noexcept { return us_; }
-    /// By which others on the LAN know us now.
-    endpoint address() const {
-        if (us_.configured) return us_.address;
-        const endpoint now = detect_address();
-        return {now.bytes(), us_.address.port(), now.scope()};
-    }
 
     std::error_code post(const endpoint& to, std::string_view text, postings& item) {
         // Outcomes that no handler fetches are bounded as messages are.
@@ -4418,23 +4412,17 @@ protected:
     /// the lock, and has it again at its end.
     class caller {
     public:
-        caller(caller_side& of, lock& held, unsigned for_room = 0) noexcept
-            : of_(of), held_(held), for_room_(for_room) {
-            ++of_.callers_;
-            of_.room_waiters_ += for_room_;
-        }
+        caller(caller_side& of, lock& held) noexcept : of_(of), held_(held) { ++of_.callers_; }
         caller(const caller&) = delete;
         caller& operator=(const caller&) = delete;
         ~caller() {
             if (!held_.owns_lock()) held_.lock();
-            of_.room_waiters_ -= for_room_;
             if (--of_.callers_ == 0) of_.changed_.notify_all();
         }
 
     private:
         caller_side& of_;
         lock& held_;
-        const unsigned for_room_;  // 1: it waits for that
     };
 
 public:
@@ -4535,8 +4523,12 @@ public:
         return result;
     }
     endpoint address() const {
-        const lock held(mutex_);
-        return engine_ ? engine_->address() : endpoint();
+        lock held(mutex_);
+        if (!engine_) return {};
+        const own_name us = engine_->us();
+        held.unlock();  // the system is asked anew
+        const endpoint now = us.configured ? us.address : detect_address();
+        return {now.bytes(), us.address.port(), now.scope()};
     }
     const std::string& team() const noexcept { return settings_.team; }
 
@@ -4565,7 +4557,7 @@ protected:
 
     /// Who waits for room looks again.
     void tell_room() noexcept {
-        if (engine_->room_made() && room_waiters_ != 0) changed_.notify_all();
+        if (engine_->room_made()) changed_.notify_all();
     }
 
     void wake_io() noexcept {
@@ -4609,7 +4601,7 @@ private:
         const auto end = after(os::now(), settings_.delivery_timeout);
         auto error = make_error_code(errc::queue_full);
         auto status = std::cv_status::no_timeout;
-        const caller waiting(*this, held, 1);
+        const caller waiting(*this, held);
         while (error == errc::queue_full && status == std::cv_status::no_timeout) {
             status = changed_.wait_until(held, end);
             if (!running_) return make_error_code(errc::stopped);
@@ -4676,7 +4668,6 @@ protected:
     std::atomic<bool> posted_{false};  // io has something to do, if it spins; read without the lock
     clock::time_point wakes_at_{};     // io, by itself
     std::size_t callers_ = 0;          // threads that wait for an outcome
-    std::size_t room_waiters_ = 0;     // threads that wait for room
     std::condition_variable changed_;  // there is room, or a caller is gone
 };
 
@@ -4852,7 +4843,7 @@ private:
         const bool wanted = mailbox_->room_wanted();
         if (!was_crowded && !wanted) return;
         const lock held(mutex_);
-        if (room_waiters_ != 0) changed_.notify_all();
+        changed_.notify_all();
         if (wanted) wake_io();
     }
 
