@@ -4377,6 +4377,29 @@ private:
     message incoming_;  // reused, so that a message costs no allocation
 };
 
+/// Events in order and outcomes in their places; and after each what it gives back to the mailbox.
+template <typename Event, typename Outcome, typename Done>
+void for_each(const handlers_work& work, const Event& call, const Outcome& tell, const Done& done) {
+    auto outcome = work.outcomes.begin();
+    const auto tell_some = [&](std::size_t count) {
+        for (; count != 0 && outcome != work.outcomes.end(); --count, ++outcome) {
+            tell(*outcome);
+            done(sizeof(posting));
+        }
+    };
+    for (const auto& batch : work.batches) {
+        for (const auto& what : batch.events) {
+            if (const auto* some = std::get_if<outcomes_event>(&what))
+                tell_some(some->count);
+            else
+                call(what, batch.bytes);
+            done(mailbox::cost_of(what));
+        }
+        done(mailbox::batch_cost);
+    }
+    tell_some(work.outcomes.size());
+}
+
 /// All of a one-shot in the calling thread: no other has to wake for it, which makes it twice as
 /// fast. Ends early when `stopping` is signalled.
 inline void run_one_shot(one_shot& shot, std::string_view text, const config& settings,
@@ -4812,28 +4835,14 @@ private:
         detail::handlers_work work;
         while (mailbox_->take(work)) {
             std::size_t owed = 0;
-            const auto done = [&](std::size_t bytes) {
-                owed += bytes;
-                if (mailbox_->crowded()) give_back(std::exchange(owed, 0));
-            };
-            auto outcome = work.outcomes.begin();
-            const auto tell = [&](std::size_t count) {
-                for (; count != 0 && outcome != work.outcomes.end(); --count, ++outcome) {
-                    outcome->done(outcome->outcome);
-                    done(sizeof(detail::posting));
-                }
-            };
-            for (const auto& batch : work.batches) {
-                for (const auto& event : batch.events) {
-                    if (const auto* some = std::get_if<detail::outcomes_event>(&event))
-                        tell(some->count);
-                    else
-                        handlers.call(event, batch.bytes);
-                    done(detail::mailbox::cost_of(event));
-                }
-                done(detail::mailbox::batch_cost);
-            }
-            tell(work.outcomes.size());
+            detail::for_each(
+                work,
+                [&](const auto& event, std::string_view bytes) { handlers.call(event, bytes); },
+                [](const auto& outcome) { outcome.done(outcome.outcome); },
+                [&](std::size_t bytes) {
+                    owed += bytes;
+                    if (mailbox_->crowded()) give_back(std::exchange(owed, 0));
+                });
             give_back(owed);
         }
     }

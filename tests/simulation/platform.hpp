@@ -229,12 +229,6 @@ public:
         most_accepted = (std::max)(most_accepted, accepted(*one.owner, nullptr));
         return id;
     }
-    std::size_t links(const process& of) const {
-        std::size_t count = 0;
-        for (const auto& [id, one] : sockets)
-            count += one.owner == &of && one.is_link && !one.orphan;
-        return count;
-    }
     /// How many are open that have neither delivered yet nor are links: from one host, or all.
     std::size_t accepted(const process& by, const endpoint* from) const {
         std::size_t count = 0;

@@ -166,7 +166,6 @@ public:
 
     bool lives() const noexcept { return engine_ != nullptr; }
     endpoint address() const { return {system.where->address.bytes(), settings_.port, 0}; }
-    std::uint64_t life() const noexcept { return life_; }
     const std::string& name() const noexcept { return settings_.team; }
 
     void start();
@@ -331,29 +330,19 @@ void peer_process::take() {
     handlers_work work;
     mailbox_->take(work);
     news_ = 0;
-    auto outcome = work.outcomes.begin();
-    const auto tell_outcome = [&] {
-        outcome->done(outcome->outcome);
-        held_ += sizeof(posting);
-        inbox_.push_back(sizeof(posting));
-        ++outcome;
-    };
-    for (const auto& batch : work.batches) {
-        for (const auto& event : batch.events) {
-            const bool is_news =
-                !std::get_if<message_event>(&event) && !std::get_if<outcomes_event>(&event);
-            take_event(event, batch.bytes);
-            if (const auto* some = std::get_if<outcomes_event>(&event))
-                for (auto left = some->count; left != 0 && outcome != work.outcomes.end(); --left)
-                    tell_outcome();
-            inbox_.push_back(mailbox::cost_of(event));
-            held_ += inbox_.back();
-            news_ += is_news ? inbox_.back() : 0;
-        }
-        inbox_.push_back(mailbox::batch_cost);
-        held_ += inbox_.back();
-    }
-    while (outcome != work.outcomes.end()) tell_outcome();
+    bool is_news = false;
+    for_each(
+        work,
+        [&](const event& what, std::string_view bytes) {
+            is_news = !std::get_if<message_event>(&what);
+            take_event(what, bytes);
+        },
+        [](const posting& one) { one.done(one.outcome); },
+        [&](std::size_t bytes) {
+            inbox_.push_back(bytes);
+            held_ += bytes;
+            if (std::exchange(is_news, false)) news_ += bytes;
+        });
     if (!std::exchange(handling_, true)) handle_some();
 }
 
