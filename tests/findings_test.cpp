@@ -70,7 +70,7 @@ private:
 #if defined(__linux__)
 
 /// A process of its own, which talks with us in lines and ends with this object. To be made before
-/// the test starts a thread.
+/// the test starts a thread, unless it only lives on.
 class process {
 public:
     explicit process(const std::function<void(process&)>& task) {
@@ -414,35 +414,21 @@ TEST_CASE("on each network a node claims the address that it has there, whenever
 }
 
 TEST_CASE("a child process that was forked keeps neither the port nor a message's outcome") {
-    recording_node other;
-    const auto port = other.address().port();
-    const pid_t child = ::fork();
-    if (child == 0) {
-        ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+    const auto live_on = [](process&) {
         for (;;) ::pause();
-    }
-    REQUIRE(child > 0);
-    other->stop();
+    };
+    recording_node other;
     auto settings = local();
-    settings.port = port;
-    {
-        recording_node again(settings);
-        const endpoint to = again.address();
-        raw_peer peer(to);
-        CHECK(wait_until([&] { return again->statistics().connections == 1; }));
-        const pid_t holder = ::fork();
-        if (holder == 0) {
-            ::prctl(PR_SET_PDEATHSIG, SIGKILL);
-            for (;;) ::pause();
-        }
-        CHECK(peer.send(wire(somebody, "taken")));
-        peer.half_close();
-        CHECK(peer.read_to_end() == ending::closed);
-        ::kill(holder, SIGKILL);
-        ::waitpid(holder, nullptr, 0);
-    }
-    ::kill(child, SIGKILL);
-    ::waitpid(child, nullptr, 0);
+    settings.port = other.address().port();
+    process holds_listener(live_on);
+    other->stop();
+    recording_node again(settings);
+    raw_peer peer(again.address());
+    CHECK(wait_until([&] { return again->statistics().connections == 1; }));
+    process holds_connection(live_on);
+    CHECK(peer.send(wire(somebody, "taken")));
+    peer.half_close();
+    CHECK(peer.read_to_end() == ending::closed);
 }
 
 TEST_CASE("a link may be silent for as long as the system can count") {
@@ -565,7 +551,7 @@ TEST_CASE("whoever has joined leaves once, and nobody else does") {
 
 TEST_CASE("a peer that is reached by one address and goes by another is one peer") {
     auto by_other = local("Other");
-    by_other.address = "192.0.2.77";  // only a name here: nothing is sent there
+    by_other.address = "127.0.0.77";  // another name of it
     recording_node other(by_other), node;
     const endpoint reached("127.0.0.1", other.address().port());
     SUBCASE("we open the link") { CHECK(node->connect(reached).linked); }
@@ -589,7 +575,7 @@ TEST_CASE("a peer that is reached by one address and goes by another is one peer
 
 TEST_CASE("by the address that it was reached at, a linked peer is reached by its link") {
     auto by_other = local("Other");
-    by_other.address = "192.0.2.77";  // only a name here: nothing is sent there
+    by_other.address = "127.0.0.77";  // another name of it
     outcomes sent;
     recording_node other(by_other), node;
     const endpoint reached("127.0.0.1", other.address().port());
@@ -613,6 +599,13 @@ TEST_CASE("where there was a link, the second message in a short while opens ano
         CHECK(peer.send(wire(listener.address(), "CONNECT\n")));
         return peer;
     };
+    const auto by_one_shot = [&](std::string_view text) {
+        raw_peer peer = listener.accept();
+        CHECK(peer.read_to_end() == ending::closed);
+        CHECK(peer.text() == wire(node.address(), text, "BTC"));
+        peer.close();
+        CHECK(sent.wait());
+    };
     std::thread connecting([&] { CHECK(node->connect(listener.address()).linked); });
     raw_peer first = link();
     connecting.join();
@@ -626,21 +619,14 @@ TEST_CASE("where there was a link, the second message in a short while opens ano
         CHECK(node.wait_left(1));
         for (int i = 0; i < 3; ++i) {
             CHECK_FALSE(sent.post(*node, listener.address(), "one-shot"));
-            raw_peer peer = listener.accept();
-            CHECK(peer.read_to_end() == ending::closed);
-            CHECK(peer.text() == wire(node.address(), "one-shot", "BTC"));
-            peer.close();
-            CHECK(sent.wait());
+            by_one_shot("one-shot");
         }
         return;
     }
     first.close();
     CHECK(node.wait_left(1));
     CHECK_FALSE(sent.post(*node, listener.address(), "one"));
-    raw_peer second = listener.accept();
-    CHECK(second.read_to_end() == ending::closed);
-    second.close();
-    CHECK(sent.wait());
+    by_one_shot("one");
     CHECK_FALSE(sent.post(*node, listener.address(), "two"));
     {
         raw_peer peer = link();
@@ -651,13 +637,6 @@ TEST_CASE("where there was a link, the second message in a short while opens ano
         CHECK(node->statistics().delivered == 3);  // with the first CONNECT, without the second
     }
     CHECK(node.wait_left(2));
-    const auto by_one_shot = [&](std::string_view text) {
-        raw_peer peer = listener.accept();
-        CHECK(peer.read_to_end() == ending::closed);
-        CHECK(peer.text() == wire(node.address(), text, "BTC"));
-        peer.close();
-        CHECK(sent.wait());
-    };
     CHECK_FALSE(sent.post(*node, listener.address(), "three"));
     by_one_shot("three");
     CHECK_FALSE(sent.post(*node, listener.address(), "four"));
