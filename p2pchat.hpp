@@ -56,6 +56,13 @@
 //   receiver's orderly close says that it was taken, a reset that it was not. A link opens with
 //   the message CONNECT ended by LF, is answered in kind, and goes on with one message a line in
 //   both directions; "ACK n" confirms the n-th message after CONNECT and all before it.
+//
+//   Discovery sends the same message in a datagram, with one of three texts: HELLO (I am here,
+//   answer me), HERE (I am here) and exit. It goes to the broadcast address of each network, to the
+//   group 239.255.112.50 or to ff12::7032, at one port for all; from the port of the same number as
+//   the sender's TCP port, where the answers go. A link carries lines of less than three words
+//   for the same purpose: "KNOWS 1" (I know these), "PEERS" (whom do you know?) and, in answer,
+//   "PEER 10.18.1.9:5000/BTC".
 //   Nothing is encrypted and nobody is authenticated: see `message::verified` for what is known.
 //
 // Errors
@@ -74,6 +81,7 @@
 //   link           a connection that stays, with one message a line in both directions
 //   outcome        what became of a message: delivered, or an error; one for each message
 //   verified       what a message claims of its sender agrees with where it came from
+//   candidate      somebody who has been found, and has not been talked to yet
 //   back-pressure  who cannot take more reads no more, so that senders have to wait
 //   backlog        what waits to be sent to one peer
 //   spin           to look again at once, for a short while, rather than to sleep
@@ -93,6 +101,8 @@
 //   >> outgoing   one-shots of ours, whoever's thread runs them
 //   >> link       lines in both directions, confirmations, exit
 //   >> routes     for each peer: which way, in which order, how much room
+//   >> candidates who was found, and of whom linked peers have told
+//   >> discovery  announces us, and hears who else is there
 //   >> node       the engine; the lock, the threads, lifecycle
 //
 //   Locks, in the order in which they are taken: the node's `lifecycle_` (start, stop, threads),
@@ -143,7 +153,8 @@ enum class errc {
     sender_not_verified,  ///< the sender does not come from the address it claims
     own_address,          ///< our own address is never a peer (invalid_argument)
     protocol_error,       ///< a line of a link that is neither message nor control (protocol_error)
-    bad_setting,          ///< a size of 0 or a negative time-out in config (invalid_argument)
+    bad_setting,          ///< in config a size or discovery_port of 0, a negative time-out
+                          ///< (invalid_argument)
 };
 
 /// The category of errc. Thread-safe.
@@ -379,6 +390,9 @@ struct config {
 
     bool leave_on_stop =
         false;  ///< stop() first says `exit` to all peers, for drain_timeout at most
+
+    bool discovery = false;  ///< be found by others on the LAN, and find them: see node::candidates
+    std::uint16_t discovery_port = 21975;  ///< UDP; the same for all who are to find each other
 };
 
 // -------------------------------------------------------------------------------------- >> node
@@ -389,6 +403,15 @@ enum class departure {
     lost,       ///< its link broke
     stopped,    ///< its link ended in order, without `exit`: the program ended
     forgotten,  ///< it gave way to others, at config::max_peers
+};
+
+/// Somebody whom discovery has found, or of whom a linked peer has told. That is a claim and no
+/// more: nobody becomes a peer, or is connected to, because of it.
+struct candidate {
+    endpoint address;
+    std::string team;
+    std::string knows;  ///< further words of what it announces; none are in use yet
+    std::chrono::system_clock::time_point last_heard;
 };
 
 /// What became of a message to one peer of several.
@@ -412,6 +435,9 @@ struct counters {
     std::uint64_t delivered = 0;    ///< messages
     std::uint64_t undelivered = 0;  ///< messages
     std::uint64_t dropped = 0;      ///< taken, but stop() did not wait for their handler
+    std::uint64_t announced = 0;    ///< datagrams sent to all on a network
+    std::uint64_t unannounced = 0;  ///< such that failed, or networks and ports not to be had
+    std::uint64_t ignored = 0;      ///< datagrams and told peers that made nobody a candidate
 };
 
 /// What post() does when max_queued_bytes wait for the peer already.
@@ -430,6 +456,7 @@ public:
     using rejected_handler = std::function<void(const endpoint& from, std::error_code why)>;
     using completion = std::function<void(std::error_code)>;
     using connect_handler = std::function<void(connect_result)>;
+    using candidate_handler = std::function<void(const candidate&)>;
 
     explicit node(config settings);
     ~node();  ///< stop()
@@ -441,6 +468,8 @@ public:
     /// A connection, a message or a claim that was refused. A message whose claim to its sender is
     /// refused (sender_not_verified, own_address) comes to on_message all the same.
     void on_rejected(rejected_handler handler);
+    void on_peer_found(candidate_handler handler);  ///< somebody is new in candidates()
+    void on_peer_gone(candidate_handler handler);   ///< and is in it no more
 
     /// Listens and begins to serve. Errors: bad_setting, bad_team, bad_address, already_running,
     /// std::errc::address_in_use, or what the system says.
@@ -486,6 +515,10 @@ public:
     /// Whom we know: heard from and verified, or linked to us. Ordered by address.
     std::vector<peer> peers() const;
 
+    /// Who is on the LAN, where config::discovery is on: at most 256, peers among them. Whoever was
+    /// not heard for 90 s, or says that it leaves, is one no more. Ordered by address.
+    std::vector<candidate> candidates() const;
+
     counters statistics() const noexcept;
 
 private:
@@ -522,6 +555,7 @@ struct std::hash<p2pchat::endpoint> {
 #include <charconv>
 #include <condition_variable>
 #include <list>
+#include <map>
 #include <mutex>
 #include <new>
 #include <set>
@@ -565,7 +599,8 @@ using length = int;
 using io_size = int;
 inline constexpr int send_flags = 0;
 inline constexpr int own_port = SO_EXCLUSIVEADDRUSE;  // SO_REUSEADDR would let two share it
-inline constexpr bool end_may_be_reset = true;        // under Wine; is_reset() can tell
+inline constexpr int shared_port = SO_REUSEADDR;
+inline constexpr bool end_may_be_reset = true;  // under Wine; is_reset() can tell
 
 inline native raw(handle socket) noexcept { return static_cast<native>(socket); }
 
@@ -624,8 +659,10 @@ inline handle accept(handle listener, sockaddr* from, length* size) noexcept {
     return prepared(::accept(raw(listener), from, size));
 }
 
-inline void set_option(handle socket, int level, int name, int value) noexcept {
-    ::setsockopt(raw(socket), level, name, reinterpret_cast<const char*>(&value), sizeof value);
+template <typename Value>
+bool set_option(handle socket, int level, int name, const Value& value) noexcept {
+    const auto* const bytes = reinterpret_cast<const char*>(&value);
+    return ::setsockopt(raw(socket), level, name, bytes, sizeof value) == 0;
 }
 
 /// Windows sends ten probes, whatever it is asked.
@@ -697,9 +734,14 @@ using io_size = std::size_t;
 #if defined(MSG_NOSIGNAL)
 inline constexpr int send_flags = MSG_NOSIGNAL;
 #else
-inline constexpr int send_flags = 0;  // SO_NOSIGPIPE does it, see prepared()
+inline constexpr int send_flags = 0;              // SO_NOSIGPIPE does it, see prepared()
 #endif
 inline constexpr int own_port = SO_REUSEADDR;  // at once after its last user ended
+#if defined(__linux__)
+inline constexpr int shared_port = SO_REUSEADDR;
+#else
+inline constexpr int shared_port = SO_REUSEPORT;  // SO_REUSEADDR shares less on the BSDs
+#endif
 inline constexpr bool end_may_be_reset = false;
 #if defined(FIONWRITE)
 inline constexpr auto unsent_bytes = FIONWRITE;
@@ -731,8 +773,9 @@ inline std::error_code listen_error() noexcept { return last_error(); }
 inline std::error_code start_sockets() noexcept { return {}; }
 inline void close(handle socket) noexcept { ::close(raw(socket)); }
 
-inline void set_option(handle socket, int level, int name, int value) noexcept {
-    ::setsockopt(raw(socket), level, name, &value, sizeof value);
+template <typename Value>
+bool set_option(handle socket, int level, int name, const Value& value) noexcept {
+    return ::setsockopt(raw(socket), level, name, &value, sizeof value) == 0;
 }
 
 #if defined(SOCK_CLOEXEC) && defined(SOCK_NONBLOCK)
@@ -887,13 +930,17 @@ inline std::error_code open_datagram(const endpoint& like, handle& socket) noexc
 }
 
 /// A port in use is address_in_use on every system.
-inline std::error_code listen(handle socket, const endpoint& local, bool only_v6) noexcept {
+inline std::error_code bind(handle socket, const endpoint& local) noexcept {
     const native_address address(local);
+    const bool bound = ::bind(raw(socket), &address.any, address.size) == 0;
+    return bound ? std::error_code() : listen_error();
+}
+
+inline std::error_code listen(handle socket, const endpoint& local, bool only_v6) noexcept {
     set_option(socket, SOL_SOCKET, own_port, 1);
     if (!local.is_v4()) set_option(socket, IPPROTO_IPV6, IPV6_V6ONLY, only_v6 ? 1 : 0);
-    const bool listens = ::bind(raw(socket), &address.any, address.size) == 0 &&
-                         ::listen(raw(socket), SOMAXCONN) == 0;
-    return listens ? std::error_code() : listen_error();
+    if (auto error = bind(socket, local)) return error;
+    return ::listen(raw(socket), SOMAXCONN) == 0 ? std::error_code() : listen_error();
 }
 
 inline std::error_code accept(handle listener, handle& socket, endpoint& from) noexcept {
@@ -989,8 +1036,7 @@ inline void no_delay(handle socket) noexcept { set_option(socket, IPPROTO_TCP, T
 inline void reset_on_close(handle socket, bool on) noexcept {
     linger how{};
     how.l_onoff = on ? 1 : 0;
-    const auto* const value = reinterpret_cast<const char*>(&how);
-    ::setsockopt(raw(socket), SOL_SOCKET, SO_LINGER, value, sizeof how);
+    set_option(socket, SOL_SOCKET, SO_LINGER, how);
 }
 
 /// Waits once, until a socket can be read from or written to (the next call finds its errors), or
@@ -1033,21 +1079,139 @@ inline std::error_code look_up(const char* host, std::vector<endpoint>& found) {
     return {};
 }
 
+/// One address of an interface that is up.
+struct interface_address {
+    endpoint local;           // with port 0
+    std::uint32_t index = 0;  // of the interface; on Windows known for IPv6 only
+    unsigned prefix = 0;      // bits of 128 that all on its network have in common
+    bool loopback = false, broadcast = false;
+};
+
+inline bool operator==(const interface_address& a, const interface_address& b) noexcept {
+    return a.local == b.local && a.index == b.index && a.prefix == b.prefix;
+}
+
+inline bool in_network(const endpoint& address, const interface_address& of) noexcept {
+    const auto &a = address.bytes(), &b = of.local.bytes();
+    const unsigned whole = of.prefix / 8, rest = of.prefix % 8;
+    const bool ends_alike = rest == 0 || ((a[whole] ^ b[whole]) >> (8 - rest)) == 0;
+    return std::memcmp(a, b, whole) == 0 && ends_alike && address.scope() == of.local.scope();
+}
+
+/// The address of all on an IPv4 network.
+inline endpoint broadcast_of(const interface_address& network) noexcept {
+    unsigned char bytes[16];
+    std::memcpy(bytes, network.local.bytes(), sizeof bytes);
+    for (unsigned bit = network.prefix; bit < 128; ++bit)
+        bytes[bit / 8] = static_cast<unsigned char>(bytes[bit / 8] | 0x80u >> bit % 8);
+    return {bytes, 0, 0};
+}
+
+/// Hears the group on one interface more.
+inline std::error_code join(handle socket, const endpoint& group,
+                            const interface_address& on) noexcept {
+    const native_address to(group), from(on.local);
+    ip_mreq v4{};
+    v4.imr_multiaddr = to.v4.sin_addr;
+    v4.imr_interface = from.v4.sin_addr;
+    ipv6_mreq v6{};
+    v6.ipv6mr_multiaddr = to.v6.sin6_addr;
+    v6.ipv6mr_interface = on.index;
+    return error_unless(group.is_v4() ? set_option(socket, IPPROTO_IP, IP_ADD_MEMBERSHIP, v4)
+                                      : set_option(socket, IPPROTO_IPV6, IPV6_JOIN_GROUP, v6));
+}
+
+/// A datagram socket on a port of one address, which sends to groups and to all on its network; or
+/// on a port that other programs may have too.
+inline std::error_code open_datagram_port(const interface_address& on, std::uint16_t port,
+                                          bool shared, handle& socket) noexcept {
+    if (auto error = open_datagram(on.local, socket)) return error;
+    const native_address address(on.local);
+    if (shared) set_option(socket, SOL_SOCKET, shared_port, 1);
+    if (on.local.is_v4()) {
+        set_option(socket, SOL_SOCKET, SO_BROADCAST, 1);
+        set_option(socket, IPPROTO_IP, IP_MULTICAST_IF, address.v4.sin_addr);
+        set_option(socket, IPPROTO_IP, IP_MULTICAST_TTL, 1);
+    } else {
+        set_option(socket, IPPROTO_IPV6, IPV6_V6ONLY, 1);
+        set_option(socket, IPPROTO_IPV6, IPV6_MULTICAST_IF, static_cast<int>(on.index));
+        set_option(socket, IPPROTO_IPV6, IPV6_MULTICAST_HOPS, 1);
+    }
+    return bind(socket, {on.local.bytes(), port, on.local.scope()});
+}
+
+inline std::error_code send_to(handle socket, std::string_view data, const endpoint& to) noexcept {
+    const native_address address(to);
+    const auto size = at_once(data.size());
+    return error_unless(
+        ::sendto(raw(socket), data.data(), size, send_flags, &address.any, address.size) >= 0);
+}
+
+/// One datagram; what does not fit is lost.
+inline std::error_code receive_from(handle socket, char* buffer, std::size_t size,
+                                    std::size_t& received, endpoint& from) noexcept {
+    native_address address;
+    const auto count =
+        ::recvfrom(raw(socket), buffer, at_once(size), 0, &address.any, &address.size);
+    received = count < 0 ? 0 : static_cast<std::size_t>(count);
+    from = to_endpoint(&address.any);
+    return error_unless(count >= 0);
+}
+
 #if defined(_WIN32)
 
-/// Calls visitor(const endpoint&) with each address of this machine until it returns true.
+/// IPv4's mask as the bits of an IPv6 prefix.
+inline unsigned prefix_of(const sockaddr_in& mask) noexcept {
+    unsigned bits = 96;
+    for (auto rest = ntohl(mask.sin_addr.s_addr); rest != 0; rest <<= 1) ++bits;
+    return bits;
+}
+
+/// Calls visitor(const interface_address&) with each address of this machine until it returns
+/// true. Of IPv6 the link-local ones, with what all of these have: a prefix of 64.
 template <typename Visitor>
 void visit_interfaces(const Visitor& visitor) {
-    std::vector<endpoint> found;
-    if (!look_up("", found)) static_cast<void>(std::any_of(found.begin(), found.end(), visitor));
+    handle socket = tcp_socket::invalid;
+    alignas(SOCKET_ADDRESS_LIST) char buffer[16 * 1024];
+    const auto ask = [&](const endpoint& family, DWORD what) {
+        DWORD size = 0;
+        if (open_datagram(family, socket)) return size;
+        if (::WSAIoctl(raw(socket), what, nullptr, 0, buffer, sizeof buffer, &size, nullptr,
+                       nullptr) != 0)
+            size = 0;
+        close(socket);
+        return size;
+    };
+    const std::size_t count =
+        ask({"127.0.0.1", 0}, SIO_GET_INTERFACE_LIST) / sizeof(INTERFACE_INFO);
+    for (std::size_t i = 0; i < count; ++i) {
+        INTERFACE_INFO found;
+        std::memcpy(&found, buffer + i * sizeof found, sizeof found);
+        if ((found.iiFlags & IFF_UP) == 0) continue;
+        interface_address one;
+        one.local = to_endpoint(&found.iiAddress.Address);
+        one.prefix = prefix_of(found.iiNetmask.AddressIn);
+        one.loopback = (found.iiFlags & IFF_LOOPBACK) != 0;
+        one.broadcast = (found.iiFlags & IFF_BROADCAST) != 0;
+        if (visitor(one)) return;
+    }
+    if (ask({"::1", 0}, SIO_ADDRESS_LIST_QUERY) == 0) return;
+    const auto& list = *reinterpret_cast<const SOCKET_ADDRESS_LIST*>(buffer);
+    for (int i = 0; i < list.iAddressCount; ++i) {
+        interface_address one;
+        const endpoint address = to_endpoint(list.Address[i].lpSockaddr);
+        one.local = endpoint(address.bytes(), 0, address.scope());
+        one.index = address.scope();
+        one.prefix = 64;
+        if (one.index != 0 && visitor(one)) return;
+    }
 }
 
 /// A datagram socket connected to itself: WSAPoll takes no pipes.
 inline std::error_code open_channel(handle& in, handle& out) noexcept {
     const endpoint loopback("127.0.0.1", 0);
-    const native_address address(loopback);
     auto error = open_datagram(loopback, in);
-    if (!error) error = error_unless(::bind(raw(in), &address.any, address.size) == 0);
+    if (!error) error = bind(in, loopback);
     if (!error) error = connect(in, local(in));
     if (error && in != tcp_socket::invalid) close(std::exchange(in, tcp_socket::invalid));
     out = in;
@@ -1064,15 +1228,41 @@ inline void drain_channel(handle in) noexcept {
 
 #else
 
-/// Calls visitor(const endpoint&) with the address of each interface until it returns true. Not
-/// with loopback's, whose link-local one (macOS) tells nobody where we are.
+/// How many bits the mask of an address has, as those of an IPv6 prefix.
+inline unsigned prefix_of(const ifaddrs& of) noexcept {
+    unsigned char mask[16] = {};
+    const bool v4 = of.ifa_addr->sa_family == AF_INET;
+    if (of.ifa_netmask && v4) {  // some systems do not fill in its family
+        sockaddr_in from;
+        std::memcpy(&from, of.ifa_netmask, sizeof from);
+        std::memcpy(mask, &from.sin_addr, 4);
+    } else if (of.ifa_netmask) {
+        sockaddr_in6 from;
+        std::memcpy(&from, of.ifa_netmask, sizeof from);
+        std::memcpy(mask, &from.sin6_addr, 16);
+    }
+    unsigned bits = v4 ? 96 : 0;
+    for (int part : mask)
+        for (; (part & 0x80) != 0; part <<= 1) ++bits;
+    return bits;
+}
+
+/// Calls visitor(const interface_address&) with each address of each interface that is up until it
+/// returns true.
 template <typename Visitor>
 void visit_interfaces(const Visitor& visitor) {
     ifaddrs* list = nullptr;
     if (::getifaddrs(&list) != 0) return;
     for (auto* entry = list; entry; entry = entry->ifa_next) {
-        const bool usable = (entry->ifa_flags & (IFF_UP | IFF_LOOPBACK)) == IFF_UP;
-        if (usable && entry->ifa_addr && visitor(to_endpoint(entry->ifa_addr))) break;
+        const int family = entry->ifa_addr ? entry->ifa_addr->sa_family : AF_UNSPEC;
+        if ((entry->ifa_flags & IFF_UP) == 0 || (family != AF_INET && family != AF_INET6)) continue;
+        interface_address one;
+        one.local = to_endpoint(entry->ifa_addr);
+        one.index = ::if_nametoindex(entry->ifa_name);
+        one.prefix = prefix_of(*entry);
+        one.loopback = (entry->ifa_flags & IFF_LOOPBACK) != 0;
+        one.broadcast = (entry->ifa_flags & IFF_BROADCAST) != 0;
+        if (visitor(one)) break;
     }
     ::freeifaddrs(list);
 }
@@ -1363,7 +1553,8 @@ inline constexpr struct errc_text {
     {"the sender is not where it says it is", std::errc::permission_denied},
     {"that is our own address", std::errc::invalid_argument},
     {"neither a message nor a control line", std::errc::protocol_error},
-    {"a size of the configuration is 0, or a time-out negative", std::errc::invalid_argument},
+    {"a size or port of the configuration is 0, or a time-out negative",
+     std::errc::invalid_argument},
 };
 
 class errc_category final : public std::error_category {
@@ -1656,9 +1847,9 @@ endpoint detect_address() {
             return found;
     // A LAN without a default route: the first interface that is not loopback, IPv4 preferred.
     endpoint best("127.0.0.1", 0);
-    detail::os::visit_interfaces([&](const endpoint& found) {
-        const endpoint address(found.bytes(), 0, found.scope());
-        if (!detail::is_named(address) || address.is_loopback()) return false;
+    detail::os::visit_interfaces([&](const detail::os::interface_address& found) {
+        const endpoint& address = found.local;  // loopback's may be link-local (macOS)
+        if (!detail::is_named(address) || address.is_loopback() || found.loopback) return false;
         if (best.is_loopback() || address.is_v4()) best = address;
         return best.is_v4();
     });
@@ -2091,6 +2282,12 @@ struct left_event : peer_event {
     departure how = departure::left;
 };
 
+/// Its text is what the candidate knows.
+struct candidate_event : peer_event {
+    std::uint32_t text_size = 0;
+    bool gone = false;
+};
+
 struct rejected_event {
     endpoint from;
     std::error_code why;
@@ -2101,7 +2298,8 @@ struct outcomes_event {
     std::size_t count = 0;
 };
 
-using event = std::variant<message_event, joined_event, left_event, rejected_event, outcomes_event>;
+using event = std::variant<message_event, joined_event, left_event, candidate_event, rejected_event,
+                           outcomes_event>;
 
 /// Events in their order, and the texts that they refer to.
 struct batch {
@@ -2226,6 +2424,7 @@ public:
         if (const auto* m = std::get_if<message_event>(&what)) text = m->team_size + m->text_size;
         if (const auto* p = std::get_if<joined_event>(&what)) text = p->team_size;
         if (const auto* p = std::get_if<left_event>(&what)) text = p->team_size;
+        if (const auto* c = std::get_if<candidate_event>(&what)) text = c->team_size + c->text_size;
         return sizeof(event) + text;
     }
     static constexpr std::size_t batch_cost = sizeof(batch) + 64;  // with what it allocates
@@ -2328,6 +2527,13 @@ public:
         } catch (const std::bad_alloc&) {
         }
     }
+    /// A candidate has come, or is gone.
+    void changed(const candidate& who, bool gone) {
+        auto& news = mailbox_.add<candidate_event>(who.team, who.knows);
+        news.text_size = static_cast<std::uint32_t>(who.knows.size());
+        news.address = who.address;
+        news.gone = gone;
+    }
     /// While the mailbox is full they are only counted: a flood of them must not fill the memory.
     void rejected(const endpoint& from, std::error_code why) noexcept {
         ++counts_.rejected;
@@ -2375,6 +2581,9 @@ public:
     }
     void count_accepted() noexcept { ++counts_.connections; }
     void count_received() noexcept { ++counts_.received; }
+    void count_announced(bool sent) noexcept { ++(sent ? counts_.announced : counts_.unannounced); }
+    void count_ignored() noexcept { ++counts_.ignored; }
+    std::chrono::system_clock::time_point wall_time() const noexcept { return now_; }
 
 private:
     void forget_surplus() noexcept {
@@ -2490,12 +2699,14 @@ public:
     }
 
     /// Watches for what is asked from now on. After an error, on_failure() has been called.
-    std::error_code watch(io_object& object, const tcp_socket& socket, bool read, bool write) {
+    template <typename Socket>
+    std::error_code watch(io_object& object, const Socket& socket, bool read, bool write) {
         const auto error = poller_.watch(socket.native_handle(), object, read, write);
         if (error) object.on_failure(error);
         return error;
     }
-    void ignore(io_object& object, const tcp_socket& socket) noexcept {
+    template <typename Socket>
+    void ignore(io_object& object, const Socket& socket) noexcept {
         static_cast<void>(poller_.watch(socket.native_handle(), object, false, false));
     }
 
@@ -2664,6 +2875,11 @@ inline bool holds(const endpoint& claim, const endpoint& remote, const tcp_socke
 /// Whether it is an address of this machine.
 inline bool is_here(const endpoint& address) noexcept {
     return address.is_loopback() || os::route_source(address).same_address(address);
+}
+
+/// Whether a peer of that address would be ourselves.
+inline bool is_own(const own_name& us, const endpoint& peer) noexcept {
+    return peer.port() == us.address.port() && (peer.same_address(us.address) || is_here(peer));
 }
 
 /// What is wrong with a claim: own_address, sender_not_verified or nothing.
@@ -3318,6 +3534,23 @@ protected:
     ~link_owner() = default;
 };
 
+/// How far two linked peers are with telling each other of third ones.
+struct exchange_state {
+    bool known = false;  // the other side can
+    int expected = 0;    // so many it may still tell of
+    clock::time_point ask_from{}, tell_from{};
+};
+
+/// What goes over links about third peers.
+class peer_exchange {
+public:
+    virtual void on_opened(link& over) = 0;
+    virtual bool on_control(link& over, std::string_view line) = 0;  ///< false: what is that?
+
+protected:
+    ~peer_exchange() = default;
+};
+
 /// Who is at the other end of a link.
 struct link_peer {
     endpoint remote;           // where the connection comes from, or leads
@@ -3334,8 +3567,9 @@ struct link_peer {
 ///      \--reset, given up, closed by the other side--> ended
 class link final : public io_object, public room_waiter {
 public:
-    link(const context& shared, link_owner& owner, const link_openers& links, const link_peer& who)
-        : shared_(shared), owner_(owner), links_(links), who_(who) {}
+    link(const context& shared, link_owner& owner, const link_openers& links, peer_exchange& peers,
+         const link_peer& who)
+        : shared_(shared), owner_(owner), links_(links), exchange_(peers), who_(who) {}
 
     /// Takes the socket of a connection on which CONNECT has been said.
     void begin(tcp_socket socket) {
@@ -3345,8 +3579,11 @@ public:
         socket_.no_delay();
         socket_.keep_alive(shared_.settings.keep_alive);
     }
-    /// Says CONNECT.
-    void answer() { out_.append(head_).append(connect_word).append(1, '\n'); }
+    /// Queues a line that is no message; flush() sends it.
+    void say(std::string_view line) {
+        out_.append(line).append(1, '\n');
+        dirty_ = true;
+    }
     void on_bytes(std::string_view bytes) {
         while (!bytes.empty() && state_ != state::ended) {
             const std::size_t end = bytes.find('\n');
@@ -3431,8 +3668,9 @@ public:
 
     const link_peer& peer() const noexcept { return who_; }
     const std::string& head() const noexcept { return head_; }
+    exchange_state exchange;  ///< of whoever exchanges peers over it
     bool heard_exit() const noexcept { return heard_exit_; }
-    link_list::iterator place;  ///< its owner's
+    link_list::iterator place;  ///< in the link_set
 
     void on_readable() override {
         auto& buffer = shared_.events.buffer();
@@ -3546,6 +3784,7 @@ private:
             const auto [stop, error] = std::from_chars(line.data() + word.size(), end, count);
             if (error == std::errc() && stop == end) return on_ack(count);
         }
+        if (exchange_.on_control(*this, line)) return;
         shared_.report.rejected(who_.remote, make_error_code(errc::protocol_error));
     }
     void on_ack(std::uint64_t count) {
@@ -3590,6 +3829,7 @@ private:
     const context& shared_;
     link_owner& owner_;
     const link_openers& links_;
+    peer_exchange& exchange_;
     const link_peer who_;
     tcp_socket socket_;
     std::string head_;    // of our messages: "sender team "
@@ -3608,6 +3848,41 @@ private:
     bool heard_exit_ = false;
     bool waits_for_room_ = false;
     bool dirty_ = false;  // there is something to flush
+};
+
+/// The links that there are, and which of them have something to flush.
+class link_set {
+public:
+    std::size_t size() const noexcept { return all_.size(); }
+    link* first() const noexcept { return all_.empty() ? nullptr : all_.front(); }
+    void add(link& one) { one.place = all_.insert(all_.end(), &one); }
+    void remove(link& one) noexcept {
+        all_.erase(one.place);
+        dirty_.erase(std::remove(dirty_.begin(), dirty_.end(), &one), dirty_.end());
+    }
+    template <typename Work>
+    void for_each(const Work& work) const {
+        for (link* const one : all_) work(*one);
+    }
+
+    /// To be called before something is queued on it.
+    void flush_later(link& one) {
+        if (!one.is_dirty()) dirty_.push_back(&one);
+    }
+    bool has_work() const noexcept { return !dirty_.empty(); }
+    void do_work(loop& events) noexcept {
+        while (!dirty_.empty()) {
+            link& one = *dirty_.back();
+            dirty_.pop_back();
+            events.guard(one, [&] {
+                if (one.is_dirty()) one.flush();
+            });
+        }
+    }
+
+private:
+    link_list all_;
+    std::vector<link*> dirty_;
 };
 
 }  // namespace detail
@@ -3851,7 +4126,13 @@ private:
 
 class routes final : public link_openers, public outgoing_owner, public link_owner, io_object {
 public:
-    routes(const context& shared, acceptor& accepted) : shared_(shared), accepted_(accepted) {}
+    routes(const context& shared, acceptor& accepted, peer_exchange& exchange, link_set& links,
+           link_memory& memory)
+        : shared_(shared),
+          accepted_(accepted),
+          exchange_(exchange),
+          links_(links),
+          memory_(memory) {}
 
     /// Takes the posting out of `item`, or says why not.
     std::error_code post(const endpoint& to, std::string_view text, postings& item) {
@@ -3897,12 +4178,13 @@ public:
         table_.schedule(*one);
     }
 
-    bool has_link(const endpoint& peer) const noexcept override {
+    bool has_link(const endpoint& peer) const noexcept override { return link_to(peer) != nullptr; }
+    link* link_to(const endpoint& peer) const noexcept {
         const route* const one = table_.find(memory_.known_as(peer));
-        return one && one->current;
+        return one ? one->current : nullptr;
     }
     bool room_made() noexcept { return table_.room_made(); }
-    bool has_work() const noexcept { return table_.any_ready() || !dirty_.empty(); }
+    bool has_work() const noexcept { return table_.any_ready(); }
     void do_work() noexcept {
         while (table_.any_ready()) {
             route& one = table_.next_ready();
@@ -3915,21 +4197,13 @@ public:
                 table_.schedule(one);
             }
         }
-        while (!dirty_.empty()) {
-            link& one = *dirty_.back();
-            dirty_.pop_back();
-            shared_.events.guard(one, [&] {
-                if (one.is_dirty()) one.flush();
-            });
-        }
     }
 
     /// Reports all that is owed.
     void stop(std::error_code why) noexcept {
-        while (!links_.empty()) {
-            link& one = *links_.front();
-            one.stop(why);
-            if (!links_.empty() && links_.front() == &one) links_.pop_front();
+        while (link* const one = links_.first()) {
+            one->stop(why);
+            if (links_.first() == one) links_.remove(*one);
         }
         table_.for_each([&](route& one) {
             shared_.report.outcomes(one.waiting, why);
@@ -3939,7 +4213,6 @@ public:
             one.under_way->end();
         });
         table_.clear();
-        dirty_.clear();
     }
 
     // What accepted connections ask for.
@@ -3988,7 +4261,8 @@ public:
         {
             const route_pin stays(one);
             shared_.events.guard(fresh, [&] {
-                fresh.answer();
+                fresh.say(fresh.head() + std::string(connect_word));
+                exchange_.on_opened(fresh);
                 fresh.flush();
                 fresh.on_bytes(rest);
             });
@@ -4057,8 +4331,7 @@ public:
     /// Having said goodbye, or with a newer link, we go on knowing the peer; but not by an address
     /// that only the link had.
     void on_ended(link& over, departure how, bool was_open) noexcept override {
-        links_.erase(over.place);
-        dirty_.erase(std::remove(dirty_.begin(), dirty_.end(), &over), dirty_.end());
+        links_.remove(over);
         const endpoint& peer = over.peer().key;
         route* const one = table_.find(peer);
         if (one && one->current == &over) one->current = nullptr;
@@ -4121,7 +4394,7 @@ private:
     void queue_on_link(route& one, std::string_view text, postings& item) {
         link& over = *one.current;
         if (item.front().opens_link) return shared_.report.outcomes(item, {});
-        if (!over.is_dirty()) dirty_.push_back(&over);
+        links_.flush_later(over);
         {
             const route_pin stays(one);  // should the link break here
             over.post(text, item, item.front().waiting != nullptr);
@@ -4163,6 +4436,7 @@ private:
         shared_.report.heard(who.key, greeting.team);  // whoever waits for it finds it listed
         link& fresh = add_link(table_.find_or_add(who.key), shot.socket(), who);
         shared_.events.guard(fresh, [&] {
+            exchange_.on_opened(fresh);
             fresh.flush();
             fresh.on_bytes(shot.rest());
         });
@@ -4171,14 +4445,14 @@ private:
     /// It is the one to be used from now on; an older one ends when nothing is under way on it.
     link& add_link(route& one, tcp_socket& socket, const link_peer& who) {
         memory_.has_linked(who.key, shared_.settings.max_peers);
-        auto made = std::make_unique<link>(shared_, *this, *this, who);
+        auto made = std::make_unique<link>(shared_, *this, *this, exchange_, who);
         made->begin(std::move(socket));
         link& fresh = *made;
-        fresh.place = links_.insert(links_.end(), &fresh);
+        links_.add(fresh);
         try {
             shared_.events.add(std::move(made));
         } catch (const std::bad_alloc&) {
-            links_.pop_back();
+            links_.remove(fresh);
             throw;
         }
         shared_.report.set_linked(who.key, true);
@@ -4189,11 +4463,467 @@ private:
 
     const context& shared_;
     acceptor& accepted_;
+    peer_exchange& exchange_;
+    link_set& links_;
+    link_memory& memory_;
     route_table table_{shared_.settings.max_connections};
-    link_list links_;
-    link_memory memory_;
-    std::vector<link*> dirty_;  // with something to flush
 };
+
+}  // namespace detail
+}  // namespace p2pchat
+
+// ------------------------------------------------------------------------------- >> candidates
+//
+// Does:        remembers whom discovery has found and of whom linked peers have told; tells linked
+//              peers whom we know, and hears it from them.
+// May use:     platform, text, socket, peers, mailbox, loop, identity, link, routes.
+// Guarded by:  the node's mutex.
+// Never:       connects to anybody, or makes anybody a peer.
+
+namespace p2pchat {
+namespace detail {
+
+/// A candidate, and who told of it: itself, or a linked peer.
+struct found_peer {
+    candidate who;
+    endpoint source;
+    clock::time_point first, last;
+    clock::time_point answer_at = never;  // of discovery
+    std::size_t asked_with = 0;           // bytes
+};
+
+/// Whoever was heard of lately, by address.
+class candidate_table {
+public:
+    explicit candidate_table(reporter& report) : report_(report) {}
+
+    template <typename Test>
+    bool any_of(const Test& test) const {
+        const auto of_address = [&](const auto& one) { return test(one.first); };
+        return std::any_of(all_.begin(), all_.end(), of_address);
+    }
+    std::vector<candidate> snapshot() const {
+        std::vector<candidate> result;
+        for (const auto& one : all_) result.push_back(one.second.who);
+        return result;
+    }
+    /// Null if there is no room for one more, or no more of this source is believed.
+    found_peer* heard(const message_view& what, const endpoint& source, std::ptrdiff_t share,
+                      clock::time_point now) {
+        auto place = all_.find(what.sender);
+        const bool fresh = place == all_.end();
+        if (fresh) {
+            if (!make_room(source, share, now)) return nullptr;
+            place = all_.insert({what.sender, {{what.sender, {}, {}, {}}, source, now, now}}).first;
+        }
+        found_peer& one = place->second;
+        // What it says itself counts for more than what others say of it.
+        if (one.source != source && source != host_of(what.sender)) return nullptr;
+        one.source = source;
+        one.last = now;
+        one.who.last_heard = report_.wall_time();
+        try {
+            one.who.team.assign(what.team);
+            one.who.knows.assign(what.text);
+            if (fresh) report_.changed(one.who, false);
+        } catch (const std::bad_alloc&) {
+            if (fresh) all_.erase(place);
+            throw;
+        }
+        return &one;
+    }
+    void forget(const endpoint& address) {
+        const auto found = all_.find(address);
+        if (found == all_.end()) return;
+        report_.changed(found->second.who, true);
+        all_.erase(found);
+    }
+    /// Forgets whom nobody has heard of for too long, and calls `answer` with those to be answered.
+    /// Returns when there is something to do again.
+    template <typename Answer>
+    clock::time_point advance(clock::time_point now, const Answer& answer) {
+        auto next = never;
+        for (auto place = all_.begin(); place != all_.end();) {
+            found_peer& one = (place++)->second;
+            if (one.last + lifetime <= now) {
+                forget(one.who.address);
+                continue;
+            }
+            if (one.answer_at <= now) answer(one);
+            next = (std::min)({next, one.last + lifetime, one.answer_at});
+        }
+        return next;
+    }
+
+private:
+    static constexpr std::size_t max = 256;
+    static constexpr std::chrono::seconds lifetime{90}, settled{20};
+    // At once there may be `max` new ones, where a network starts; of a flood of false ones, one in
+    // so long: each is an event.
+    static constexpr std::chrono::milliseconds interval{31}, burst{8000};
+
+    bool make_room(const endpoint& source, std::ptrdiff_t share, clock::time_point now) {
+        const auto spent = (std::max)(spent_, now - burst) + interval;
+        const auto same = [&](const auto& one) { return one.second.source == source; };
+        if (spent > now || report_.full() || std::count_if(all_.begin(), all_.end(), same) >= share)
+            return false;
+        if (all_.size() >= max) {  // whoever has been there for a while stays
+            const auto rank = [](const auto& one) {
+                const found_peer& it = one.second;
+                return std::make_pair(it.last - it.first >= settled, it.last);
+            };
+            const auto least =
+                std::min_element(all_.begin(), all_.end(),
+                                 [&](const auto& a, const auto& b) { return rank(a) < rank(b); });
+            if (rank(*least).first) return false;
+            forget(least->second.who.address);
+        }
+        spent_ = spent;
+        return true;
+    }
+
+    reporter& report_;
+    std::map<endpoint, found_peer> all_;
+    clock::time_point spent_{};  // up to then new ones have used up their intervals
+};
+
+/// Peers that tell each other of third ones over a link, where both have discovery on.
+class exchange final : public peer_exchange {
+public:
+    exchange(const context& shared, link_set& links, const routes& ways, const peer_table& peers,
+             candidate_table& found)
+        : shared_(shared), links_(links), routes_(ways), peers_(peers), found_(found) {}
+
+    void on_opened(link& over) override {
+        if (shared_.settings.discovery) say(over, "KNOWS 1");
+    }
+    bool on_control(link& over, std::string_view line) override {
+        const auto word = line.substr(0, line.find(' '));
+        const bool known = word == "KNOWS" || word == "PEERS" || word == "PEER";
+        if (!known || !shared_.settings.discovery) return known;
+        if (word == "PEERS") tell(over);
+        if (word == "PEER" && !take(over, trimmed(line.substr(word.size()))))
+            shared_.report.count_ignored();
+        if (word == "KNOWS") {
+            over.exchange.known = true;
+            ask(over);
+        }
+        return true;
+    }
+    void ask_all() {
+        links_.for_each([this](link& over) { ask(over); });
+    }
+
+private:
+    static constexpr int share_of_teller = 64, told_at_once = 50;
+    static constexpr std::chrono::minutes recently{10};
+
+    void say(link& over, std::string_view line) {
+        links_.flush_later(over);
+        over.say(line);
+    }
+    void ask(link& over) {
+        auto& state = over.exchange;
+        const auto now = shared_.events.now();
+        if (!state.known || now < state.ask_from) return;
+        say(over, "PEERS");
+        state.ask_from = now + std::chrono::seconds(60);
+        state.expected = told_at_once;
+    }
+    void tell(link& over) {
+        auto& state = over.exchange;
+        const auto now = shared_.events.now();
+        if (now < state.tell_from) return;
+        state.tell_from = now + std::chrono::seconds(50);
+        int left = told_at_once;
+        for (const peer& known : peers_.snapshot()) {
+            const link* const by = routes_.link_to(known.address);
+            const bool fresh = shared_.report.wall_time() - known.last_heard < recently;
+            if ((by ? by == &over || !by->peer().reachable : !fresh) ||
+                known.address.scope() != 0 ||
+                known.address.is_loopback() != over.peer().remote.is_loopback())
+                continue;
+            std::string line("PEER ");
+            append_endpoint(line, known.address, false);
+            say(over, line.append(1, '/').append(known.team));
+            if (--left == 0) return;
+        }
+    }
+    /// Nothing that only means something elsewhere, or that was not asked for.
+    bool take(link& over, std::string_view who) {
+        if (over.exchange.expected == 0) return false;
+        --over.exchange.expected;
+        const auto slash = (std::min)(who.find('/'), who.size());
+        message_view what;
+        what.team = who.substr((std::min)(slash + 1, who.size()));
+        if (parse(who.substr(0, slash), what.sender) || !what.sender || !is_team(what.team))
+            return false;
+        const endpoint& teller = over.peer().remote;
+        if (what.sender.scope() != 0 || what.sender.is_loopback() != teller.is_loopback() ||
+            is_own(shared_.us, what.sender))
+            return false;
+        return found_.heard(what, host_of(teller), share_of_teller, shared_.events.now());
+    }
+
+    const context& shared_;
+    link_set& links_;
+    const routes& routes_;
+    const peer_table& peers_;
+    candidate_table& found_;
+};
+
+}  // namespace detail
+}  // namespace p2pchat
+
+// -------------------------------------------------------------------------------- >> discovery
+//
+// Does:        announces us on each of our networks, and hears who else is there.
+// May use:     platform, text, socket, mailbox, loop, identity, routes, candidates.
+// Guarded by:  the node's mutex.
+// Never:       sends because of a datagram, but a shorter one to whoever it came from.
+
+namespace p2pchat {
+namespace detail {
+
+/// The group that all join.
+inline endpoint group_for(const endpoint& local) noexcept {
+    return local.is_v4() ? endpoint("239.255.112.50", 0) : endpoint("ff12::7032", 0);
+}
+
+class discovery;
+
+/// A datagram socket: ours on one network, or one that all programs share. Destroyed between turns
+/// only, as events may point to it.
+class datagram_port final : public io_object {
+public:
+    datagram_port(loop& events, discovery& owner, const os::interface_address& on)
+        : network(on), events_(events), owner_(owner) {}
+    ~datagram_port() override {
+        if (socket_ == tcp_socket::invalid) return;
+        events_.ignore(*this, *this);
+        os::close(socket_);
+    }
+    bool open(std::uint16_t port, bool shared) {
+        return !os::open_datagram_port(network, port, shared, socket_) &&
+               !events_.watch(*this, *this, true, false);
+    }
+    os::handle native_handle() const noexcept { return socket_; }
+    void on_readable() override;
+
+    const os::interface_address network;
+
+private:
+    loop& events_;
+    discovery& owner_;
+    os::handle socket_ = tcp_socket::invalid;
+};
+
+class discovery final : io_object {
+public:
+    discovery(const context& shared, link_memory& memory, candidate_table& found, exchange& peers)
+        : shared_(shared), memory_(memory), found_(found), exchange_(peers) {}
+
+    void start() {
+        random_ = std::hash<endpoint>()(shared_.us.address) ^
+                  static_cast<std::size_t>(shared_.report.wall_time().time_since_epoch().count());
+        refresh();
+        announce_at_ = shared_.events.now();
+        shared_.events.arm(*this, announce_at_);
+    }
+    void stop() noexcept {
+        try {
+            announce("exit");
+        } catch (const std::bad_alloc&) {
+            // Then the others find out in a while.
+        }
+        ours_.clear();
+        common_.clear();
+        shared_.events.arm(*this, never);
+    }
+
+    void on_deadline(clock::time_point now) override {
+        if (announce_at_ <= now) announce_again(now);
+        const auto next = found_.advance(now, [this](found_peer& one) { answer(one); });
+        shared_.events.arm(*this, (std::min)(next, announce_at_));
+    }
+    void on_failure(std::error_code) noexcept override {
+        shared_.events.arm(*this, after(shared_.events.now(), std::chrono::seconds(1)));
+    }
+
+    void on_datagram(const datagram_port& at, std::string_view bytes, const endpoint& from) {
+        message_view what;
+        const bool valid = bytes.size() <= 512 && scan_from(bytes, from, what) == no_error;
+        const datagram_port* const within = network_of(from);
+        const auto ours = [&](const datagram_port& one) { return from == claim_on(one); };
+        if (std::any_of(ours_.begin(), ours_.end(), ours)) return;
+        if (!valid || !within || what.sender != from) return shared_.report.count_ignored();
+        const auto word = what.text.substr(0, what.text.find(' '));
+        if (is_exit(word)) return found_.forget(from);
+        what.text = trimmed(what.text.substr(word.size()));
+        const auto now = shared_.events.now();
+        const bool known = word == hello || word == here;
+        auto* const one = known ? found_.heard(what, host_of(from), share_of_host, now) : nullptr;
+        if (!one) return shared_.report.count_ignored();
+        const bool fresh = one->first == now;
+        if (fresh) memory_.has_linked(from, shared_.settings.max_peers);
+        // What came to a port of ours is an answer.
+        const bool asks = !is_named(at.network.local) && (fresh || word == hello);
+        if (!asks || one->answer_at != never) return;
+        one->answer_at = after(now, drawn(0, 500));
+        one->asked_with = bytes.size();
+        if (one->answer_at < shared_.events.deadline_of(*this))
+            shared_.events.arm(*this, one->answer_at);
+    }
+
+private:
+    using ports = std::list<datagram_port>;
+    static constexpr std::string_view hello = "HELLO", here = "HERE";
+    static constexpr int share_of_host = 8;
+    static constexpr std::size_t max_networks = 16;
+    static constexpr std::size_t announcement_bytes = 128;  // IPv6 and the longest team fit in
+
+    std::chrono::milliseconds drawn(unsigned least, unsigned most) noexcept {
+        random_ = random_ * 6364136223846793005u + 1442695040888963407u;
+        return std::chrono::milliseconds(least + (random_ >> 33) % (most - least + 1));
+    }
+    endpoint claim_on(const datagram_port& on) const noexcept {
+        const endpoint& local = on.network.local;
+        return {local.bytes(), shared_.us.address.port(), local.scope()};
+    }
+    const datagram_port* network_of(const endpoint& address) const noexcept {
+        for (const datagram_port& one : ours_)
+            if (in_network(address, one.network)) return &one;
+        return nullptr;
+    }
+
+    void announce_again(clock::time_point now) {
+        if (refresh()) announced_ = 0;
+        // Where a stranger has the port for all, only answers reach us.
+        announce(announced_ < 3 || deaf_ ? hello : here);
+        const std::chrono::milliseconds at_first(1000 * (announced_ + 1));
+        announce_at_ = after(now, announced_ < 2 ? at_first : drawn(27000, 33000));
+        announced_ = (std::min)(announced_ + 1, 3);
+        exchange_.ask_all();
+    }
+    void announce(std::string_view word) {
+        for (const datagram_port& one : ours_) {
+            const auto& on = one.network;
+            if (!on.local.is_v4() && !needs_v6(on)) continue;
+            const std::string text = datagram(one, word, announcement_bytes);
+            const auto send = [&](const endpoint& to) {
+                const endpoint all(to.bytes(), shared_.settings.discovery_port, on.local.scope());
+                shared_.report.count_announced(!os::send_to(one.native_handle(), text, all));
+            };
+            send(group_for(on.local));
+            if (on.broadcast) send(broadcast_of(on));
+        }
+    }
+    /// No answer is longer than it may be: see datagram().
+    void answer(found_peer& one) {
+        one.answer_at = never;
+        const datagram_port* const within = network_of(one.who.address);
+        if (!within) return;
+        const std::string text = datagram(*within, here, 0);
+        if (text.size() > one.asked_with) return;
+        static_cast<void>(os::send_to(within->native_handle(), text, one.who.address));
+    }
+    /// Filled up to a size: announcements are, so that they are longer than all answers to them.
+    std::string datagram(const datagram_port& from, std::string_view word, std::size_t size) const {
+        std::string text = head_of(claim_on(from), shared_.us.team).append(word);
+        text.resize((std::max)(text.size(), size), ' ');
+        return text;
+    }
+    /// Where there is no IPv4, or somebody who has none.
+    bool needs_v6(const os::interface_address& on) const noexcept {
+        if (found_.any_of([&](const endpoint& who) { return in_network(who, on); })) return true;
+        for (const datagram_port& other : ours_) {
+            const auto& its = other.network;
+            if (its.local.is_v4() && (its.index == on.index || its.index == 0)) return false;
+        }
+        return true;
+    }
+
+    /// Has a port on each of our networks as they are now; true if one is new.
+    bool refresh() {
+        const auto now = networks();
+        const auto gone = [&](const datagram_port& one) {
+            return std::find(now.begin(), now.end(), one.network) == now.end();
+        };
+        ours_.remove_if(gone);
+        bool fresh = false;
+        deaf_ = false;
+        for (const auto& on : now) {
+            hear_all(on);
+            const auto same = [&](const datagram_port& one) { return one.network == on; };
+            if (std::any_of(ours_.begin(), ours_.end(), same)) continue;
+            fresh |= add_port(ours_, on, false);
+        }
+        return fresh;
+    }
+    void hear_all(const os::interface_address& on) {
+        const bool v4 = on.local.is_v4();
+        const auto same = [&](const datagram_port& one) { return one.network.local.is_v4() == v4; };
+        auto place = std::find_if(common_.begin(), common_.end(), same);
+        if (place == common_.end()) {
+            os::interface_address any;
+            if (v4) any.local = endpoint("0.0.0.0", 0);
+            if (!add_port(common_, any, true)) return deaf_ = true, void();
+            place = std::prev(common_.end());
+        }
+        // It may be in the group already.
+        static_cast<void>(os::join(place->native_handle(), group_for(on.local), on));
+    }
+    bool add_port(ports& to, const os::interface_address& on, bool shared) {
+        const auto port = shared ? shared_.settings.discovery_port : shared_.us.address.port();
+        to.emplace_back(shared_.events, *this, on);
+        if (to.back().open(port, shared)) return true;
+        to.pop_back();
+        shared_.report.count_announced(false);
+        return false;
+    }
+    /// Those on which others may know us by the name that we go by. Of IPv6 the link-local ones:
+    /// one for each interface, which only those on the same network can reach.
+    std::vector<os::interface_address> networks() const {
+        const auto& us = shared_.us;
+        std::vector<os::interface_address> found, loopback;
+        os::visit_interfaces([&](os::interface_address one) {
+            const endpoint& local = one.local;
+            if (local.is_loopback() && local.is_v4() == us.address.is_v4() && loopback.empty()) {
+                if (us.address.is_loopback()) one.local = {us.address.bytes(), 0, 0};
+                loopback.push_back(one);
+            } else if (us.configured ? local.same_address(us.address) && !one.loopback
+                                     : !one.loopback && (local.is_v4() || local.scope() != 0)) {
+                found.push_back(one);
+            }
+            return found.size() >= max_networks;
+        });
+        const bool nowhere_else = us.configured ? us.address.is_loopback() : found.empty();
+        return nowhere_else ? loopback : found;
+    }
+
+    const context& shared_;
+    link_memory& memory_;
+    candidate_table& found_;
+    exchange& exchange_;
+    ports ours_;    // on our networks
+    ports common_;  // on the port for all; one of each family
+    bool deaf_ = false;
+    int announced_ = 0;
+    clock::time_point announce_at_ = never;
+    std::uint64_t random_ = 0;
+};
+
+inline void datagram_port::on_readable() {
+    auto& buffer = events_.buffer();
+    for (int i = 0; i < 64; ++i) {  // others have their turn, too
+        std::size_t size = 0;
+        endpoint from;
+        const auto error = os::receive_from(socket_, buffer, sizeof buffer, size, from);
+        if (error == std::errc::operation_would_block) return;
+        // Else it is about something that we have sent.
+        if (!error) owner_.on_datagram(*this, {buffer, size}, from);
+    }
+}
 
 }  // namespace detail
 }  // namespace p2pchat
@@ -4220,7 +4950,7 @@ inline bool is_possible(const config& settings) noexcept {
          {settings.connect_timeout, settings.handshake_timeout, settings.delivery_timeout,
           settings.first_message_timeout, settings.quiet_period, settings.drain_timeout})
         if (time.count() < 0) return false;
-    return settings.keep_alive.count() >= 0;
+    return settings.keep_alive.count() >= 0 && settings.discovery_port != 0;
 }
 
 /// All of a node but threads and waiting: it is given events and the time, and asks the platform
@@ -4243,10 +4973,12 @@ public:
         us_.address = endpoint(us_.address.bytes(), acceptor_.port(), us_.address.scope());
         head_ = head_of(us_.address, us_.team);
         if (const auto error = events_.open()) return error;
+        if (settings_.discovery) discovery_.start();
         return acceptor_.start();
     }
 
     void stop(std::error_code why) noexcept {
+        discovery_.stop();
         acceptor_.close();
         routes_.stop(why);
     }
@@ -4267,10 +4999,7 @@ public:
     void release(const endpoint& to) noexcept { routes_.release(to); }
     bool room_made() noexcept { return routes_.room_made(); }
 
-    bool is_own(const endpoint& peer) const noexcept {
-        return peer.port() == us_.address.port() &&
-               (peer.same_address(us_.address) || is_here(peer));
-    }
+    bool is_own(const endpoint& peer) const noexcept { return detail::is_own(us_, peer); }
     bool has_link(const endpoint& peer) const noexcept { return routes_.has_link(peer); }
 
     std::vector<peer> peers() const {
@@ -4279,13 +5008,16 @@ public:
         return result;
     }
 
+    std::vector<candidate> candidates() const { return found_.snapshot(); }
+
     /// Begins what is to be begun, and hands over what there is to say.
     void do_work() noexcept {
         while (!rooms_.empty() && !report_.full()) rooms_.next().on_room();
         routes_.do_work();
+        links_.do_work(events_);
         mailbox_.hand_over();
     }
-    bool has_work() const noexcept { return routes_.has_work(); }
+    bool has_work() const noexcept { return routes_.has_work() || links_.has_work(); }
     /// Nothing is to be done before an event comes.
     bool idle() noexcept { return !has_work() && (rooms_.empty() || mailbox_.ask_for_room()); }
 
@@ -4300,7 +5032,12 @@ private:
     room_queue rooms_;
     const context shared_{settings_, us_, head_, events_, report_, rooms_};
     acceptor acceptor_{shared_, routes_};
-    routes routes_{shared_, acceptor_};
+    link_set links_;
+    link_memory memory_;
+    routes routes_{shared_, acceptor_, exchange_, links_, memory_};
+    candidate_table found_{report_};
+    exchange exchange_{shared_, links_, routes_, peers_, found_};
+    discovery discovery_{shared_, memory_, found_, exchange_};
 };
 
 /// The user's handlers, called by one thread only, and until when that is done.
@@ -4310,6 +5047,7 @@ public:
     node::joined_handler on_joined;
     node::left_handler on_left;
     node::rejected_handler on_rejected;
+    node::candidate_handler on_found, on_gone;
 
     void resume() noexcept { end_ = never; }
     /// From then on nothing is called, and messages are counted as dropped. The first call counts.
@@ -4347,6 +5085,14 @@ private:
     }
     void call_for(const left_event& what, std::string_view bytes) {
         if (on_left) on_left(peer_of(what, bytes), what.how);
+    }
+    void call_for(const candidate_event& what, std::string_view bytes) {
+        const auto& handler = what.gone ? on_gone : on_found;
+        if (!handler) return;
+        candidate who{what.address, {}, {}, os::wall_time()};
+        copy(bytes.substr(what.at, what.team_size), who.team);
+        copy(bytes.substr(what.at + what.team_size, what.text_size), who.knows);
+        handler(who);
     }
     void call_for(const rejected_event& what, std::string_view) {
         if (on_rejected) on_rejected(what.from, what.why);
@@ -4538,6 +5284,10 @@ public:
     std::vector<peer> peers() const {
         const lock held(mutex_);
         return engine_ ? engine_->peers() : std::vector<peer>();
+    }
+    std::vector<candidate> candidates() const {
+        const lock held(mutex_);
+        return engine_ ? engine_->candidates() : std::vector<candidate>();
     }
     counters statistics() const noexcept {
         const lock held(mutex_);
@@ -4868,6 +5618,8 @@ void node::on_message(message_handler handler) { impl_->handlers.on_message.swap
 void node::on_peer_joined(joined_handler handler) { impl_->handlers.on_joined.swap(handler); }
 void node::on_peer_left(left_handler handler) { impl_->handlers.on_left.swap(handler); }
 void node::on_rejected(rejected_handler handler) { impl_->handlers.on_rejected.swap(handler); }
+void node::on_peer_found(candidate_handler handler) { impl_->handlers.on_found.swap(handler); }
+void node::on_peer_gone(candidate_handler handler) { impl_->handlers.on_gone.swap(handler); }
 
 std::error_code node::start() { return impl_->start(); }
 void node::stop() noexcept { impl_->stop(); }
@@ -4889,6 +5641,7 @@ std::error_code node::connect(const endpoint& to, connect_handler done) {
     return impl_->connect(to, std::move(done));
 }
 std::vector<peer> node::peers() const { return impl_->peers(); }
+std::vector<candidate> node::candidates() const { return impl_->candidates(); }
 counters node::statistics() const noexcept { return impl_->statistics(); }
 
 }  // namespace p2pchat

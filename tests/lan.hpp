@@ -149,6 +149,35 @@ private:
     bool usable_ = false;
 };
 
+/// Hosts on one Ethernet: a bridge, and a cable to each.
+class segment {
+public:
+    segment() {
+        usable_ =
+            hub_.usable() && hub_.command("ip link add hub type bridge && ip link set hub up");
+    }
+
+    bool usable() const {
+        if (!usable_) MESSAGE("skipped: this needs Linux network namespaces (root, iproute2)");
+        return usable_;
+    }
+
+    /// Gives the host a device here, up, and with an address if there is one.
+    void plug(host& at, const std::string& device, const std::string& address) {
+        const std::string port = "port" + std::to_string(++ports_);
+        REQUIRE(hub_.command("ip link add " + port + " type veth peer name " + device + " netns " +
+                             std::to_string(at.thread()) + " && ip link set " + port +
+                             " master hub up"));
+        if (!address.empty()) REQUIRE(at.command("ip addr add " + address + " dev " + device));
+        REQUIRE(at.command("ip link set lo up && ip link set " + device + " up"));
+    }
+
+private:
+    host hub_;
+    int ports_ = 0;
+    bool usable_ = false;
+};
+
 }  // namespace support
 
 #endif

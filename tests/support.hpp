@@ -118,6 +118,7 @@ struct record {
     std::vector<p2pchat::peer> joined;
     std::vector<std::pair<p2pchat::peer, p2pchat::departure>> left;
     std::vector<std::pair<p2pchat::endpoint, std::error_code>> rejected;
+    std::vector<p2pchat::candidate> found, gone;
 
     std::size_t count_text(std::string_view text) const {
         return static_cast<std::size_t>(
@@ -173,6 +174,12 @@ public:
     bool wait_left(std::size_t count) {
         return wait([&](const record& r) { return r.left.size() >= count; });
     }
+    bool wait_found(std::size_t count) {
+        return wait([&](const record& r) { return r.found.size() >= count; });
+    }
+    bool wait_gone(std::size_t count) {
+        return wait([&](const record& r) { return r.gone.size() >= count; });
+    }
     bool wait_rejected(std::error_code why, std::size_t count = 1) {
         return wait([&](const record& r) { return r.count_rejected(why) >= count; });
     }
@@ -187,6 +194,12 @@ private:
             [this](const p2pchat::peer& p) { note([&](record& r) { r.joined.push_back(p); }); });
         node_.on_peer_left([this](const p2pchat::peer& p, p2pchat::departure why) {
             note([&](record& r) { r.left.emplace_back(p, why); });
+        });
+        node_.on_peer_found([this](const p2pchat::candidate& who) {
+            note([&](record& r) { r.found.push_back(who); });
+        });
+        node_.on_peer_gone([this](const p2pchat::candidate& who) {
+            note([&](record& r) { r.gone.push_back(who); });
         });
         node_.on_rejected([this](const p2pchat::endpoint& from, std::error_code why) {
             note([&](record& r) { r.rejected.emplace_back(from, why); });

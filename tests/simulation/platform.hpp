@@ -473,9 +473,27 @@ inline int unacknowledged(handle which) {
 }
 
 inline endpoint route_source(const endpoint&) { return net->current->where->address; }
+
+// No datagrams here: discovery finds no network.
+struct interface_address {
+    endpoint local;
+    std::uint32_t index = 0;
+    bool loopback = false, broadcast = false;
+};
+inline bool operator==(const interface_address&, const interface_address&) { return true; }
+inline bool in_network(const endpoint&, const interface_address&) { return false; }
+inline endpoint broadcast_of(const interface_address&) { return {}; }
 template <typename Visitor>
-void visit_interfaces(const Visitor& visitor) {
-    visitor(route_source({}));
+void visit_interfaces(const Visitor&) {}
+inline std::error_code join(handle, const endpoint&, const interface_address&) { return {}; }
+inline std::error_code open_datagram_port(const interface_address&, std::uint16_t, bool, handle&) {
+    return told(std::errc::not_supported);
+}
+inline std::error_code send_to(handle, std::string_view, const endpoint&) {
+    return told(std::errc::not_supported);
+}
+inline std::error_code receive_from(handle, char*, std::size_t, std::size_t&, endpoint&) {
+    return told(std::errc::not_supported);
 }
 
 // Nobody waits here.

@@ -1,0 +1,540 @@
+// Tests of discovery: on loopback, typed by hand, and between hosts of networks of our own; and of
+// peers that tell each other of third ones.
+//
+// SPDX-License-Identifier: MIT
+
+#include "lan.hpp"
+#include "support.hpp"
+
+#include <memory>
+#include <set>
+
+#if !defined(_WIN32)
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <poll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+#endif
+
+using p2pchat::candidate;
+using p2pchat::config;
+using p2pchat::endpoint;
+using support::local;
+using support::raw_listener;
+using support::record;
+using support::recording_node;
+using support::typed_link;
+using support::wait_until;
+using support::wire;
+using namespace std::chrono_literals;
+
+namespace {
+
+/// A discovery port of its own: tests run side by side. A listener holds the number, so that no
+/// node of another test has it either.
+class meeting {
+public:
+    std::uint16_t port() const { return held_.address().port(); }
+    config of(const std::string& team, const std::string& address = "127.0.0.1") const {
+        auto settings = local(team);
+        settings.address = address;
+        settings.discovery = true;
+        settings.discovery_port = port();
+        return settings;
+    }
+
+private:
+    raw_listener held_;
+};
+
+std::set<std::string> names(const std::vector<candidate>& all) {
+    std::set<std::string> result;
+    for (const auto& one : all) result.insert(to_string(one.address) + ' ' + one.team);
+    return result;
+}
+
+std::string name_of(recording_node& one) { return to_string(one.address()) + ' ' + one->team(); }
+
+}  // namespace
+
+TEST_CASE("nodes on loopback find each other, and are no peers because of it") {
+    const meeting here;
+    recording_node a(here.of("Ann")), b(here.of("Bob"));
+    REQUIRE(a.wait_found(1));
+    REQUIRE(b.wait_found(1));
+    CHECK(names(a->candidates()) == std::set<std::string>{name_of(b)});
+    CHECK(names(b->candidates()) == std::set<std::string>{name_of(a)});
+    CHECK(names(a.seen().found) == std::set<std::string>{name_of(b)});
+    CHECK(std::chrono::system_clock::now() - a->candidates().front().last_heard < 1min);
+    CHECK(a->statistics().announced != 0);
+    CHECK(a->statistics().unannounced == 0);
+    for (auto* one : {&a, &b}) {
+        CHECK((*one)->peers().empty());
+        CHECK((*one)->statistics().connections == 0);
+    }
+    b->stop();
+    REQUIRE(a.wait_gone(1));  // at once: nobody waits for as long as candidates are kept
+    CHECK(a->candidates().empty());
+    CHECK(names(a.seen().gone) == std::set<std::string>{name_of(b)});
+}
+
+TEST_CASE("nodes of different discovery ports do not find each other; without discovery, nobody") {
+    const meeting here, elsewhere;
+    recording_node a(here.of("Ann")), other(elsewhere.of("Other"));
+    auto settings = here.of("Mute");
+    settings.discovery = false;
+    recording_node mute(settings), b(here.of("Bob"));
+    REQUIRE(a.wait_found(1));
+    REQUIRE(b.wait_found(1));
+    CHECK(names(a->candidates()) == std::set<std::string>{name_of(b)});
+    CHECK(mute->candidates().empty());
+    CHECK(mute->statistics().announced == 0);
+    CHECK(other->candidates().empty());
+}
+
+TEST_CASE("a discovery port of 0 is a bad setting") {
+    auto settings = local();
+    settings.discovery_port = 0;
+    p2pchat::node node(settings);
+    CHECK(node.start() == p2pchat::errc::bad_setting);
+}
+
+TEST_CASE("many nodes know each other at once") {
+#if defined(_WIN32)
+    constexpr int count = 20;  // Wine takes its time
+#else
+    constexpr int count = 60;
+#endif
+    const meeting here;
+    support::stopwatch clock;
+    std::vector<std::unique_ptr<recording_node>> all;
+    for (int i = 0; i < count; ++i)
+        all.push_back(std::make_unique<recording_node>(
+            here.of("T" + std::to_string(i), "127.0.2." + std::to_string(i + 1))));
+    for (auto& one : all) CHECK(one->wait_found(all.size() - 1));
+    CHECK(clock.is_short());
+}
+
+#if !defined(_WIN32)
+
+namespace {
+
+/// A datagram socket, for what is typed by hand.
+class raw_datagrams {
+public:
+    explicit raw_datagrams(const std::string& address = "127.0.0.1", std::uint16_t port = 0,
+                           bool shares = false) {
+        if (shares) set(SOL_SOCKET, SO_REUSEADDR, 1);
+        const auto local = native(endpoint(address, port));
+        REQUIRE(::bind(socket_, reinterpret_cast<const sockaddr*>(&local), sizeof local) == 0);
+        ::in_addr device = local.sin_addr;
+        set(IPPROTO_IP, IP_MULTICAST_IF, device);
+        set(SOL_SOCKET, SO_BROADCAST, 1);
+    }
+    raw_datagrams(const raw_datagrams&) = delete;
+    raw_datagrams& operator=(const raw_datagrams&) = delete;
+    ~raw_datagrams() { ::close(socket_); }
+
+    endpoint address() const {
+        sockaddr_in found{};
+        socklen_t size = sizeof found;
+        ::getsockname(socket_, reinterpret_cast<sockaddr*>(&found), &size);
+        char text[INET_ADDRSTRLEN] = "";
+        ::inet_ntop(AF_INET, &found.sin_addr, text, sizeof text);
+        return {text, ntohs(found.sin_port)};
+    }
+    void send(const std::string& bytes, const endpoint& to) {
+        const auto target = native(to);
+        CHECK(::sendto(socket_, bytes.data(), bytes.size(), 0,
+                       reinterpret_cast<const sockaddr*>(&target),
+                       sizeof target) == static_cast<ssize_t>(bytes.size()));
+    }
+    /// Empty if none came in that time.
+    std::string receive(std::chrono::milliseconds timeout = support::patience) {
+        pollfd wanted{socket_, POLLIN, 0};
+        if (::poll(&wanted, 1, static_cast<int>(timeout.count())) != 1) return {};
+        char bytes[2000];
+        const auto size = ::recv(socket_, bytes, sizeof bytes, 0);
+        return size > 0 ? std::string(bytes, static_cast<std::size_t>(size)) : std::string();
+    }
+
+private:
+    static sockaddr_in native(const endpoint& from) {
+        sockaddr_in result{};
+        result.sin_family = AF_INET;
+        result.sin_port = htons(from.port());
+        ::inet_pton(AF_INET, from.address().c_str(), &result.sin_addr);
+        return result;
+    }
+    template <class Value>
+    void set(int level, int name, const Value& value) {
+        ::setsockopt(socket_, level, name, &value, sizeof value);
+    }
+
+    int socket_ = ::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+};
+
+/// As announcements are: longer than any answer.
+std::string filled(std::string text) {
+    text.resize(128, ' ');
+    return text;
+}
+
+const std::string group = "239.255.112.50";
+
+}  // namespace
+
+// ------------------------------------------------------------------------------- typed by hand
+
+TEST_CASE("HELLO by hand is answered where it came from, and never with more than it was") {
+    const meeting here;
+    recording_node a(here.of("Ann"));
+    raw_datagrams hand;
+    hand.send(filled(wire(hand.address(), "HELLO tls and more")), {group, here.port()});
+    REQUIRE(a.wait_found(1));
+    CHECK(a.seen().found.front().team == "Raw");
+    CHECK(a.seen().found.front().knows == "tls and more");
+    CHECK(a.seen().found.front().address == hand.address());
+    CHECK(hand.receive() == wire(a.address(), "HERE", "Ann"));
+
+    raw_datagrams shorter;
+    shorter.send(wire(shorter.address(), "HELLO", "R"), {group, here.port()});
+    REQUIRE(a.wait_found(2));
+    hand.send(filled(wire(hand.address(), "HELLO")), {group, here.port()});  // it is asked again
+    CHECK_FALSE(hand.receive().empty());
+    CHECK(shorter.receive(600ms).empty());  // half a second is the longest that answers wait
+}
+
+TEST_CASE("HERE is answered to somebody new only, and what came as an answer is not") {
+    const meeting here;
+    recording_node a(here.of("Ann"));
+    raw_datagrams hand, other;
+    hand.send(filled(wire(hand.address(), "HERE")), {group, here.port()});
+    CHECK(hand.receive() == wire(a.address(), "HERE", "Ann"));
+    hand.send(filled(wire(hand.address(), "HERE")), {group, here.port()});
+    other.send(filled(wire(other.address(), "HERE")), a.address());  // to its own port
+    REQUIRE(a.wait_found(2));
+    CHECK(hand.receive(600ms).empty());
+    CHECK(other.receive(1ms).empty());
+}
+
+TEST_CASE("false datagrams make nobody a candidate") {
+    const meeting here;
+    recording_node a(here.of("Ann"));
+    raw_datagrams hand, other;
+    const endpoint to(group, here.port());
+    const std::string long_one(400, 'x');
+    const std::vector<std::string> all = {
+        "",
+        "HELLO",
+        std::string("\0\1\2", 3),
+        wire({"127.0.0.9", hand.address().port()}, "HELLO"),  // another address
+        wire(other.address(), "HELLO"),                       // another port
+        wire(a.address(), "HELLO"),                           // its own name
+        wire(hand.address(), "HOWDY"),
+        wire(hand.address(), "HELLOO"),
+        wire(hand.address(), "hello"),
+        wire(hand.address(), "HELLO", std::string(65, 't')),
+        wire(hand.address(), "HELLO " + long_one + ' ' + long_one),
+    };
+    for (const auto& bytes : all) hand.send(bytes, to);
+    CHECK(wait_until([&] { return a->statistics().ignored == all.size(); }));
+    hand.send(wire(hand.address(), "HERE"), to);
+    REQUIRE(a.wait_found(1));
+    CHECK(names(a->candidates()) == std::set<std::string>{to_string(hand.address()) + " Raw"});
+
+    other.send(wire(hand.address(), "exit"), to);  // on behalf of somebody else
+    other.send(wire(other.address(), "HERE"), to);
+    REQUIRE(a.wait_found(2));
+    CHECK(a.seen().gone.empty());
+    hand.send(wire(hand.address(), "exit"), to);
+    REQUIRE(a.wait_gone(1));
+    CHECK(a->candidates().size() == 1);
+}
+
+TEST_CASE("of one address no more than eight candidates are believed, in all 256") {
+    const meeting here;
+    recording_node a(here.of("Ann"));
+    std::vector<std::unique_ptr<raw_datagrams>> all;
+    for (int i = 0; i < 9; ++i) {
+        all.push_back(std::make_unique<raw_datagrams>());
+        all.back()->send(wire(all.back()->address(), "HERE"), {group, here.port()});
+    }
+    CHECK(wait_until([&] { return a->statistics().ignored == 1; }));
+    CHECK(a->candidates().size() == 8);
+    for (int i = 0; i < 600; ++i) {
+        raw_datagrams one("127.0." + std::to_string(3 + i / 200) + '.' +
+                          std::to_string(1 + i % 200));
+        one.send(wire(one.address(), "HERE"), {group, here.port()});
+    }
+    CHECK(a.wait_found(256));
+    CHECK(wait_until([&] { return a->statistics().ignored > 300; }));
+    CHECK(a->candidates().size() <= 256);
+    const auto seen = a.seen();
+    CHECK(seen.found.size() - seen.gone.size() == a->candidates().size());
+    CHECK(seen.found.size() < 400);  // a flood makes few events
+}
+
+// ------------------------------------------------------------------------- on networks of our own
+
+#if defined(__linux__)
+
+namespace {
+
+using support::host;
+using support::segment;
+
+/// A node on a host; by which address it is known, it finds out.
+class node_on {
+public:
+    node_on(host& where, const std::string& team, config settings) : where_(where) {
+        settings.team = team;
+        where_.run([&] { node_ = std::make_unique<recording_node>(settings); });
+    }
+    node_on(host& where, const std::string& team) : node_on(where, team, anywhere()) {}
+    ~node_on() {
+        where_.run([&] { node_.reset(); });
+    }
+    static config anywhere() {
+        auto settings = local();
+        settings.address.clear();
+        settings.discovery = true;
+        return settings;
+    }
+
+    recording_node* operator->() noexcept { return node_.get(); }
+    p2pchat::node& operator*() noexcept { return **node_; }
+
+    /// As found so far: "TEAM at ADDRESS".
+    std::set<std::string> found() {
+        std::set<std::string> result;
+        for (const auto& one : (**node_).candidates())
+            result.insert(one.team + " at " + one.address.address());
+        return result;
+    }
+    /// From a thread of this host, where the socket is to be.
+    std::error_code send(const endpoint& to, const std::string& text) {
+        std::error_code error;
+        where_.run([&] { error = (*node_)->send(to, text); });
+        return error;
+    }
+
+private:
+    host& where_;
+    std::unique_ptr<recording_node> node_;
+};
+
+using found = std::set<std::string>;
+
+}  // namespace
+
+TEST_CASE("two programs on a machine without any network find each other") {
+    host alone;
+    if (!alone.usable() || !alone.command("ip link set lo up")) return;
+    node_on a(alone, "Ann"), b(alone, "Bob");
+    REQUIRE(a->wait_found(1));
+    REQUIRE(b->wait_found(1));
+    CHECK(a.found() == found{"Bob at 127.0.0.1"});
+    CHECK_FALSE(a.send(a->seen().found.front().address, "hello"));
+    CHECK(b->wait_text("hello"));
+}
+
+TEST_CASE("hosts on one segment find each other, by IPv4 only once") {
+    segment lan;
+    if (!lan.usable()) return;
+    host first, second, third;
+    lan.plug(first, "lan", "10.99.0.1/24");
+    lan.plug(second, "lan", "10.99.0.2/24");
+    lan.plug(third, "lan", "10.99.0.3/24");
+    node_on a(first, "Ann"), b(second, "Bob"), c(third, "Cy");
+    for (node_on* one : {&a, &b, &c}) REQUIRE((*one)->wait_found(2));
+    CHECK(a.found() == found{"Bob at 10.99.0.2", "Cy at 10.99.0.3"});
+    CHECK(c.found() == found{"Ann at 10.99.0.1", "Bob at 10.99.0.2"});
+    CHECK(b->seen().found.size() == 2);
+    CHECK_FALSE(a.send(a->seen().found.front().address, "hello"));
+    CHECK((*a).statistics().ignored == 0);
+}
+
+TEST_CASE("two programs on one machine of a network find each other there") {
+    segment lan;
+    if (!lan.usable()) return;
+    host first;
+    lan.plug(first, "lan", "10.99.0.1/24");
+    node_on a(first, "Ann"), b(first, "Bob");
+    REQUIRE(a->wait_found(1));
+    REQUIRE(b->wait_found(1));
+    CHECK(a.found() == found{"Bob at 10.99.0.1"});
+}
+
+TEST_CASE("a host on two segments is found on each by its address there") {
+    segment left, right;
+    if (!left.usable() || !right.usable()) return;
+    host first, between, last;
+    left.plug(first, "lan", "10.99.0.1/24");
+    left.plug(between, "one", "10.99.0.2/24");
+    right.plug(between, "two", "10.98.0.2/24");
+    right.plug(last, "lan", "10.98.0.3/24");
+    node_on a(first, "Ann"), b(between, "Bob"), c(last, "Cy");
+    REQUIRE(a->wait_found(1));
+    REQUIRE(b->wait_found(2));
+    REQUIRE(c->wait_found(1));
+    CHECK(a.found() == found{"Bob at 10.99.0.2"});
+    CHECK(b.found() == found{"Ann at 10.99.0.1", "Cy at 10.98.0.3"});
+    CHECK(c.found() == found{"Bob at 10.98.0.2"});
+}
+
+TEST_CASE("hosts without IPv4 find each other by IPv6") {
+    segment lan;
+    if (!lan.usable()) return;
+    host first, second;
+    lan.plug(first, "lan", "");
+    lan.plug(second, "lan", "");
+    node_on a(first, "Ann"), b(second, "Bob");
+    REQUIRE(a->wait_found(1));
+    REQUIRE(b->wait_found(1));
+    const endpoint to = a->seen().found.front().address;
+    CHECK(to.scope() != 0);
+    CHECK_FALSE(a.send(to, "over IPv6"));
+    CHECK(b->wait_text("over IPv6"));
+}
+
+TEST_CASE("a node known by a loopback address, or by one of its own, announces nowhere else") {
+    segment lan, other_lan;
+    if (!lan.usable() || !other_lan.usable()) return;
+    host first, second, third;
+    lan.plug(first, "lan", "10.99.0.1/24");
+    other_lan.plug(first, "other", "10.98.0.1/24");
+    lan.plug(second, "lan", "10.99.0.2/24");
+    other_lan.plug(third, "lan", "10.98.0.3/24");
+    auto settings = node_on::anywhere();
+    node_on there(second, "There"), beyond(third, "Beyond");
+    settings.address = "127.0.0.1";
+    node_on hidden(first, "Hidden", settings);
+    settings.address = "10.99.0.1";
+    node_on shown(first, "Shown", settings), last(first, "Last");
+    REQUIRE(there->wait_found(2));
+    REQUIRE(beyond->wait_found(1));
+    CHECK(there.found() == found{"Last at 10.99.0.1", "Shown at 10.99.0.1"});
+    CHECK(beyond.found() == found{"Last at 10.98.0.1"});
+    CHECK((*there).statistics().ignored == 0);
+    CHECK((*hidden).statistics().announced != 0);
+    CHECK((*hidden).candidates().empty());
+}
+
+TEST_CASE("where a stranger has the discovery port, others are found nevertheless") {
+    segment lan;
+    if (!lan.usable()) return;
+    host first, second;
+    lan.plug(first, "lan", "10.99.0.1/24");
+    lan.plug(second, "lan", "10.99.0.2/24");
+    std::unique_ptr<raw_datagrams> stranger;
+    first.run([&] { stranger = std::make_unique<raw_datagrams>("0.0.0.0", 21975); });
+    node_on b(second, "Bob"), a(first, "Ann");
+    REQUIRE(a->wait_found(1));
+    REQUIRE(b->wait_found(1));
+    CHECK(a.found() == found{"Bob at 10.99.0.2"});
+    CHECK((*a).statistics().unannounced != 0);
+    first.run([&] { stranger.reset(); });
+}
+
+TEST_CASE("whoever is outside our networks is nobody") {
+    segment lan;
+    if (!lan.usable()) return;
+    host first, second;
+    lan.plug(first, "lan", "10.99.0.1/24");
+    lan.plug(second, "lan", "10.99.0.2/24");
+    REQUIRE(second.command("ip addr add 172.20.0.1/32 dev lan"));
+    REQUIRE(first.command("ip route add 172.20.0.1/32 dev lan"));
+    node_on a(first, "Ann");
+    const auto say = [&](const std::string& from) {
+        raw_datagrams hand(from);
+        hand.send(wire(hand.address(), "HELLO"), {"10.99.0.1", 21975});
+        hand.send(wire(hand.address(), "HELLO"), {"10.99.0.255", 21975});
+    };
+    second.run([&] { say("172.20.0.1"); });
+    second.run([&] { say("10.99.0.2"); });
+    REQUIRE(a->wait_found(1));
+    CHECK(wait_until([&] { return (*a).statistics().ignored == 2; }));
+    CHECK(a.found() == found{"Raw at 10.99.0.2"});
+}
+
+#endif
+#endif
+
+// -------------------------------------------------------------------------------- peer exchange
+
+TEST_CASE("a link tells of other peers, where both sides have discovery on") {
+    const meeting here, there;
+    recording_node a(here.of("Ann")), b(there.of("Bob"));
+    REQUIRE(b->connect(a.address()).linked);
+    typed_link hand(a);
+    CHECK(hand.peer.line() == "KNOWS 1");
+    hand.peer.send("KNOWS 1\nPEERS\n");
+    CHECK(hand.peer.line() == "PEERS");
+    CHECK(hand.peer.line() == "PEER " + to_string(b.address()) + "/Bob");
+    hand.peer.send("PEERS\nPEERS\n");  // too soon: not again
+    hand.send("done");
+    CHECK(a.wait_text("done"));
+    CHECK(hand.peer.line() == "ACK 1");
+    CHECK(a.seen().rejected.empty());
+
+    recording_node deaf(local("Deaf"));
+    typed_link without(deaf);
+    without.peer.send("KNOWS 1\nPEERS\nPEER 127.0.0.1:5000/BTC\n");
+    without.send("done");
+    CHECK(without.peer.line() == "ACK 1");
+    CHECK(deaf.seen().rejected.empty());
+    CHECK(deaf->candidates().empty());
+}
+
+TEST_CASE("what a linked peer tells makes candidates, not more than were asked for") {
+    const meeting here;
+    recording_node a(here.of("Ann"));
+    raw_listener named;
+    typed_link liar(a);
+    CHECK(liar.peer.line() == "KNOWS 1");
+    liar.peer.send("PEER 127.0.0.1:4999/Early\nKNOWS 1\n");  // before it was asked
+    CHECK(liar.peer.line() == "PEERS");
+    std::string lines = "PEER " + to_string(a.address()) + "/Ann\n" +  // ourselves
+                        "PEER 10.1.2.3:5000/Far\n" +                   // not on loopback
+                        "PEER [fe80::1]:5000/Scope\nPEER 127.0.0.1:5000\nPEER x/Y\nPEER /\nPEER\n" +
+                        "PEER " + to_string(named.address()) + "/Named\n";
+    for (int i = 0; i < 10000; ++i)
+        lines += "PEER 127.0.9." + std::to_string(i % 250) + ':' + std::to_string(5000 + i) + "/T" +
+                 std::to_string(i) + '\n';
+    liar.peer.send(lines);
+    liar.send("done");
+    REQUIRE(a.wait_text("done"));
+    const auto candidates = a->candidates();
+    CHECK(candidates.size() == 50 - 7);  // malformed ones count
+    CHECK(names(candidates).count(to_string(named.address()) + " Named") == 1);
+    CHECK(a->statistics().ignored == 1 + 7 + 10000 - 42);
+    CHECK(a->peers().size() == 1);
+    p2pchat::tcp_socket none;
+    CHECK(named.socket().accept(none, 50ms) == std::errc::timed_out);
+}
+
+TEST_CASE("a chain of twenty nodes, each given one address, ends with all knowing all") {
+    constexpr std::size_t count = 20;
+    std::vector<std::unique_ptr<recording_node>> all;
+    const std::vector<meeting> apart(count);  // no datagram reaches another
+    for (std::size_t i = 0; i < count; ++i)
+        all.push_back(std::make_unique<recording_node>(
+            apart[i].of("T" + std::to_string(i), "127.0.5." + std::to_string(i + 1))));
+    for (std::size_t i = 1; i < count; ++i)
+        REQUIRE((**all[i]).connect(all[i - 1]->address()).linked);
+    // As a program does that wants to talk to all.
+    const auto meet = [](recording_node& one) {
+        for (const auto& found : one->candidates())
+            static_cast<void>(one->connect(found.address, {}));
+    };
+    CHECK(wait_until([&] {
+        std::size_t known = 0;
+        for (auto& one : all) {
+            meet(*one);
+            known += (**one).peers().size();
+        }
+        return known == count * (count - 1);
+    }));
+}
