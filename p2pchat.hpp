@@ -103,6 +103,7 @@
 //   >> routes     for each peer: which way, in which order, how much room
 //   >> candidates who was found, and of whom linked peers have told
 //   >> discovery  announces us, and hears who else is there
+//   >> outbox     what is kept for peers that are not there
 //   >> node       the engine; the lock, the threads, lifecycle
 //
 //   Locks, in the order in which they are taken: the node's `lifecycle_` (start, stop, threads),
@@ -155,6 +156,7 @@ enum class errc {
     protocol_error,       ///< a line of a link that is neither message nor control (protocol_error)
     bad_setting,          ///< in config a size or discovery_port of 0, a negative time-out
                           ///< (invalid_argument)
+    expired,              ///< kept for config::keep_for, and the peer did not come (timed_out)
 };
 
 /// The category of errc. Thread-safe.
@@ -378,6 +380,8 @@ struct config {
     std::size_t max_peers = 4096;               ///< remembered, besides those linked
     std::size_t max_queued_bytes = 256 * 1024;  ///< to one peer, not yet confirmed; 256 KiB at most
     std::size_t max_received_bytes = 1024 * 1024;  ///< received, waiting for the handlers
+    std::size_t max_kept_bytes = 4 * 1024 * 1024;  ///< kept for absent peers; for one of them no
+                                                   ///< more than max_queued_bytes
 
     std::chrono::milliseconds connect_timeout{5000};
     std::chrono::milliseconds handshake_timeout{5000};  ///< CONNECT until its answer
@@ -386,6 +390,7 @@ struct config {
         10000};                                     ///< accepted, until the message is whole
     std::chrono::milliseconds quiet_period{2000};   ///< nothing more came: the message is whole
     std::chrono::milliseconds drain_timeout{1000};  ///< stop() hands over what it has confirmed
+    std::chrono::seconds keep_for{24 * 60 * 60};    ///< see when_absent::keep
     std::chrono::seconds keep_alive{15};  ///< a link silent for this long is probed by the system
 
     bool leave_on_stop =
@@ -446,6 +451,18 @@ enum class when_full {
     wait,    ///< wait for room, for delivery_timeout at most
 };
 
+/// What post() does with a message that certainly did not reach its peer, as that is not there.
+enum class when_absent {
+    fail,  ///< tell why
+    keep,  ///< send it, in order, when the peer is found, heard or linked; else it is `expired`
+};
+
+/// A message that waits for an absent peer.
+struct kept_message {
+    endpoint to;
+    std::string text;
+};
+
 /// A chat peer. Every member but the constructor, the destructor and the on_... may be called from
 /// any thread, handlers included.
 class node {
@@ -495,9 +512,16 @@ public:
 
     /// The same without waiting, the texts `exit` and `CONNECT` included: an error is a refusal at
     /// once, no error means that `done` (if any) will be called exactly once, like a handler. What
-    /// is posted to one peer arrives in the order posted.
+    /// is posted to one peer arrives in the order posted, but for what is kept. Of a message that
+    /// is under way when its connection breaks nobody knows whether it was taken: it is not kept,
+    /// as it might come twice.
     std::error_code post(const endpoint& to, std::string_view text, completion done = {},
-                         when_full mode = when_full::refuse);
+                         when_full mode = when_full::refuse,
+                         when_absent absent = when_absent::fail);
+
+    /// What is kept, in the order in which it will be sent to each. stop() reports it `stopped`:
+    /// whoever stores and posts it again loses nothing.
+    std::vector<kept_message> kept() const;
 
     /// Sends to all peers side by side, as send() does, and waits for the last outcome.
     std::vector<delivery> broadcast(std::string_view text);
@@ -1555,6 +1579,7 @@ inline constexpr struct errc_text {
     {"neither a message nor a control line", std::errc::protocol_error},
     {"a size or port of the configuration is 0, or a time-out negative",
      std::errc::invalid_argument},
+    {"the peer did not come for as long as the message was kept", std::errc::timed_out},
 };
 
 class errc_category final : public std::error_category {
@@ -2255,10 +2280,14 @@ struct posting {
     waiter* waiting = nullptr;          // to be told at once,
     std::error_code* answer = nullptr;  // when this is filled
     std::error_code outcome;
-    std::uint32_t size = 0;        // in bytes, as it is sent
-    bool opens_link = false;       // it is our CONNECT
+    std::uint32_t size = 0;   // in bytes, as it is sent
+    bool opens_link = false;  // it is our CONNECT
+    clock::time_point
+        keep_until{};              // for an absent peer; from the beginning on if it is to be kept
     bool reported = false;         // as timed out; its confirmation may still come
     clock::time_point deadline{};  // for its outcome
+
+    bool is_kept() const noexcept { return keep_until != clock::time_point(); }
 };
 
 using postings = std::list<posting>;
@@ -2482,11 +2511,22 @@ private:
     bool closed_ = false;
 };
 
+/// Who keeps messages for peers that are not there.
+class keeper {
+public:
+    virtual void on_present(const endpoint& peer) noexcept = 0;
+    /// Takes those out of the list that are to be kept.
+    virtual void keep(const endpoint& peer, postings& those) noexcept = 0;
+
+protected:
+    ~keeper() = default;
+};
+
 /// What the engine has to say: each of its functions counts, and puts it into the mailbox.
 class reporter {
 public:
-    reporter(mailbox& to, peer_table& peers, counters& counts)
-        : mailbox_(to), peers_(peers), counts_(counts) {}
+    reporter(mailbox& to, peer_table& peers, counters& counts, keeper& absent)
+        : mailbox_(to), peers_(peers), counts_(counts), keeper_(absent) {}
 
     bool full() const noexcept { return mailbox_.full(); }
     void set_time(std::chrono::system_clock::time_point now) noexcept { now_ = now; }
@@ -2502,6 +2542,7 @@ public:
     }
     /// A verified peer was heard from.
     void heard(const endpoint& address, std::string_view team) {
+        present(address);
         if (!peers_.heard(address, team, now_)) return;
         try {
             mailbox_.add<joined_event>(team).address = address;
@@ -2527,6 +2568,10 @@ public:
         } catch (const std::bad_alloc&) {
         }
     }
+    /// There is a sign of life.
+    void present(const endpoint& address) noexcept { keeper_.on_present(address); }
+    /// Certainly none of those was taken; what stays in the list is not kept.
+    void keep(const endpoint& peer, postings& those) noexcept { keeper_.keep(peer, those); }
     /// A candidate has come, or is gone.
     void changed(const candidate& who, bool gone) {
         auto& news = mailbox_.add<candidate_event>(who.team, who.knows);
@@ -2594,6 +2639,7 @@ private:
     mailbox& mailbox_;
     peer_table& peers_;
     counters& counts_;
+    keeper& keeper_;
     std::chrono::system_clock::time_point now_;  // of this turn
 };
 
@@ -3336,6 +3382,11 @@ public:
     std::error_code error() const noexcept { return error_; }
     bool linked() const noexcept { return !error_ && end_of_greeting_ != 0; }
     bool opens_link() const noexcept { return opens_link_; }
+    /// Whether nobody is there, or to be reached: certainly nothing of it was taken.
+    bool is_absent() const noexcept {
+        const bool by_system = error_ && error_.category() == std::generic_category();
+        return by_system && (sent_ == 0 || error_ == std::errc::connection_refused);
+    }
     /// Whether CONNECT has been sent, or some of it.
     bool has_greeted() const noexcept { return sent_ != 0; }
 
@@ -3818,6 +3869,9 @@ private:
     void lose(departure how, std::error_code why = make_error_code(errc::link_lost)) noexcept {
         const auto before = std::exchange(state_, state::ended);
         if (before == state::ended) return;
+        // Whoever ends a link in order has confirmed what it took.
+        if (how != departure::lost && in_.size() == parked_)
+            shared_.report.keep(who_.key, in_flight_);
         shared_.report.outcomes(in_flight_, why);
         unconfirmed_ = 0;
         if (waits_for_room_) shared_.rooms.leave(*this);
@@ -4149,11 +4203,9 @@ public:
             return make_error_code(errc::queue_full);
         posting& what = item.front();
         what.size = static_cast<std::uint32_t>(size);
-        if (over && !one->busy() && one->waiting.empty()) {
-            queue_on_link(*one, text, item);
-            return {};
-        }
-        what.text.assign(text);
+        const bool at_once = over && !one->busy() && one->waiting.empty();
+        if (!at_once || what.is_kept()) what.text.assign(text);
+        if (at_once) return queue_on_link(*one, text, item), std::error_code();
         if (what.waiting && what.deadline < shared_.events.deadline_of(*this))
             shared_.events.arm(*this, what.deadline);
         if (!one) one = &table_.find_or_add(to);
@@ -4290,9 +4342,12 @@ public:
         if (postpone(one, done)) return;
         const auto error = shot.error();
         one.waiting_bytes -= done.item.front().size;
+        if (shot.is_absent()) shared_.report.keep(one.peer, done.item);
         shared_.report.outcomes(done.item, error);
+        if (!error) shared_.report.present(one.peer);
         // A peer that cannot be reached is not tried again for each message that waits.
         if (error && error != errc::not_taken) {
+            shared_.report.keep(one.peer, one.waiting);
             shared_.report.outcomes(one.waiting, error);
             one.waiting_bytes = 0;
         }
@@ -4326,7 +4381,10 @@ public:
         if (route* const one = table_.find(over.peer().key)) one->closing_bytes -= bytes;
         release(over.peer().key);
     }
-    void on_confirmed(link&) noexcept override { table_.make_room(); }
+    void on_confirmed(link& over) noexcept override {
+        table_.make_room();
+        shared_.report.present(over.peer().key);
+    }
 
     /// Having said goodbye, or with a newer link, we go on knowing the peer; but not by an address
     /// that only the link had.
@@ -4381,7 +4439,8 @@ private:
             postings item;
             item.splice(item.end(), one->waiting, one->waiting.begin());
             one->waiting_bytes -= item.front().size;
-            const std::string text = std::exchange(item.front().text, {});
+            const std::string text = item.front().text;
+            if (!item.front().is_kept()) item.front().text.clear();
             try {
                 queue_on_link(*one, text, item);
             } catch (const std::bad_alloc&) {
@@ -4522,6 +4581,7 @@ public:
         one.source = source;
         one.last = now;
         one.who.last_heard = report_.wall_time();
+        report_.present(what.sender);
         try {
             one.who.team.assign(what.team);
             one.who.knows.assign(what.text);
@@ -4928,6 +4988,156 @@ inline void datagram_port::on_readable() {
 }  // namespace detail
 }  // namespace p2pchat
 
+// ----------------------------------------------------------------------------------- >> outbox
+//
+// Does:        keeps what could not be delivered as its peer is not there, and posts it again when
+//              that gives a sign of life; or reports it when that has not come in time.
+// May use:     platform, text, socket, mailbox, loop, identity, routes.
+// Guarded by:  the node's mutex.
+// Never:       posts but in do_work(): whoever tells it something is in the middle of its own.
+
+namespace p2pchat {
+namespace detail {
+
+class outbox final : public keeper, io_object {
+public:
+    explicit outbox(const context& shared) : shared_(shared) {}
+
+    /// Whether something waits for the peer, which what is posted next must not pass.
+    bool has(const endpoint& peer) const noexcept { return boxes_.count(peer) != 0; }
+    /// Behind what waits for it already; all of it is tried then.
+    std::error_code add(const endpoint& peer, std::string_view text, postings& item) {
+        if (shared_.head.size() + text.size() > shared_.settings.max_message_bytes)
+            return make_error_code(errc::message_too_long);
+        item.front().text.assign(text);
+        keep(peer, item);
+        if (!item.empty()) return make_error_code(errc::queue_full);
+        on_present(peer);
+        return {};
+    }
+    void keep(const endpoint& peer, postings& those) noexcept override {
+        for (auto one = those.begin(); one != those.end();) {
+            const auto which = one++;
+            if (which->is_kept() && !which->reported) put(peer, those, which);
+        }
+    }
+    void on_present(const endpoint& peer) noexcept override {
+        const auto found = boxes_.find(peer);
+        if (found != boxes_.end()) ready_ = found->second.ready = true;
+    }
+
+    bool has_work() const noexcept { return ready_; }
+    void do_work(routes& ways) noexcept {
+        if (!std::exchange(ready_, false)) return;
+        for (auto place = boxes_.begin(); place != boxes_.end();) {
+            const auto one = place++;
+            if (std::exchange(one->second.ready, false)) post_all(ways, boxes_.extract(one));
+        }
+    }
+
+    std::vector<kept_message> kept() const {
+        std::vector<kept_message> result;
+        for (const auto& [peer, those] : boxes_)
+            for (const posting& one : those.waiting) result.push_back({peer, one.text});
+        return result;
+    }
+    void stop(std::error_code why) noexcept {
+        for (auto& one : boxes_) shared_.report.outcomes(one.second.waiting, why);
+        boxes_.clear();
+        bytes_ = 0;
+        shared_.events.arm(*this, never);
+    }
+
+    void on_deadline(clock::time_point now) override {
+        auto next = never;
+        for (auto place = boxes_.begin(); place != boxes_.end();) {
+            auto& those = place->second;
+            for (auto one = those.waiting.begin(); one != those.waiting.end();) {
+                const auto which = one++;
+                if (which->keep_until > now) {
+                    next = (std::min)(next, which->keep_until);
+                    continue;
+                }
+                release(those, cost_of(*which));
+                shared_.report.outcome(those.waiting, which, make_error_code(errc::expired));
+            }
+            place = those.waiting.empty() ? boxes_.erase(place) : std::next(place);
+        }
+        shared_.events.arm(*this, next);
+    }
+
+private:
+    struct box {
+        postings waiting;
+        std::size_t bytes = 0;
+        bool ready = false;  // there was a sign of life
+    };
+    using boxes = std::map<endpoint, box>;
+
+    static std::size_t cost_of(const posting& one) noexcept { return sizeof one + one.text.size(); }
+    void release(box& from, std::size_t cost) noexcept {
+        from.bytes -= cost;
+        bytes_ -= cost;
+    }
+
+    /// Where there is no room, it stays where it is.
+    void put(const endpoint& peer, postings& from, postings::iterator which) noexcept {
+        const auto& settings = shared_.settings;
+        const std::size_t cost = cost_of(*which);
+        if (bytes_ + cost > settings.max_kept_bytes) return;
+        try {
+            if (which->keep_until < shared_.events.deadline_of(*this))
+                shared_.events.arm(*this, which->keep_until);
+            box& to = boxes_[peer];
+            if (to.bytes != 0 && to.bytes + cost > settings.max_queued_bytes) return;
+            to.bytes += cost;
+            bytes_ += cost;
+            to.waiting.splice(to.waiting.end(), from, which);
+        } catch (const std::bad_alloc&) {
+            // Then it is reported as if it were not to be kept.
+        }
+    }
+
+    /// Until one comes back, as the peer is gone again: what follows must not pass that.
+    void post_all(routes& ways, boxes::node_type taken) noexcept {
+        const endpoint& peer = taken.key();
+        box& those = taken.mapped();
+        while (!those.waiting.empty() && !has(peer)) {
+            postings item;
+            item.splice(item.end(), those.waiting, those.waiting.begin());
+            const std::size_t cost = cost_of(item.front());
+            std::error_code error;
+            try {
+                const std::string text = item.front().text;
+                error = ways.post(peer, text, item);
+            } catch (const std::bad_alloc&) {
+                error = std::make_error_code(std::errc::not_enough_memory);
+            }
+            const bool later = error == errc::queue_full || error == std::errc::not_enough_memory;
+            if (later) {
+                those.waiting.splice(those.waiting.begin(), item);
+                break;
+            }
+            release(those, cost);
+            shared_.report.outcomes(item, error);
+        }
+        if (those.waiting.empty()) return;
+        const auto place = boxes_.insert(std::move(taken));
+        if (place.inserted) return;
+        box& now = place.position->second;
+        now.bytes += place.node.mapped().bytes;
+        now.waiting.splice(now.waiting.end(), place.node.mapped().waiting);
+    }
+
+    const context& shared_;
+    boxes boxes_;            // none empty, but while it is filled
+    std::size_t bytes_ = 0;  // in all of them
+    bool ready_ = false;     // one at least is
+};
+
+}  // namespace detail
+}  // namespace p2pchat
+
 // ------------------------------------------------------------------------------------- >> node
 //
 // Does:        the engine: all of the protocol, as one plain object; and around it the lock, the
@@ -4944,13 +5154,14 @@ namespace detail {
 inline bool is_possible(const config& settings) noexcept {
     for (const auto size :
          {settings.max_message_bytes, settings.max_connections, settings.max_peers,
-          settings.max_queued_bytes, settings.max_received_bytes})
+          settings.max_queued_bytes, settings.max_received_bytes, settings.max_kept_bytes})
         if (size == 0) return false;
     for (const auto time :
          {settings.connect_timeout, settings.handshake_timeout, settings.delivery_timeout,
           settings.first_message_timeout, settings.quiet_period, settings.drain_timeout})
         if (time.count() < 0) return false;
-    return settings.keep_alive.count() >= 0 && settings.discovery_port != 0;
+    return settings.keep_alive.count() >= 0 && settings.keep_for.count() >= 0 &&
+           settings.discovery_port != 0;
 }
 
 /// All of a node but threads and waiting: it is given events and the time, and asks the platform
@@ -4958,7 +5169,7 @@ inline bool is_possible(const config& settings) noexcept {
 class engine {
 public:
     engine(const config& settings, mailbox& events, counters& counts)
-        : settings_(settings), mailbox_(events), report_(events, peers_, counts) {}
+        : settings_(settings), mailbox_(events), report_(events, peers_, counts, outbox_) {}
 
     std::error_code start(clock::time_point now) {
         if (!is_possible(settings_)) return make_error_code(errc::bad_setting);
@@ -4981,6 +5192,7 @@ public:
         discovery_.stop();
         acceptor_.close();
         routes_.stop(why);
+        outbox_.stop(why);
     }
 
     loop& events() noexcept { return events_; }
@@ -4993,6 +5205,8 @@ public:
     std::error_code post(const endpoint& to, std::string_view text, postings& item) {
         // Outcomes that no handler fetches are bounded as messages are.
         if (item.front().done && mailbox_.crowded()) return make_error_code(errc::queue_full);
+        const endpoint& peer = memory_.known_as(to);
+        if (item.front().is_kept() && outbox_.has(peer)) return outbox_.add(peer, text, item);
         return routes_.post(to, text, item);
     }
     bool reserve(const endpoint& to, std::string_view text) { return routes_.reserve(to, text); }
@@ -5009,15 +5223,19 @@ public:
     }
 
     std::vector<candidate> candidates() const { return found_.snapshot(); }
+    std::vector<kept_message> kept() const { return outbox_.kept(); }
 
     /// Begins what is to be begun, and hands over what there is to say.
     void do_work() noexcept {
         while (!rooms_.empty() && !report_.full()) rooms_.next().on_room();
+        outbox_.do_work(routes_);
         routes_.do_work();
         links_.do_work(events_);
         mailbox_.hand_over();
     }
-    bool has_work() const noexcept { return routes_.has_work() || links_.has_work(); }
+    bool has_work() const noexcept {
+        return routes_.has_work() || links_.has_work() || outbox_.has_work();
+    }
     /// Nothing is to be done before an event comes.
     bool idle() noexcept { return !has_work() && (rooms_.empty() || mailbox_.ask_for_room()); }
 
@@ -5034,6 +5252,7 @@ private:
     acceptor acceptor_{shared_, routes_};
     link_set links_;
     link_memory memory_;
+    outbox outbox_{shared_};
     routes routes_{shared_, acceptor_, exchange_, links_, memory_};
     candidate_table found_{report_};
     exchange exchange_{shared_, links_, routes_, peers_, found_};
@@ -5201,19 +5420,21 @@ public:
         constexpr std::size_t most = 1 << 30;  // what can be added up without overflow
         for (auto* size :
              {&settings_.max_message_bytes, &settings_.max_connections, &settings_.max_links,
-              &settings_.max_peers, &settings_.max_received_bytes})
+              &settings_.max_peers, &settings_.max_received_bytes, &settings_.max_kept_bytes})
             *size = (std::min)(*size, most);
         settings_.max_queued_bytes = (std::min)(settings_.max_queued_bytes, link_window);
     }
 
     std::error_code post(const endpoint& to, std::string_view text, node::completion done,
-                         when_full mode, bool opens_link) {
+                         when_full mode, when_absent absent, bool opens_link) {
         text = trimmed(text);
         if (const auto error = refused(to, text)) return error;
         lock held(mutex_);
         if (!running_) return make_error_code(errc::stopped);
         auto item = new_posting(opens_link);
         item.front().done = std::move(done);
+        if (absent == when_absent::keep)
+            item.front().keep_until = after(engine_->events().now(), settings_.keep_for);
         auto error = engine_->post(to, text, item);
         if (error == errc::queue_full && mode == when_full::wait)
             error = wait_for_room(held, to, text, item);
@@ -5278,16 +5499,14 @@ public:
             told = [this, to, done = std::move(done)](std::error_code error) {
                 done({error, !error && has_link(to)});
             };
-        return post(to, connect_word, std::move(told), when_full::refuse, true);
+        return post(to, connect_word, std::move(told), when_full::refuse, when_absent::fail, true);
     }
 
-    std::vector<peer> peers() const {
+    /// What the engine lists.
+    template <typename Item>
+    std::vector<Item> list(std::vector<Item> (engine::*all)() const) const {
         const lock held(mutex_);
-        return engine_ ? engine_->peers() : std::vector<peer>();
-    }
-    std::vector<candidate> candidates() const {
-        const lock held(mutex_);
-        return engine_ ? engine_->candidates() : std::vector<candidate>();
+        return engine_ ? (engine_.get()->*all)() : std::vector<Item>();
     }
     counters statistics() const noexcept {
         const lock held(mutex_);
@@ -5630,8 +5849,8 @@ std::error_code node::send(const endpoint& to, std::string_view text) {
     return impl_->send(to, text, false);
 }
 std::error_code node::post(const endpoint& to, std::string_view text, completion done,
-                           when_full mode) {
-    return impl_->post(to, text, std::move(done), mode, false);
+                           when_full mode, when_absent absent) {
+    return impl_->post(to, text, std::move(done), mode, absent, false);
 }
 std::vector<delivery> node::broadcast(std::string_view text) {
     return impl_->broadcast(text, false);
@@ -5640,8 +5859,9 @@ connect_result node::connect(const endpoint& to) { return impl_->connect(to); }
 std::error_code node::connect(const endpoint& to, connect_handler done) {
     return impl_->connect(to, std::move(done));
 }
-std::vector<peer> node::peers() const { return impl_->peers(); }
-std::vector<candidate> node::candidates() const { return impl_->candidates(); }
+std::vector<peer> node::peers() const { return impl_->list(&detail::engine::peers); }
+std::vector<candidate> node::candidates() const { return impl_->list(&detail::engine::candidates); }
+std::vector<kept_message> node::kept() const { return impl_->list(&detail::engine::kept); }
 counters node::statistics() const noexcept { return impl_->statistics(); }
 
 }  // namespace p2pchat

@@ -224,10 +224,11 @@ private:
 class outcomes {
 public:
     std::error_code post(p2pchat::node& from, const p2pchat::endpoint& to, std::string_view text,
-                         p2pchat::when_full mode = p2pchat::when_full::refuse) {
+                         p2pchat::when_full mode = p2pchat::when_full::refuse,
+                         p2pchat::when_absent absent = p2pchat::when_absent::fail) {
         const std::size_t index = add();
         const auto error = from.post(
-            to, text, [this, index](std::error_code e) { note(index, e); }, mode);
+            to, text, [this, index](std::error_code e) { note(index, e); }, mode, absent);
         if (error) refuse(index);
         return error;
     }

@@ -1,0 +1,208 @@
+// Tests of what is kept for peers that are not there.
+//
+// SPDX-License-Identifier: MIT
+
+#include "support.hpp"
+
+#include <string>
+
+using p2pchat::endpoint;
+using p2pchat::errc;
+using p2pchat::when_absent;
+using p2pchat::when_full;
+using support::local;
+using support::nobody;
+using support::outcomes;
+using support::raw_listener;
+using support::raw_peer;
+using support::record;
+using support::recording_node;
+using support::typed_link;
+using support::wait_until;
+using support::wire;
+using namespace std::chrono_literals;
+
+namespace {
+
+/// A port on which a node can be and not be, as the test says.
+class absentee {
+public:
+    explicit absentee(p2pchat::config settings = local("Bob")) : settings_(std::move(settings)) {
+        recording_node once(settings_);
+        address_ = once.address();
+        settings_.port = address_.port();
+    }
+    const endpoint& address() const { return address_; }
+    const p2pchat::config& settings() const { return settings_; }
+
+private:
+    p2pchat::config settings_;
+    endpoint address_;
+};
+
+std::error_code keep(outcomes& of, recording_node& from, const endpoint& to,
+                     const std::string& text) {
+    return of.post(*from, to, text, when_full::refuse, when_absent::keep);
+}
+
+std::vector<std::string> kept(recording_node& by) {
+    std::vector<std::string> result;
+    for (const auto& one : by->kept()) result.push_back(one.text);
+    return result;
+}
+
+using texts = std::vector<std::string>;
+
+texts shown(const recording_node& by) {
+    texts result;
+    for (const auto& one : by.seen().messages) result.push_back(one.text);
+    return result;
+}
+
+}  // namespace
+
+TEST_CASE("what is posted to an absent peer is sent in order when the peer is heard") {
+    const absentee bob;
+    outcomes posts;
+    recording_node a(local("Ann"));
+    REQUIRE_FALSE(keep(posts, a, bob.address(), "one"));
+    REQUIRE(wait_until([&] { return kept(a) == texts{"one"}; }));
+    REQUIRE_FALSE(keep(posts, a, bob.address(), "two"));
+    REQUIRE_FALSE(keep(posts, a, bob.address(), "three"));
+    REQUIRE(wait_until([&] { return kept(a) == texts{"one", "two", "three"}; }));
+    CHECK(a->kept().front().to == bob.address());
+    CHECK(a->send(bob.address(), "not kept") == std::errc::connection_refused);
+
+    recording_node b(bob.settings());
+    REQUIRE_FALSE(b->send(a.address(), "I am here"));
+    CHECK(posts.wait());
+    CHECK(posts.count({}) == 3);
+    CHECK(b.wait_messages(3));
+    CHECK(shown(b) == texts{"one", "two", "three"});
+    CHECK(kept(a).empty());
+}
+
+TEST_CASE("what is kept goes over a link, and what is posted then comes behind it") {
+    const absentee bob;
+    outcomes posts;
+    recording_node a(local("Ann"));
+    for (int i = 0; i < 50; ++i) REQUIRE_FALSE(keep(posts, a, bob.address(), std::to_string(i)));
+    REQUIRE(wait_until([&] { return kept(a).size() == 50; }));
+    recording_node b(bob.settings());
+    REQUIRE(b->connect(a.address()).linked);
+    for (int i = 50; i < 100; ++i) REQUIRE_FALSE(keep(posts, a, bob.address(), std::to_string(i)));
+    CHECK(posts.wait());
+    CHECK(posts.count({}) == 100);
+    REQUIRE(b.wait_messages(100));
+    texts all;
+    for (int i = 0; i < 100; ++i) all.push_back(std::to_string(i));
+    CHECK(shown(b) == all);
+}
+
+TEST_CASE("what is kept is sent when discovery finds the peer, which has said nothing") {
+    const raw_listener holds_port;
+    auto settings = local("Bob");
+    settings.discovery = true;
+    settings.discovery_port = holds_port.address().port();
+    const absentee bob(settings);
+    settings.team = "Ann";
+    outcomes posts;
+    recording_node a(settings);
+    REQUIRE_FALSE(keep(posts, a, bob.address(), "found you"));
+    REQUIRE(wait_until([&] { return kept(a).size() == 1; }));
+    recording_node b(bob.settings());
+    CHECK(b.wait_text("found you"));
+    CHECK(posts.wait());
+    CHECK(posts.count({}) == 1);
+}
+
+TEST_CASE("what is kept for too long is expired; what is still kept at the end is stopped") {
+    nobody absent;
+    auto settings = local("Ann");
+    settings.keep_for = 0s;
+    outcomes posts;
+    recording_node a(settings);
+    REQUIRE_FALSE(keep(posts, a, absent.address(), "for no time"));
+    CHECK(posts.wait());
+    CHECK(posts.count(errc::expired) == 1);
+    CHECK(make_error_code(errc::expired) == std::errc::timed_out);
+    a->stop();
+
+    outcomes others;
+    recording_node b(local("Bob"));
+    REQUIRE_FALSE(keep(others, b, absent.address(), "for long"));
+    REQUIRE(wait_until([&] { return kept(b).size() == 1; }));
+    b->stop();
+    CHECK(others.wait());
+    CHECK(others.count(errc::stopped) == 1);
+    CHECK(kept(b).empty());
+    settings.keep_for = -1s;
+    CHECK(p2pchat::node(settings).start() == errc::bad_setting);
+}
+
+TEST_CASE("what is kept has bounds, for one peer and for all") {
+    nobody first, second;
+    auto settings = local("Ann");
+    settings.max_queued_bytes = 4000;
+    settings.max_kept_bytes = 6000;
+    outcomes posts;
+    recording_node a(settings);
+    const std::string text(1000, 'x');
+    for (std::size_t i = 1; i <= 3; ++i) {
+        REQUIRE_FALSE(keep(posts, a, first.address(), text));
+        REQUIRE(wait_until([&] { return kept(a).size() == i; }));
+    }
+    CHECK(keep(posts, a, first.address(), text) == errc::queue_full);
+    for (std::size_t i = 4; i <= 5; ++i) {
+        REQUIRE_FALSE(keep(posts, a, second.address(), text));
+        REQUIRE(wait_until([&] { return kept(a).size() == i; }));
+    }
+    CHECK(keep(posts, a, second.address(), text) == errc::queue_full);
+    nobody third;  // its first attempt is made, and then there is no room
+    REQUIRE_FALSE(keep(posts, a, third.address(), text));
+    CHECK(wait_until(
+        [&] { return posts.count(std::make_error_code(std::errc::connection_refused)) == 1; }));
+    CHECK(kept(a).size() == 5);
+}
+
+TEST_CASE("what a peer was there for and did not take is not kept") {
+    recording_node a(local("Ann"));
+    outcomes posts;
+    raw_listener listener;
+    REQUIRE_FALSE(keep(posts, a, listener.address(), "no"));
+    listener.accept().reset();
+    CHECK(posts.wait());
+    CHECK(posts.count(errc::not_taken) == 1);
+
+    typed_link hand(a);
+    REQUIRE_FALSE(keep(posts, a, hand.address(), "lost"));
+    CHECK(hand.peer.line() == wire(a.address(), "lost", "Ann"));
+    hand.peer.reset();  // it may have been taken
+    CHECK(posts.wait());
+    CHECK(posts.count(errc::link_lost) == 1);
+    CHECK(kept(a).empty());
+}
+
+TEST_CASE("what a link ended in order without confirming is sent again over the next") {
+    recording_node a(local("Ann"));
+    outcomes posts;
+    typed_link hand(a);
+    for (const char* text : {"one", "two", "three"})
+        REQUIRE_FALSE(keep(posts, a, hand.address(), text));
+    CHECK(hand.peer.line() == wire(a.address(), "one", "Ann"));
+    CHECK(hand.peer.line() == wire(a.address(), "two", "Ann"));
+    CHECK(hand.peer.line() == wire(a.address(), "three", "Ann"));
+    hand.peer.send("ACK 1\n");
+    hand.peer.half_close();
+    REQUIRE(wait_until([&] { return kept(a) == texts{"two", "three"}; }));
+
+    raw_peer again(a.address());
+    again.send(hand.line("CONNECT"));
+    CHECK(again.line() == wire(a.address(), "CONNECT", "Ann"));
+    CHECK(again.line() == wire(a.address(), "two", "Ann"));
+    CHECK(again.line() == wire(a.address(), "three", "Ann"));
+    again.send("ACK 2\n");
+    CHECK(posts.wait());
+    CHECK(posts.count({}) == 3);
+    CHECK(posts.in_order());
+}
