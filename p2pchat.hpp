@@ -157,6 +157,8 @@ enum class errc {
     bad_setting,          ///< in config a size or discovery_port of 0, a negative time-out
                           ///< (invalid_argument)
     expired,              ///< kept for config::keep_for, and the peer did not come (timed_out)
+    not_sent,             ///< was to be kept, and the node stopped before its peer came; certainly
+                          ///< not taken (operation_canceled)
 };
 
 /// The category of errc. Thread-safe.
@@ -474,6 +476,7 @@ public:
     using completion = std::function<void(std::error_code)>;
     using connect_handler = std::function<void(connect_result)>;
     using candidate_handler = std::function<void(const candidate&)>;
+    using kept_handler = std::function<void(const kept_message&)>;
 
     explicit node(config settings);
     ~node();  ///< stop()
@@ -487,6 +490,7 @@ public:
     void on_rejected(rejected_handler handler);
     void on_peer_found(candidate_handler handler);  ///< somebody is new in candidates()
     void on_peer_gone(candidate_handler handler);   ///< and is in it no more
+    void on_kept(kept_handler handler);  ///< a message waits from now on, see when_absent::keep
 
     /// Listens and begins to serve. Errors: bad_setting, bad_team, bad_address, already_running,
     /// std::errc::address_in_use, or what the system says.
@@ -519,8 +523,8 @@ public:
                          when_full mode = when_full::refuse,
                          when_absent absent = when_absent::fail);
 
-    /// What is kept, in the order in which it will be sent to each. stop() reports it `stopped`:
-    /// whoever stores and posts it again loses nothing.
+    /// What is kept, in the order in which it will be sent to each. stop() reports it `not_sent`:
+    /// whoever stores and posts that again loses nothing, and nothing comes twice.
     std::vector<kept_message> kept() const;
 
     /// Sends to all peers side by side, as send() does, and waits for the last outcome.
@@ -1580,6 +1584,7 @@ inline constexpr struct errc_text {
     {"a size or port of the configuration is 0, or a time-out negative",
      std::errc::invalid_argument},
     {"the peer did not come for as long as the message was kept", std::errc::timed_out},
+    {"the node stopped before the peer came", std::errc::operation_canceled},
 };
 
 class errc_category final : public std::error_category {
@@ -2285,6 +2290,7 @@ struct posting {
     clock::time_point
         keep_until{};              // for an absent peer; from the beginning on if it is to be kept
     bool reported = false;         // as timed out; its confirmation may still come
+    bool kept = false;             // and the handlers know
     clock::time_point deadline{};  // for its outcome
 
     bool is_kept() const noexcept { return keep_until != clock::time_point(); }
@@ -2317,6 +2323,11 @@ struct candidate_event : peer_event {
     bool gone = false;
 };
 
+/// Its text is the message's.
+struct kept_event : peer_event {
+    std::uint32_t text_size = 0;
+};
+
 struct rejected_event {
     endpoint from;
     std::error_code why;
@@ -2327,8 +2338,8 @@ struct outcomes_event {
     std::size_t count = 0;
 };
 
-using event = std::variant<message_event, joined_event, left_event, candidate_event, rejected_event,
-                           outcomes_event>;
+using event = std::variant<message_event, joined_event, left_event, candidate_event, kept_event,
+                           rejected_event, outcomes_event>;
 
 /// Events in their order, and the texts that they refer to.
 struct batch {
@@ -2454,6 +2465,7 @@ public:
         if (const auto* p = std::get_if<joined_event>(&what)) text = p->team_size;
         if (const auto* p = std::get_if<left_event>(&what)) text = p->team_size;
         if (const auto* c = std::get_if<candidate_event>(&what)) text = c->team_size + c->text_size;
+        if (const auto* k = std::get_if<kept_event>(&what)) text = k->text_size;
         return sizeof(event) + text;
     }
     static constexpr std::size_t batch_cost = sizeof(batch) + 64;  // with what it allocates
@@ -2578,6 +2590,12 @@ public:
         news.text_size = static_cast<std::uint32_t>(who.knows.size());
         news.address = who.address;
         news.gone = gone;
+    }
+    /// A message waits for its peer.
+    void kept(const endpoint& peer, std::string_view text) {
+        auto& news = mailbox_.add<kept_event>({}, text);
+        news.text_size = static_cast<std::uint32_t>(text.size());
+        news.address = peer;
     }
     /// While the mailbox is full they are only counted: a flood of them must not fill the memory.
     void rejected(const endpoint& from, std::error_code why) noexcept {
@@ -4258,6 +4276,7 @@ public:
             if (links_.first() == one) links_.remove(*one);
         }
         table_.for_each([&](route& one) {
+            shared_.report.keep(one.peer, one.waiting);
             shared_.report.outcomes(one.waiting, why);
             if (!one.under_way) return;
             shared_.report.outcomes(one.under_way->item, why);
@@ -5041,8 +5060,9 @@ public:
             for (const posting& one : those.waiting) result.push_back({peer, one.text});
         return result;
     }
-    void stop(std::error_code why) noexcept {
-        for (auto& one : boxes_) shared_.report.outcomes(one.second.waiting, why);
+    void stop() noexcept {
+        for (auto& [peer, those] : boxes_)
+            shared_.report.outcomes(those.waiting, make_error_code(errc::not_sent));
         boxes_.clear();
         bytes_ = 0;
         shared_.events.arm(*this, never);
@@ -5090,11 +5110,13 @@ private:
                 shared_.events.arm(*this, which->keep_until);
             box& to = boxes_[peer];
             if (to.bytes != 0 && to.bytes + cost > settings.max_queued_bytes) return;
+            if (!which->kept) shared_.report.kept(peer, which->text);
+            which->kept = true;
             to.bytes += cost;
             bytes_ += cost;
             to.waiting.splice(to.waiting.end(), from, which);
         } catch (const std::bad_alloc&) {
-            // Then it is reported as if it were not to be kept.
+            // Then it is reported as if it were not to be kept. An empty box does no harm.
         }
     }
 
@@ -5192,7 +5214,7 @@ public:
         discovery_.stop();
         acceptor_.close();
         routes_.stop(why);
-        outbox_.stop(why);
+        outbox_.stop();
     }
 
     loop& events() noexcept { return events_; }
@@ -5267,6 +5289,7 @@ public:
     node::left_handler on_left;
     node::rejected_handler on_rejected;
     node::candidate_handler on_found, on_gone;
+    node::kept_handler on_kept;
 
     void resume() noexcept { end_ = never; }
     /// From then on nothing is called, and messages are counted as dropped. The first call counts.
@@ -5312,6 +5335,12 @@ private:
         copy(bytes.substr(what.at, what.team_size), who.team);
         copy(bytes.substr(what.at + what.team_size, what.text_size), who.knows);
         handler(who);
+    }
+    void call_for(const kept_event& what, std::string_view bytes) {
+        if (!on_kept) return;
+        kept_message which{what.address, {}};
+        copy(bytes.substr(what.at, what.text_size), which.text);
+        on_kept(which);
     }
     void call_for(const rejected_event& what, std::string_view) {
         if (on_rejected) on_rejected(what.from, what.why);
@@ -5839,6 +5868,7 @@ void node::on_peer_left(left_handler handler) { impl_->handlers.on_left.swap(han
 void node::on_rejected(rejected_handler handler) { impl_->handlers.on_rejected.swap(handler); }
 void node::on_peer_found(candidate_handler handler) { impl_->handlers.on_found.swap(handler); }
 void node::on_peer_gone(candidate_handler handler) { impl_->handlers.on_gone.swap(handler); }
+void node::on_kept(kept_handler handler) { impl_->handlers.on_kept.swap(handler); }
 
 std::error_code node::start() { return impl_->start(); }
 void node::stop() noexcept { impl_->stop(); }

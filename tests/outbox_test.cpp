@@ -80,6 +80,9 @@ TEST_CASE("what is posted to an absent peer is sent in order when the peer is he
     CHECK(b.wait_messages(3));
     CHECK(shown(b) == texts{"one", "two", "three"});
     CHECK(kept(a).empty());
+    REQUIRE(a.seen().kept.size() == 3);  // each told once
+    CHECK(a.seen().kept.front().text == "one");
+    CHECK(a.seen().kept.front().to == bob.address());
 }
 
 TEST_CASE("what is kept goes over a link, and what is posted then comes behind it") {
@@ -116,7 +119,7 @@ TEST_CASE("what is kept is sent when discovery finds the peer, which has said no
     CHECK(posts.count({}) == 1);
 }
 
-TEST_CASE("what is kept for too long is expired; what is still kept at the end is stopped") {
+TEST_CASE("what is kept for too long is expired; what is still kept at the end is not sent") {
     nobody absent;
     auto settings = local("Ann");
     settings.keep_for = 0s;
@@ -134,7 +137,8 @@ TEST_CASE("what is kept for too long is expired; what is still kept at the end i
     REQUIRE(wait_until([&] { return kept(b).size() == 1; }));
     b->stop();
     CHECK(others.wait());
-    CHECK(others.count(errc::stopped) == 1);
+    CHECK(others.count(errc::not_sent) == 1);
+    CHECK(make_error_code(errc::not_sent) == std::errc::operation_canceled);
     CHECK(kept(b).empty());
     settings.keep_for = -1s;
     CHECK(p2pchat::node(settings).start() == errc::bad_setting);

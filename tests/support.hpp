@@ -119,6 +119,7 @@ struct record {
     std::vector<std::pair<p2pchat::peer, p2pchat::departure>> left;
     std::vector<std::pair<p2pchat::endpoint, std::error_code>> rejected;
     std::vector<p2pchat::candidate> found, gone;
+    std::vector<p2pchat::kept_message> kept;
 
     std::size_t count_text(std::string_view text) const {
         return static_cast<std::size_t>(
@@ -200,6 +201,9 @@ private:
         });
         node_.on_peer_gone([this](const p2pchat::candidate& who) {
             note([&](record& r) { r.gone.push_back(who); });
+        });
+        node_.on_kept([this](const p2pchat::kept_message& m) {
+            note([&](record& r) { r.kept.push_back(m); });
         });
         node_.on_rejected([this](const p2pchat::endpoint& from, std::error_code why) {
             note([&](record& r) { r.rejected.emplace_back(from, why); });
