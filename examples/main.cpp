@@ -16,8 +16,11 @@
 #include "style.hpp"
 #include "text.hpp"
 
+#include <algorithm>
+#include <chrono>
 #include <functional>
 #include <iostream>
+#include <iterator>
 #include <mutex>
 #include <optional>
 #include <string>
@@ -62,7 +65,7 @@ private:
     static const std::vector<entry>& entries() {
         static const std::vector<entry> all = {
             {"1", "/send", "send a message", &chat::send_message},
-            {"2", "/peers", "show whom we have heard from", &chat::show_peers},
+            {"2", "/peers", "show whom we have heard from, and who was found", &chat::show_peers},
             {"3", "/connect", "connect to one of them", &chat::connect_to_peer},
             {"4", "/mandatory", "send a message to the default peers", &chat::send_mandatory},
             {"b", "/all", "send a message to all peers", &chat::send_to_all},
@@ -102,6 +105,7 @@ private:
         if (screen_.live())
             screen_.print(style_.quiet(
                 "Esc goes back to the menu, and so does Enter where it answers nothing."));
+        outbox_->resume();
         return std::nullopt;
     }
 
@@ -112,11 +116,16 @@ private:
         config.port = port;
         config.address = settings_.address;
         config.leave_on_stop = true;
+        config.discovery = settings_.discovery;
         node_.emplace(std::move(config));
-        outbox_.emplace(*node_, screen_, style_, log_);
+        outbox_.emplace(
+            *node_, screen_, style_, log_,
+            settings_.outbox.empty() ? menu::default_kept_file(port) : settings_.outbox);
         node_->on_message([this](const p2pchat::message& m) { show_message(m); });
         node_->on_peer_left(
             [this](const p2pchat::peer& p, p2pchat::departure how) { show_departure(p, how); });
+        node_->on_peer_found([this](const p2pchat::candidate& who) { show_found(who, true); });
+        node_->on_peer_gone([this](const p2pchat::candidate& who) { show_found(who, false); });
         const auto error = node_->start();
         if (!error) return {};
         const bool taken = error == std::errc::address_in_use;
@@ -271,6 +280,18 @@ private:
                                                           : ") was lost: the link to it broke.")));
     }
 
+    /// Not to a script, and not more than a person can read: the list has them all.
+    void show_found(const p2pchat::candidate& who, bool here) {
+        const auto now = std::chrono::steady_clock::now();
+        if (now - found_since_ > std::chrono::seconds(10)) {
+            found_since_ = now;
+            found_lately_ = 0;
+        }
+        if (!screen_.live() || ++found_lately_ > 5) return;
+        screen_.notify(style_.quiet(to_string(who.address) + " (" + menu::visible(who.team) +
+                                    (here ? ") is on the network." : ") is off the network.")));
+    }
+
     // ---- the menu's entries
 
     void send_message() {
@@ -315,13 +336,16 @@ private:
     void send_again() { outbox_->send_again(); }
 
     void show_peers() {
-        const auto peers = node_->peers();
+        const auto peers = node_->peers(), others = found();
         screen_.print(peers.empty() ? "No connected peers." : "Connected Peers:");
         for (const auto& peer : peers) screen_.print(described(peer));
+        if (!others.empty()) screen_.print("On the network:");
+        for (const auto& peer : others) screen_.print(described(peer));
     }
 
     void connect_to_peer() {
-        const auto peers = node_->peers();
+        auto peers = node_->peers();
+        for (auto& other : found()) peers.push_back(std::move(other));
         if (peers.empty()) return screen_.print("No active peers to connect to.");
         screen_.print("Active Peers:");
         list(peers);
@@ -347,14 +371,28 @@ private:
             "question.");
     }
 
-    /// Whom we have heard from, and behind them whom we have only written to.
+    /// Whom we have heard from, behind them who was found, and then whom we have only written to.
     std::vector<p2pchat::peer> known() {
         auto all = node_->peers();
-        for (const auto& address : outbox_->only_written_to()) {
-            all.emplace_back();
-            all.back().address = address;
-        }
+        for (auto& other : found()) all.push_back(std::move(other));
+        for (const auto& address : outbox_->only_written_to()) add(all, {address, {}, {}, false});
         return all;
+    }
+
+    /// Who is on the network and has not been heard from.
+    std::vector<p2pchat::peer> found() const {
+        const auto peers = node_->peers();
+        auto all = peers;
+        for (auto& who : node_->candidates())
+            add(all, {who.address, std::move(who.team), who.last_heard, false});
+        return {std::make_move_iterator(all.begin() + static_cast<std::ptrdiff_t>(peers.size())),
+                std::make_move_iterator(all.end())};
+    }
+
+    static void add(std::vector<p2pchat::peer>& to, p2pchat::peer one) {
+        const bool known = std::any_of(to.begin(), to.end(),
+                                       [&](const auto& p) { return p.address == one.address; });
+        if (!known) to.push_back(std::move(one));
     }
 
     void show_recipients(const std::vector<p2pchat::peer>& peers) {
@@ -377,8 +415,10 @@ private:
     const menu::style style_{screen_.colours()};
     menu::chat_log log_;
     endpoint last_recipient_;
-    std::mutex mutex_;      // guards the next
-    endpoint last_writer_;  // who can be answered
+    std::mutex mutex_;                                     // guards the next
+    endpoint last_writer_;                                 // who can be answered
+    std::chrono::steady_clock::time_point found_since_{};  // the next is counted since; for the
+    int found_lately_ = 0;                                 // node's thread
     std::optional<p2pchat::node> node_;
     std::optional<menu::outbox> outbox_;
 };

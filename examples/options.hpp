@@ -22,7 +22,9 @@ struct options {
     std::uint16_t port = 0;  ///< 0: ask
     std::string address;     ///< empty: detect
     std::vector<p2pchat::endpoint> default_peers;
-    std::string log;  ///< a file; empty: none
+    std::string log;        ///< a file; empty: none
+    std::string outbox;     ///< a file; empty: the default
+    bool discovery = true;  ///< find others on the LAN, and be found
 };
 
 inline constexpr std::string_view usage =
@@ -33,7 +35,9 @@ Chats with the peers of the local network. Asks for whatever no flag says.
   --port NUMBER           listen on this port, 1 to 65535
   --address IP            be known by this address, not by the detected one
   --default-peer IP:PORT  who gets mandatory messages; may be given several times
+  --no-discovery          do not look for others on the network, nor be found by them
   --log FILE              append the conversation to this file
+  --outbox FILE           where messages wait for who is not there
   -h, --help              show this and leave
   --version               show the version and leave
 )";
@@ -77,6 +81,10 @@ inline std::string set_option(std::string_view name, const std::string& value, o
         result.log = value;
         return value.empty() ? "needs a file's name" : "";
     }
+    if (name == "--outbox") {
+        result.outbox = value;
+        return value.empty() ? "needs a file's name" : "";
+    }
     p2pchat::endpoint peer;  // --default-peer
     if (auto error = p2pchat::parse(value, peer)) return error.message() + ": IP:PORT is needed";
     result.default_peers.push_back(peer);
@@ -90,13 +98,17 @@ inline int wrong_flag(std::string_view flag, const std::string& why) {
 
 /// Reads the command line into `result`; returns an exit status if the program is to end here.
 inline std::optional<int> read_options(const std::vector<std::string>& arguments, options& result) {
-    static constexpr std::string_view with_value[] = {"--team", "--port", "--address",
-                                                      "--default-peer", "--log"};
+    static constexpr std::string_view with_value[] = {"--team",         "--port", "--address",
+                                                      "--default-peer", "--log",  "--outbox"};
     for (auto argument = arguments.begin(); argument != arguments.end(); ++argument) {
         const auto equals = argument->find('=');
         const std::string name = argument->substr(0, equals);
         if (*argument == "-h" || *argument == "--help") return std::cout << usage, 0;
         if (*argument == "--version") return std::cout << "p2pchat " << p2pchat::version << '\n', 0;
+        if (*argument == "--no-discovery") {
+            result.discovery = false;
+            continue;
+        }
         if (std::find(std::begin(with_value), std::end(with_value), name) == std::end(with_value))
             return wrong_flag(*argument, "no such flag");
         if (equals == argument->npos && argument + 1 == arguments.end())

@@ -1,10 +1,12 @@
-// outbox.hpp - what goes to others: told when it has arrived, kept when it has not.
+// outbox.hpp - what goes to others: told when it has arrived; kept, in a file too, while they are not
+// there.
 //
 // SPDX-License-Identifier: MIT
 
 #ifndef MENU_OUTBOX_HPP
 #define MENU_OUTBOX_HPP
 
+#include "kept_file.hpp"
 #include "log.hpp"
 #include "p2pchat.hpp"
 #include "screen.hpp"
@@ -13,7 +15,9 @@
 
 #include <chrono>
 #include <condition_variable>
+#include <ctime>
 #include <future>
+#include <list>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -28,15 +32,37 @@ namespace menu {
 /// in order, as the original does. For the thread that asks; outcomes come by the node's.
 class outbox {
 public:
-    outbox(p2pchat::node& node, screen& screen, const style& style, chat_log& log)
-        : node_(node), screen_(screen), style_(style), log_(log) {}
+    outbox(p2pchat::node& node, screen& screen, const style& style, chat_log& log,
+           const std::string& kept)
+        : node_(node), screen_(screen), style_(style), log_(log), file_(kept) {
+        node_.on_kept([this](const p2pchat::kept_message& what) { note_kept(what); });
+    }
+
+    /// Posts again what the program of before kept. A person reads it on a live screen only, and
+    /// only there anything is kept.
+    void resume() {
+        if (!screen_.live()) return;
+        std::vector<letter> letters;
+        const auto oldest = std::time(nullptr) - 24 * 60 * 60;  // as config::keep_for has it
+        for (const auto& one : file_.read())
+            if (one.since > oldest)
+                letters.push_back({one.to, one.text, "", false, one.since, true});
+            else
+                screen_.print(style_.bad("✗ Not sent, " + to_string(one.to) + " did not come: ") +
+                              visible(one.text));
+        if (!letters.empty())
+            screen_.print(style_.quiet("Kept from before: " + std::to_string(letters.size()) +
+                                       ", to be sent as soon as who they are for is there."));
+        send(letters);
+    }
 
     /// Sends `text` to each of `peers`, side by side. `sent` is how the line about a delivered one
     /// begins; empty: the original has none.
     void send(const std::vector<p2pchat::endpoint>& peers, const std::string& text,
               const std::string& sent) {
         std::vector<letter> letters;
-        for (const auto& to : peers) letters.push_back({to, text, sent, false});
+        for (const auto& to : peers)
+            letters.push_back({to, text, sent, false, std::time(nullptr), false});
         send(letters);
     }
 
@@ -77,8 +103,8 @@ public:
     /// Somebody has left.
     void forget(const p2pchat::endpoint& peer) { note(peer, false); }
 
-    /// Waits until every outcome is known, and takes leave of those of whom the node does not. A
-    /// person who leaves meanwhile has the outcomes come at once.
+    /// Waits until every outcome is known that does not wait for an absent peer, and takes leave of
+    /// those of whom the node does not. A person who leaves meanwhile has the outcomes come at once.
     void finish() {
         if (!wait_for_all() && !screen_.leaving())
             screen_.print(style_.quiet("Waiting for what is under way; Ctrl-C leaves now."));
@@ -89,6 +115,11 @@ public:
             if (node_.post(to, "exit", [this](std::error_code) { one_less(); })) one_less();
         }
         wait_for_all(std::chrono::seconds(1));
+        node_.stop();
+        const std::lock_guard<std::mutex> lock(mutex_);
+        if (kept_ != 0)
+            screen_.print(style_.quiet("Kept for the next time: " + std::to_string(kept_) +
+                                       ", in " + visible(file_.path().u8string())));
     }
 
 private:
@@ -97,7 +128,10 @@ private:
         std::string text;
         std::string sent;
         bool again;  // not for the first time
+        std::int64_t since;
+        bool kept;  // its peer is not there
     };
+    using letter_list = std::list<letter>;
 
     static constexpr std::chrono::milliseconds patience{50};
     static constexpr std::size_t max_unsent = 100;
@@ -111,15 +145,74 @@ private:
 
     std::future<std::error_code> post(const letter& what) {
         one_more();
+        const auto place = add(what);
         auto outcome = std::make_shared<std::promise<std::error_code>>();
         auto future = outcome->get_future();
-        const auto done = [this, what, outcome](std::error_code error) {
-            if (screen_.live()) report(what, error);
+        const auto done = [this, place, outcome](std::error_code error) {
+            const bool waits = error == p2pchat::errc::not_sent && place->kept;
+            if (!waits) {
+                const letter was = remove(place);
+                if (screen_.live()) report(was, error);
+            }
             outcome->set_value(error);
             one_less();
         };
-        if (const auto refused = node_.post(what.to, what.text, done)) done(refused);
+        const bool keeps = screen_.live() && !says_exit(what.text);
+        const auto absent = keeps ? p2pchat::when_absent::keep : p2pchat::when_absent::fail;
+        const auto refused =
+            node_.post(what.to, what.text, done, p2pchat::when_full::refuse, absent);
+        if (refused) done(refused);
         return future;
+    }
+
+    /// Which is about now, or about nothing.
+    static bool says_exit(std::string text) {
+        for (char& c : text) c = static_cast<char>(c | 0x20);
+        return text == "exit";
+    }
+
+    letter_list::iterator add(const letter& what) {
+        const std::lock_guard<std::mutex> lock(mutex_);
+        if (what.kept) ++kept_;
+        return letters_.insert(letters_.end(), what);
+    }
+
+    letter remove(letter_list::iterator place) {
+        const std::lock_guard<std::mutex> lock(mutex_);
+        letter was = std::move(*place);
+        letters_.erase(place);
+        if (!was.kept) return was;
+        --kept_;
+        store();
+        return was;
+    }
+
+    /// Its peer is not there.
+    void note_kept(const p2pchat::kept_message& what) {
+        {
+            const std::lock_guard<std::mutex> lock(mutex_);
+            const auto place =
+                std::find_if(letters_.begin(), letters_.end(), [&](const letter& one) {
+                    return !one.kept && one.to == what.to && one.text == what.text;
+                });
+            if (place == letters_.end()) return;  // it is from before, or went by another name
+            place->kept = true;
+            ++kept_;
+            store();
+            none_left_.notify_all();
+        }
+        screen_.print(style_.warning("Kept until " + to_string(what.to) + " is there: ") +
+                      visible(what.text));
+    }
+
+    /// Whatever ends the program, what is kept is in the file.
+    void store() {
+        std::vector<kept_entry> all;
+        for (const auto& one : letters_)
+            if (one.kept) all.push_back({one.since, one.to, one.text});
+        const auto error = file_.path().empty() ? std::error_code() : file_.write(all);
+        if (error && !std::exchange(store_failed_, true))
+            screen_.notify(style_.warning("What is kept cannot be stored: " + error.message()));
     }
 
     template <class Outcome>
@@ -132,7 +225,7 @@ private:
     /// Waits, for a moment if not told otherwise; whether nothing is under way any more.
     bool wait_for_all(std::chrono::milliseconds bound = patience) {
         std::unique_lock<std::mutex> lock(mutex_);
-        return none_left_.wait_for(lock, bound, [this] { return under_way_ == 0; });
+        return none_left_.wait_for(lock, bound, [this] { return under_way_ <= kept_; });
     }
 
     void one_more() {
@@ -142,7 +235,7 @@ private:
 
     void one_less() {
         const std::lock_guard<std::mutex> lock(mutex_);
-        if (--under_way_ == 0) none_left_.notify_all();
+        if (--under_way_ <= kept_) none_left_.notify_all();
     }
 
     void note(const p2pchat::endpoint& peer, bool reached) {
@@ -213,8 +306,12 @@ private:
     chat_log& log_;
 
     std::mutex mutex_;  // guards all below
+    const kept_file file_;
     std::condition_variable none_left_;
+    letter_list letters_;  // without an outcome, in the order posted
     std::size_t under_way_ = 0;
+    std::size_t kept_ = 0;       // of the letters
+    bool store_failed_ = false;  // and the person knows
     std::vector<letter> unsent_;
     std::set<p2pchat::endpoint> reached_;  // by the last message to them
 };

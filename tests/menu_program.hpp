@@ -19,6 +19,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <filesystem>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -39,6 +40,19 @@ inline std::string free_port() {
     p2pchat::tcp_socket socket;
     REQUIRE_FALSE(socket.listen({"127.0.0.1", 0}));
     return std::to_string(socket.local().port());
+}
+
+/// Where programs of this test keep what outlives them; gone when it ends.
+inline const std::string& state_folder() {
+    static const struct folder {
+        std::string path = (std::filesystem::temp_directory_path() / "p2pchat-XXXXXX").string();
+        folder() { REQUIRE(mkdtemp(path.data()) != nullptr); }
+        ~folder() {
+            std::error_code ignored;
+            std::filesystem::remove_all(path, ignored);
+        }
+    } one;
+    return one.path;
 }
 
 /// What a pseudo-terminal is like.
@@ -249,7 +263,8 @@ private:
     void start(const words& arguments, const std::string& type, Streams streams,
                const words& more = {}) {
         REQUIRE_MESSAGE(!program_path().empty(), "P2PCHAT_PROGRAM is to say where the program is");
-        words line, environment = {"TERM=" + type, "LC_ALL=C.UTF-8", "TZ=UTC"};
+        words line, environment = {"TERM=" + type, "LC_ALL=C.UTF-8", "TZ=UTC",
+                                   "XDG_STATE_HOME=" + state_folder()};
         if (!first_.empty()) line = {"/bin/sh", "-c", first_ + "; exec \"$0\" \"$@\""};
         line.push_back(program_path());
         line.insert(line.end(), arguments.begin(), arguments.end());
@@ -268,7 +283,8 @@ private:
     }
 
     static bool is_ours(std::string_view variable) {
-        for (const std::string_view ours : {"TERM=", "LC_ALL=", "TZ=", "NO_COLOR="})
+        for (const std::string_view ours :
+             {"TERM=", "LC_ALL=", "TZ=", "NO_COLOR=", "XDG_STATE_HOME="})
             if (variable.substr(0, ours.size()) == ours) return true;
         return false;
     }
@@ -304,7 +320,8 @@ private:
 
 /// Flags for a program that is known by the loopback address and writes to no real machine.
 inline menu_program::words flags(const menu_program::words& more = {}) {
-    menu_program::words result = {"--address", "127.0.0.1", "--default-peer", "127.0.0.1:1"};
+    menu_program::words result = {"--address", "127.0.0.1", "--default-peer", "127.0.0.1:1",
+                                  "--no-discovery"};
     result.insert(result.end(), more.begin(), more.end());
     return result;
 }

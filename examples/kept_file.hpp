@@ -1,0 +1,110 @@
+// kept_file.hpp - what waits for absent peers, in a file: so it outlives the program.
+//
+// SPDX-License-Identifier: MIT
+
+#ifndef MENU_KEPT_FILE_HPP
+#define MENU_KEPT_FILE_HPP
+
+#include "p2pchat.hpp"
+
+#include <cerrno>
+#include <charconv>
+#include <cstdint>
+#include <cstdlib>
+#include <ctime>
+#include <filesystem>
+#include <fstream>
+#include <string>
+#include <string_view>
+#include <system_error>
+#include <utility>
+#include <vector>
+
+#ifdef _WIN32
+#include "windows_text.hpp"
+#endif
+
+namespace menu {
+
+/// One message: a line "SINCE ADDRESS TEXT", SINCE in seconds as std::time() has them.
+struct kept_entry {
+    std::int64_t since = 0;
+    p2pchat::endpoint to;
+    std::string text;
+};
+
+/// For the messages of whoever has this port, as no two programs can have: in the folder that the
+/// system gives each user for such. Empty if there is none.
+inline std::string default_kept_file(std::uint16_t port) {
+    const auto of_environment = [](const char* name) {
+        const char* const value = std::getenv(name);
+        return std::string(value ? value : "");
+    };
+#ifdef _WIN32
+    std::string folder = of_environment("LOCALAPPDATA");
+#else
+    std::string folder = of_environment("XDG_STATE_HOME");
+    const auto home = of_environment("HOME");
+    if (folder.empty() && !home.empty()) folder = home + "/.local/state";
+#endif
+    return folder.empty() ? folder : folder + "/p2pchat/outbox-" + std::to_string(port);
+}
+
+class kept_file {
+public:
+    explicit kept_file(const std::string& path) : path_(native(path)) {}
+
+    const std::filesystem::path& path() const { return path_; }
+
+    /// What is there; lines that are none are skipped.
+    std::vector<kept_entry> read() const {
+        std::vector<kept_entry> result;
+        std::ifstream file(path_, std::ios::binary);
+        for (std::string line; std::getline(file, line);) {
+            kept_entry one;
+            const auto to = line.find(' ') + 1, text = line.find(' ', to) + 1;
+            if (to == 0 || text == 0) continue;
+            std::from_chars(line.data(), line.data() + to - 1, one.since);
+            if (parse(std::string_view(line).substr(to, text - 1 - to), one.to)) continue;
+            one.text = line.substr(text);
+            result.push_back(std::move(one));
+        }
+        return result;
+    }
+
+    /// All of it or, if that fails, what was there before; for nobody else's eyes.
+    std::error_code write(const std::vector<kept_entry>& all) const {
+        std::error_code error;
+        if (all.empty()) return std::filesystem::remove(path_, error), error;
+        if (path_.has_parent_path())
+            std::filesystem::create_directories(path_.parent_path(), error);
+        if (error) return error;
+        auto fresh = path_;
+        fresh += ".new";
+        errno = 0;
+        std::ofstream file(fresh, std::ios::binary | std::ios::trunc);
+        using std::filesystem::perms;
+        if (file) permissions(fresh, perms::owner_read | perms::owner_write, error);
+        for (const auto& one : all)
+            file << one.since << ' ' << to_string(one.to) << ' ' << one.text << '\n';
+        file.close();
+        if (!file && !error) error = {errno != 0 ? errno : EIO, std::generic_category()};
+        if (!error) rename(fresh, path_, error);
+        return error;
+    }
+
+private:
+    static std::filesystem::path native(const std::string& path) {
+#ifdef _WIN32
+        return to_wide(path);
+#else
+        return path;
+#endif
+    }
+
+    std::filesystem::path path_;
+};
+
+}  // namespace menu
+
+#endif  // MENU_KEPT_FILE_HPP
