@@ -20,24 +20,20 @@
 //       #include <cstdlib>
 //       #include <iostream>
 //
-//       int main(int argc, char** argv) {         // talk PORT [ADDRESS:PORT of somebody]...
+//       int main(int argc, char** argv) {         // talk [PORT]
 //           p2pchat::config config;
 //           config.team = "BTC";
 //           config.port = static_cast<std::uint16_t>(argc > 1 ? std::atoi(argv[1]) : 5000);
+//           config.discovery = true;              // find others on the LAN, and be found
 //
 //           p2pchat::node node(config);
 //           node.on_message([](const p2pchat::message& m) {
 //               std::cout << m.reply_to() << ' ' << m.team << ": " << m.text << '\n' << std::flush;
 //           });
+//           node.on_peer_found([&](const p2pchat::candidate& c) { node.connect(c.address, {}); });
 //           if (auto error = node.start()) { std::cerr << error.message() << '\n'; return 1; }
 //           std::cout << "I am " << node.address() << '\n' << std::flush;
 //
-//           for (int i = 2; i < argc; ++i) {      // from here on we know each other
-//               p2pchat::endpoint somebody;
-//               auto error = parse(argv[i], somebody);
-//               if (!error) error = node.connect(somebody).error;
-//               if (error) std::cerr << argv[i] << ": " << error.message() << '\n';
-//           }
 //           for (std::string line; std::getline(std::cin, line);) {
 //               const auto outcomes = node.broadcast(line);  // to all we know; waits for the last
 //               if (outcomes.empty()) std::cerr << "nobody is known yet\n";
