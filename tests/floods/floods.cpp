@@ -10,6 +10,8 @@
 #define P2PCHAT_IMPLEMENTATION
 #include "p2pchat.hpp"
 
+#include <arpa/inet.h>
+#include <netinet/in.h>
 #include <poll.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
@@ -17,6 +19,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <chrono>
 #include <cmath>
@@ -25,6 +28,7 @@
 #include <fstream>
 #include <functional>
 #include <iostream>
+#include <memory>
 #include <string>
 #include <thread>
 #include <vector>
@@ -40,6 +44,11 @@ using namespace std::chrono_literals;
 
 constexpr int connections_a_second = 10000;
 constexpr std::size_t silent_ones = 3000, slow_ones = 1000, posting_ones = 1000, valid_ones = 3000;
+constexpr int datagrams_a_second = 100000;
+constexpr std::size_t datagram_senders = 2000;
+constexpr std::chrono::seconds longest_datagram_flood{10};
+// From a newcomer's third announcement to its fourth are 33 s at most.
+constexpr std::chrono::seconds found_within{3 + 33 + 1};
 constexpr milliseconds slow_handler = 1ms;
 
 [[noreturn]] void fail(const std::string& why) {
@@ -54,6 +63,14 @@ p2pchat::config settings(const char* team) {
     return result;
 }
 
+/// On loopback, as the address is; there is no discovery port 0.
+p2pchat::config settings(const char* team, std::uint16_t discovery_port) {
+    auto result = settings(team);
+    result.discovery = discovery_port != 0;
+    if (result.discovery) result.discovery_port = discovery_port;
+    return result;
+}
+
 /// As many descriptors as the system allows.
 void allow_descriptors() {
     rlimit limit{};
@@ -64,23 +81,34 @@ void allow_descriptors() {
 
 // ------------------------------------------------------------------------------- the flooded node
 
-/// The child process: a node that serves until its standard input ends.
-int be_the_node(milliseconds handler_time) {
-    p2pchat::node node(settings("Flooded"));
+constexpr const char* newcomer = "Newcomer";
+
+/// The child process: a node that serves until its standard input ends; then it tells how many
+/// candidates there were at most, and how many datagrams it has ignored.
+int be_the_node(milliseconds handler_time, std::uint16_t discovery_port) {
+    p2pchat::node node(settings("Flooded", discovery_port));
     node.on_message([=](const message&) {
         if (handler_time != 0ms) std::this_thread::sleep_for(handler_time);
     });
     node.on_rejected([](const endpoint&, std::error_code) {});
+    node.on_peer_found([](const p2pchat::candidate& who) {
+        if (who.team == newcomer) std::cout << "found\n" << std::flush;
+    });
     if (auto error = node.start()) fail("the node: " + error.message());
     std::cout << node.address() << '\n' << std::flush;
-    std::cin.get();
+    std::size_t most = 0;
+    pollfd input{0, POLLIN, 0};
+    while (::poll(&input, 1, discovery_port != 0 ? 20 : -1) == 0)
+        most = (std::max)(most, node.candidates().size());
+    std::cout << most << " candidates at most, " << node.statistics().ignored
+              << " datagrams ignored\n";
     return 0;
 }
 
 /// A node in a process of its own, so that what it takes is its own.
 class node_process {
 public:
-    node_process(const char* program, milliseconds handler_time) {
+    node_process(const char* program, milliseconds handler_time, std::uint16_t discovery_port) {
         int in[2], out[2];
         if (::pipe(in) != 0 || ::pipe(out) != 0) fail("no pipe");
         child_ = ::fork();
@@ -90,14 +118,15 @@ public:
             ::dup2(out[1], 1);
             for (int end : {in[0], in[1], out[0], out[1]}) ::close(end);
             const auto time = std::to_string(handler_time.count());
-            ::execl(program, program, "--node", time.c_str(), nullptr);
+            const auto port = std::to_string(discovery_port);
+            ::execl(program, program, "--node", time.c_str(), port.c_str(), nullptr);
             ::_exit(127);
         }
         ::close(in[0]);
         ::close(out[1]);
         input_ = in[1];
-        read_address(out[0]);
-        ::close(out[0]);
+        output_ = out[0];
+        if (parse(line(), address_)) fail("the node does not start");
         watcher_ = std::thread([this] { watch(); });
     }
     node_process(const node_process&) = delete;
@@ -108,20 +137,31 @@ public:
         ending_ = true;
         watcher_.join();
         ::close(input_);
+        for (std::string each; !(each = line()).empty();) last_words_ = each;
+        ::close(output_);
         int status = 0;
         return ::waitpid(child_, &status, 0) == child_ && status == 0;
     }
 
     const endpoint& address() const noexcept { return address_; }
+    /// Waits until it says that it has found the newcomer.
+    bool has_found_it(clock_type::time_point end) {
+        const auto left = end - clock_type::now();
+        pollfd wanted{output_, POLLIN, 0};
+        const auto bound = std::chrono::ceil<milliseconds>(left).count();
+        return ::poll(&wanted, 1, (std::max)(0, static_cast<int>(bound))) == 1 && line() == "found";
+    }
+    const std::string& last_words() const noexcept { return last_words_; }
     double peak_mebibytes() const { return static_cast<double>(status("VmHWM:")) / 1024; }
+    double mebibytes() const { return static_cast<double>(status("VmRSS:")) / 1024; }
     long threads() const noexcept { return threads_; }
     long descriptors() const noexcept { return descriptors_; }
 
 private:
-    void read_address(int from) {
-        std::string line;
-        for (char c = 0; ::read(from, &c, 1) == 1 && c != '\n';) line.push_back(c);
-        if (parse(line, address_)) fail("the node does not start");
+    std::string line() const {
+        std::string result;
+        for (char c = 0; ::read(output_, &c, 1) == 1 && c != '\n';) result.push_back(c);
+        return result;
     }
 
     void watch() {
@@ -152,7 +192,8 @@ private:
 
     endpoint address_;
     pid_t child_ = 0;
-    int input_ = -1;
+    int input_ = -1, output_ = -1;
+    std::string last_words_;
     std::atomic<bool> ending_{false};
     std::atomic<long> threads_{0}, descriptors_{0};
     std::thread watcher_;
@@ -295,6 +336,71 @@ std::string send_one_shots(const endpoint& to, clock_type::time_point end) {
     return std::to_string(valid_ones) + " at once, sent " + std::to_string(sent);
 }
 
+/// A host of loopback that sends to the group of all nodes: datagrams that are none, those that name
+/// somebody else, and right ones of a node that there is not.
+class datagram_sender {
+public:
+    datagram_sender(std::size_t index, std::uint16_t discovery_port) {
+        const auto high = std::to_string(1 + index / 250), low = std::to_string(1 + index % 250);
+        const auto name = "127.77." + high + '.' + low;
+        sockaddr_in local{};
+        local.sin_family = AF_INET;
+        ::inet_pton(AF_INET, name.c_str(), &local.sin_addr);
+        socklen_t size = sizeof local;
+        if (::bind(socket_, reinterpret_cast<const sockaddr*>(&local), size) != 0 ||
+            ::setsockopt(socket_, IPPROTO_IP, IP_MULTICAST_IF, &local.sin_addr,
+                         sizeof local.sin_addr) != 0 ||
+            ::getsockname(socket_, reinterpret_cast<sockaddr*>(&local), &size) != 0)
+            fail("no sender of datagrams");
+        group_.sin_family = AF_INET;
+        group_.sin_port = htons(discovery_port);
+        ::inet_pton(AF_INET, "239.255.112.50", &group_.sin_addr);
+        texts_ = {std::string(128, '\x7f'), "127.78.1.1:5000 Flood HELLO",
+                  name + ':' + std::to_string(ntohs(local.sin_port)) + " Flood HELLO"};
+        for (auto& text : texts_) text.resize(128, ' ');
+    }
+    datagram_sender(const datagram_sender&) = delete;
+    datagram_sender& operator=(const datagram_sender&) = delete;
+    ~datagram_sender() { ::close(socket_); }
+
+    /// How many it has sent. Many by one call: else it is the flooder that cannot keep up.
+    int send_some() {
+        constexpr std::size_t count = 30;
+        std::array<iovec, count> parts{};
+        std::array<mmsghdr, count> all{};
+        for (std::size_t i = 0; i < count; ++i) {
+            parts[i] = {texts_[i % texts_.size()].data(), texts_[i % texts_.size()].size()};
+            all[i].msg_hdr.msg_name = &group_;
+            all[i].msg_hdr.msg_namelen = sizeof group_;
+            all[i].msg_hdr.msg_iov = &parts[i];
+            all[i].msg_hdr.msg_iovlen = 1;
+        }
+        return (std::max)(0, ::sendmmsg(socket_, all.data(), count, 0));
+    }
+
+private:
+    int socket_ = ::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    sockaddr_in group_{};
+    std::array<std::string, 3> texts_;
+};
+
+std::string send_datagrams(std::uint16_t discovery_port, clock_type::time_point end) {
+    std::vector<std::unique_ptr<datagram_sender>> senders;
+    for (std::size_t i = 0; i < datagram_senders; ++i)
+        senders.push_back(std::make_unique<datagram_sender>(i, discovery_port));
+    const auto start = clock_type::now();
+    long sent = 0;
+    const auto seconds = [&] {
+        return std::chrono::duration<double>(clock_type::now() - start).count();
+    };
+    for (std::size_t turn = 0; clock_type::now() < end; std::this_thread::sleep_for(1ms))
+        while (static_cast<double>(sent) < seconds() * datagrams_a_second &&
+               clock_type::now() < end)
+            sent += senders[turn++ % senders.size()]->send_some();
+    return std::to_string(std::lround(static_cast<double>(sent) / seconds())) +
+           " datagrams a second";
+}
+
 // ------------------------------------------------------------------------------- the honest sender
 
 /// What became of an honest sender's messages, one every 20 ms.
@@ -354,9 +460,25 @@ void print(const char* how, const experience& e) {
                 how, e.milliseconds.size(), e.share(0.5), e.share(0.99), e.share(1), e.undelivered);
 }
 
+/// Ends the node and prints what it was like. False: the honest sender was not served.
+bool conclude(node_process& node, const char* name, const std::string& managed,
+              const experience& by_one_shots, const experience& by_link, bool all_wanted) {
+    const double memory = node.peak_mebibytes();
+    const bool ended = node.end();
+    std::printf("%s: %s\n", name, managed.c_str());
+    print("one-shots", by_one_shots);
+    print("link", by_link);
+    std::printf("  the node's process: peak %.1f MiB, %ld threads, %ld descriptors\n", memory,
+                node.threads(), node.descriptors());
+    std::fflush(stdout);
+    const bool served = !by_one_shots.milliseconds.empty() && !by_link.milliseconds.empty();
+    const bool always = by_one_shots.undelivered + by_link.undelivered == 0;
+    return ended && served && node.threads() == 3 && (always || !all_wanted);
+}
+
 /// Plays a scene and prints what it was like. False: the honest sender was not served.
 bool play(const char* program, const scene& what, std::chrono::seconds time) {
-    node_process node(program, what.handler_time);
+    node_process node(program, what.handler_time, 0);
     const endpoint honest_to(what.honest_to, node.address().port());
     const auto end = clock_type::now() + time;
     experience by_one_shots, by_link;
@@ -366,25 +488,50 @@ bool play(const char* program, const scene& what, std::chrono::seconds time) {
     by_one_shots = be_honest(honest_to, false, end);
     linked.join();
     flooding.join();
-    const double memory = node.peak_mebibytes();
-    const bool ended = node.end();
+    return conclude(node, what.name, managed, by_one_shots, by_link, what.handler_time == 0ms);
+}
 
-    std::printf("%s: %s\n", what.name, managed.c_str());
-    print("one-shots", by_one_shots);
-    print("link", by_link);
-    std::printf("  the node's process: peak %.1f MiB, %ld threads, %ld descriptors\n", memory,
-                node.threads(), node.descriptors());
+/// The same for datagrams; a newcomer starts while they come, and is found.
+bool play_datagrams(const char* program, std::chrono::seconds time) {
+    tcp_socket held;  // the number, so that nobody else's node has it
+    if (held.listen({"127.0.0.1", 0})) fail("no port");
+    const auto port = held.local().port();
+    node_process node(program, 0ms, port);
+    const auto begin = clock_type::now();
+    const auto end = begin + (std::min)(time, longest_datagram_flood);
+    experience by_one_shots, by_link;
+    std::string managed;
+    std::thread flooding([&] { managed = send_datagrams(port, end); });
+    std::thread linked([&] { by_link = be_honest(node.address(), true, end); });
+    std::thread by_itself([&] { by_one_shots = be_honest(node.address(), false, end); });
+
+    std::this_thread::sleep_until(begin + (end - begin) / 3);
+    const double before = node.mebibytes();
+    p2pchat::node arriving(settings(newcomer, port));
+    const auto start = clock_type::now();
+    if (auto error = arriving.start()) fail("the newcomer: " + error.message());
+    const bool found = node.has_found_it(start + found_within);
+    const std::chrono::duration<double> took = clock_type::now() - start;
+    by_itself.join();
+    linked.join();
+    flooding.join();
+    const double after = node.mebibytes();
+
+    const bool well = conclude(node, "datagrams", managed, by_one_shots, by_link, true);
+    std::printf("  %s, newcomer %s after %.1f s, from %.1f to %.1f MiB since a third of the time\n",
+                node.last_words().c_str(), found ? "found" : "NOT FOUND", took.count(), before,
+                after);
     std::fflush(stdout);
-    const bool served = !by_one_shots.milliseconds.empty() && !by_link.milliseconds.empty();
-    const bool always = by_one_shots.undelivered + by_link.undelivered == 0;
-    return ended && served && node.threads() == 3 && (always || what.handler_time != 0ms);
+    return well && found && std::atoi(node.last_words().c_str()) <= 256 && after - before < 1;
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
     allow_descriptors();
-    if (argc == 3) return be_the_node(milliseconds(std::atoi(argv[2])));
+    if (argc == 4)
+        return be_the_node(milliseconds(std::atoi(argv[2])),
+                           static_cast<std::uint16_t>(std::atoi(argv[3])));
     if (::access("/proc/self/status", R_OK) != 0) {
         std::puts("skipped: this needs /proc");
         return 77;
@@ -392,5 +539,6 @@ int main(int argc, char** argv) {
     const std::chrono::seconds time(argc == 2 ? std::atoi(argv[1]) : 30);
     bool well = true;
     for (const auto& each : scenes) well = play(argv[0], each, time) && well;
+    well = play_datagrams(argv[0], time) && well;
     return well ? 0 : 1;
 }

@@ -1,9 +1,9 @@
 """Hosts of a network of our own, made of Linux network namespaces, and programs that run on them.
 
 A `Switch` joins hosts by veth pairs and a bridge; a `BadWire` joins two by a wire that loses,
-delays, doubles, reorders or is cut: two tun devices, with this process moving each packet from one
-to the other. (tc netem would do most of that, but many kernels come without it, and it counts
-nothing per cause.) Needs root, iproute2 and /dev/net/tun.
+delays, doubles, reorders or is cut: two tun or tap devices, with this process moving each packet
+from one to the other. (tc netem would do most of that, but many kernels come without it, and it
+counts nothing per cause.) Needs root, iproute2 and /dev/net/tun.
 
 SPDX-License-Identifier: MIT
 """
@@ -11,6 +11,7 @@ SPDX-License-Identifier: MIT
 import ctypes
 import fcntl
 import heapq
+import itertools
 import os
 import random
 import select
@@ -30,9 +31,10 @@ class Host:
     """A network namespace."""
 
     made = []
+    numbers = itertools.count()
 
     def __init__(self):
-        self.name = f'p2pchat-{os.getpid()}-{len(Host.made)}'
+        self.name = f'p2pchat-{os.getpid()}-{next(Host.numbers)}'
         self.programs = []
         command('ip', 'netns', 'add', self.name)
         Host.made.append(self)
@@ -154,32 +156,37 @@ class Program:
 class Switch:
     """Hosts on one Ethernet: 10.99.0.1, 10.99.0.2, …"""
 
-    def __init__(self):
+    def __init__(self, network='10.99.0'):
+        self.network = network
         self.host = Host()
         self.count = 0
         self.host.ip('link', 'add', 'bridge', 'type', 'bridge')
         self.host.ip('link', 'set', 'bridge', 'up')
 
-    def plug(self, host):
+    def plug(self, host, device='lan'):
         """Gives the host's address here."""
         self.count += 1
         port = f'port{self.count}'
-        self.host.ip('link', 'add', port, 'type', 'veth', 'peer', 'name', 'lan', 'netns', host.name)
+        self.host.ip('link', 'add', port, 'type', 'veth', 'peer', 'name', device,
+                     'netns', host.name)
         self.host.ip('link', 'set', port, 'master', 'bridge', 'up')
-        host.add_address('lan', f'10.99.0.{self.count}/24')
-        return f'10.99.0.{self.count}'
+        address = f'{self.network}.{self.count}'
+        host.add_address(device, f'{address}/24')
+        return address
 
 
 class BadWire:
-    """Two hosts, 10.98.0.1 and 10.98.0.2, and a wire between them that can be made bad."""
+    """Two hosts, 10.98.0.1 and 10.98.0.2, and a wire between them that can be made bad.
 
-    def __init__(self, left, right, seed=1):
+    As Ethernet it carries what goes to all, too."""
+
+    def __init__(self, left, right, seed=1, ethernet=False):
         self.loss = self.duplication = 0.0  # shares of the packets
         self.delay = self.jitter = 0.0      # seconds; jitter reorders
         self.cut = False
         self.counts = dict.fromkeys(('passed', 'lost', 'doubled', 'overtaken', 'cut off'), 0)
-        self.ends = [open_tun(left, '10.98.0.1', '10.98.0.2'),
-                     open_tun(right, '10.98.0.2', '10.98.0.1')]
+        self.ends = [open_tun(left, '10.98.0.1', '10.98.0.2', ethernet),
+                     open_tun(right, '10.98.0.2', '10.98.0.1', ethernet)]
         self.random = random.Random(seed)
         self.under_way = []  # a heap of (when due, number, where to, packet)
         self.number = 0
@@ -227,16 +234,17 @@ class BadWire:
             self.counts['lost'] += 1  # its queue is full, as on a real wire
 
 
-def open_tun(host, address, peer):
-    """A tun device on the host with its one route; reading gives what the host sends."""
+def open_tun(host, address, peer, ethernet):
+    """A device on the host with its one route; reading gives what the host sends."""
     opened = []
+    kind = 2 if ethernet else 1  # IFF_TAP, IFF_TUN
 
     def work():
         try:
             host.enter()
             end = os.open('/dev/net/tun', os.O_RDWR | os.O_NONBLOCK)
-            # TUNSETIFF with IFF_TUN | IFF_NO_PI: bare IP packets.
-            fcntl.ioctl(end, 0x400454CA, struct.pack('16sH22x', b'lan', 0x1001))
+            # TUNSETIFF with IFF_NO_PI: bare packets.
+            fcntl.ioctl(end, 0x400454CA, struct.pack('16sH22x', b'lan', 0x1000 | kind))
             opened.append(end)
         except OSError as error:
             opened.append(error)
@@ -246,6 +254,9 @@ def open_tun(host, address, peer):
     worker.join()
     if isinstance(opened[0], OSError):
         raise Unusable(f'/dev/net/tun: {opened[0]}')
-    host.ip('addr', 'add', address, 'peer', peer, 'dev', 'lan')
-    host.ip('link', 'set', 'lan', 'up')
+    if ethernet:
+        host.add_address('lan', f'{address}/24')
+    else:
+        host.ip('addr', 'add', address, 'peer', peer, 'dev', 'lan')
+        host.ip('link', 'set', 'lan', 'up')
     return opened[0]

@@ -8,7 +8,8 @@
 //     (end of input)                     stopped
 //
 // and unasked: node ADDRESS, shown NUMBER whole|cut verified|unverified ORIGIN, said TEXT,
-// left ADDRESS lost|stopped|left, rejected FROM REASON. SIZE is in bytes, PAUSE in milliseconds.
+// left ADDRESS lost|stopped|left, rejected FROM REASON, found ADDRESS, gone ADDRESS. SIZE is in
+// bytes, PAUSE in milliseconds.
 //
 // SPDX-License-Identifier: MIT
 
@@ -63,10 +64,11 @@ void show_departure(const p2pchat::peer& peer, p2pchat::departure how) {
     say("left ", peer.address, ways[static_cast<int>(how)]);
 }
 
-std::unique_ptr<node> make_node(const std::string& address) {
+std::unique_ptr<node> make_node(const std::string& address, bool discovery) {
     p2pchat::config settings;
     settings.team = "Net";
-    settings.address = address;
+    if (address != "-") settings.address = address;
+    settings.discovery = discovery;
     settings.keep_alive = std::chrono::seconds(3);  // the tests wait for what it notices
     auto result = std::make_unique<node>(settings);
     result->on_message(show);
@@ -74,6 +76,8 @@ std::unique_ptr<node> make_node(const std::string& address) {
     result->on_rejected([](const endpoint& from, std::error_code why) {
         say("rejected ", from, ' ', why.message());
     });
+    result->on_peer_found([](const p2pchat::candidate& who) { say("found ", who.address); });
+    result->on_peer_gone([](const p2pchat::candidate& who) { say("gone ", who.address); });
     if (auto error = result->start()) say("failed ", error.message());
     say("node ", result->address());
     return result;
@@ -134,9 +138,11 @@ void obey(node& us, const std::string& line) {
 }  // namespace
 
 int main(int argc, char** argv) {
-    if (argc != 3) return std::cerr << "network_peer ADDRESS NODES\n", 2;
+    const bool discovery = argc == 4 && argv[3] == std::string("discovery");
+    if (argc != 3 && !discovery)
+        return std::cerr << "network_peer ADDRESS|- NODES [discovery]\n", 2;
     std::vector<std::unique_ptr<node>> nodes;
-    for (int i = 0; i < std::atoi(argv[2]); ++i) nodes.push_back(make_node(argv[1]));
+    for (int i = 0; i < std::atoi(argv[2]); ++i) nodes.push_back(make_node(argv[1], discovery));
     std::vector<std::thread> commands;
     for (std::string line; std::getline(std::cin, line);)
         commands.emplace_back([&nodes, line] { obey(*nodes.front(), line); });

@@ -3,6 +3,8 @@
 
     run.py NETWORK_PEER MENU [CASE…]     the two programs; without a case: all of them
 
+Cases of one stage that mostly wait run side by side.
+
 Whatever the network does to a message, it is shown once or its sender is told that it was not
 delivered: the sender logs each one's outcome, the receiver each one shown; this script compares.
 Needs Linux and root, iproute2 and, for the case behind_nat, nft or iptables; skipped (exit status
@@ -12,6 +14,7 @@ SPDX-License-Identifier: MIT
 """
 
 import collections
+import concurrent.futures
 import itertools
 import os
 import pathlib
@@ -423,46 +426,236 @@ def link_local(machines):
     check(not one.lines('rejected') and not other.lines('rejected'), 'somebody was not believed')
 
 
+# ---------------------------------------------------------------------- who is found, and forgotten
+
+LONGEST_PAUSE = 33 + 1  # seconds between two announcements, and a busy machine's delay
+FIRST_ONES = 4          # seconds in which a node that starts announces itself more often
+
+
+class Neighbours:
+    """Hosts on one Ethernet; nobody is told of anybody."""
+
+    side_by_side = True
+
+    def __init__(self, programs):
+        self.peer_program = programs[0]
+        self.switch = Switch()
+
+    def start(self, host, nodes=1):
+        program = host.start(self.peer_program, '-', str(nodes), 'discovery')
+        program.expect('node ', nodes)
+        return program
+
+    def settle(self):
+        """A host, its address, its node."""
+        host = Host()
+        address = self.switch.plug(host)
+        return host, address, self.start(host)
+
+    def close(self):
+        pass
+
+
+def seen_by(program):
+    """The addresses that are found and not gone."""
+    result = set()
+    for what, who, *_ in program.lines():
+        if what == 'found':
+            result.add(who.rpartition(':')[0])
+        elif what == 'gone':
+            result.discard(who.rpartition(':')[0])
+    return result
+
+
+def wait_until_seen(program, addresses, bound=LONGEST_PAUSE):
+    """Exactly these, within so many seconds; gives how many it took."""
+    began = time.monotonic()
+    check(program.wait(lambda: seen_by(program) == addresses, bound),
+          f'after {bound} s {seen_by(program)} are seen, not {addresses}')
+    return time.monotonic() - began
+
+
+def tell(case, words):
+    print(f'  {case.__name__}: {words}\n', end='', flush=True)
+
+
+def second_device(here):
+    """A second device comes up while the node runs: it is found there, by its address there."""
+    b, at_b, bob = here.settle()
+    _, at_a, alice = here.settle()
+    wait_until_seen(bob, {at_a})
+    other, c = Switch('10.97.0'), Host()
+    at_c = other.plug(c)
+    carol = here.start(c)
+    time.sleep(FIRST_ONES)
+    there = other.plug(b, 'second')
+    took = wait_until_seen(carol, {there})
+    wait_until_seen(bob, {at_a, at_c}, 5)
+    check(seen_by(alice) == {at_b}, 'a host is seen where it is not')
+    tell(second_device, f'found after {took:.1f} s')
+
+
+def device_down(here):
+    """A device goes down and comes up again; who has arrived meanwhile is found."""
+    b, at_b, bob = here.settle()
+    _, at_a, _ = here.settle()
+    wait_until_seen(bob, {at_a})
+    b.ip('link', 'set', 'lan', 'down')
+    _, at_c, carol = here.settle()
+    time.sleep(LONGEST_PAUSE)  # the fault itself, long enough to be noticed
+    check(seen_by(bob) == {at_a}, 'somebody came by a device that is down')
+    b.ip('link', 'set', 'lan', 'up')
+    took = wait_until_seen(bob, {at_a, at_c})
+    wait_until_seen(carol, {at_a, at_b}, 5)
+    tell(device_down, f'found after {took:.1f} s')
+
+
+def another_address(here):
+    """A host's address changes: the new one is found, the old one forgotten."""
+    b, at_b, bob = here.settle()
+    _, at_a, alice = here.settle()
+    wait_until_seen(alice, {at_b})
+    time.sleep(FIRST_ONES)
+    b.ip('addr', 'del', f'{at_b}/24', 'dev', 'lan')
+    b.ip('addr', 'add', '10.99.0.77/24', 'dev', 'lan')
+    took = wait_until_seen(alice, {at_b, '10.99.0.77'})
+    wait_until_seen(alice, {'10.99.0.77'}, 91)
+    check(seen_by(bob) == {at_a}, 'the one that moved has lost the other')
+    tell(another_address, f'found after {took:.1f} s')
+
+
+def before_the_cable(here):
+    """A node starts on a host without a network, which is plugged in later."""
+    b = Host()
+    bob = here.start(b)
+    _, at_a, alice = here.settle()
+    time.sleep(FIRST_ONES)
+    at_b = here.switch.plug(b)
+    took = wait_until_seen(alice, {at_b})
+    wait_until_seen(bob, {at_a}, 5)
+    tell(before_the_cable, f'found after {took:.1f} s')
+
+
+def half_is_lost(here):
+    """Half of all packets are lost."""
+    a, b = Host(), Host()
+    wire = BadWire(a, b, ethernet=True)
+    wire.loss = 0.5
+    alice, bob = here.start(a), here.start(b)
+    took = wait_until_seen(alice, {'10.98.0.2'})
+    took += wait_until_seen(bob, {'10.98.0.1'})
+    wire.close()
+    check(wire.counts['lost'] > 0, 'nothing was lost')
+    tell(half_is_lost, f'found after {took:.1f} s')
+
+
+def killed_peer(here):
+    """A node is killed: it is forgotten 90 s after it was last heard of; one leaves: at once."""
+    b, at_b, _ = here.settle()
+    _, at_c, carol = here.settle()
+    _, at_a, alice = here.settle()
+    wait_until_seen(alice, {at_b, at_c})
+    b.programs[0].kill()
+    killed_at = time.monotonic()
+    check(carol.end() == 0, 'it ended badly')
+    wait_until_seen(alice, {at_b}, 2)
+    wait_until_seen(alice, set(), 95)
+    took = time.monotonic() - killed_at
+    check(85 < took < 92, f'forgotten {took:.1f} s after the kill')
+    tell(killed_peer, f'forgotten after {took:.1f} s')
+
+
+class Crowd(Neighbours):
+    """As many nodes as are believed of one address, on each of many hosts."""
+
+    side_by_side = False
+    HOSTS, NODES = 25, 8
+
+    def __init__(self, programs):
+        super().__init__(programs)
+        self.hosts = [Host() for _ in range(self.HOSTS)]
+        self.addresses = {self.switch.plug(host) for host in self.hosts}
+
+
+def two_hundred(crowd):
+    """200 nodes on 25 hosts all know each other within 5 seconds."""
+    everybody = crowd.HOSTS * crowd.NODES
+    programs = [host.start(crowd.peer_program, '-', str(crowd.NODES), 'discovery')
+                for host in crowd.hosts]
+    for program in programs:
+        program.expect('node ', crowd.NODES)
+    began = time.monotonic()
+    wanted = crowd.NODES * (everybody - 1)
+    for program in programs:
+        check(program.wait(lambda: program.output.count('found ') >= wanted,
+                           began + 5 - time.monotonic()),
+              f"{program.output.count('found ')} times found instead of {wanted}")
+    took = time.monotonic() - began
+    for program in programs:
+        check(seen_by(program) == crowd.addresses, 'somebody is not seen')
+        check('gone ' not in program.output, 'somebody was forgotten')
+    tell(two_hundred, f'all after {took:.1f} s')
+
+
 # ---------------------------------------------------------------------------------------- the cases
 
 CASES = {
     Talk: (loss, delay, duplication, reordering, everything, cut_for_5_s, cut_for_good, killed),
     Machines: (people, default_peer, liar, behind_nat, link_local),
+    Crowd: (two_hundred,),
+    Neighbours: (second_device, device_down, another_address, before_the_cable, half_is_lost,
+                 killed_peer),
 }
 
 
 def run(case, stage, programs):
     began = time.monotonic()
-    print(f'{case.__name__}: {case.__doc__}', flush=True)
+    print(f'{case.__name__}: {case.__doc__}\n', end='', flush=True)
     network = None
     try:
         network = stage(programs)
         case(network)
-        print(f'  ok, {time.monotonic() - began:.1f} s', flush=True)
+        print(f'  {case.__name__}: ok, {time.monotonic() - began:.1f} s\n', end='', flush=True)
         return True
     except AssertionError as error:
-        print(f'  FAILED: {error}', flush=True)
+        print(f'  {case.__name__}: FAILED: {error}\n', end='', flush=True)
         return False
     finally:
         if network:
             network.close()
-        Host.remove_all()
+
+
+def run_all(stage, cases, programs):
+    """Side by side where they mostly wait; true if all went well."""
+    at_once = len(cases) if getattr(stage, 'side_by_side', False) else 1
+    results = []
+    while cases:
+        now, cases = cases[:at_once], cases[at_once:]
+        try:
+            with concurrent.futures.ThreadPoolExecutor(at_once) as pool:
+                results += pool.map(lambda case: run(case, stage, programs), now)
+        finally:
+            Host.remove_all()
+    return all(results)
 
 
 def main(programs, wanted):
     if sys.platform != 'linux' or os.geteuid() != 0:
         print('skipped: this needs Linux and root')
         return 77
+    unknown = set(wanted) - {case.__name__ for cases in CASES.values() for case in cases}
+    if unknown:
+        print(f'no such case: {unknown}')
+        return 2
     results = []
     try:
         for stage, cases in CASES.items():
-            for case in cases:
-                if not wanted or case.__name__ in wanted:
-                    results.append(run(case, stage, programs))
+            chosen = [case for case in cases if not wanted or case.__name__ in wanted]
+            results.append(run_all(stage, chosen, programs))
     except Unusable as error:
         print(f'skipped: {error}')
         return 77 if all(results) else 1
-    return 0 if results and all(results) else 1
+    return 0 if all(results) else 1
 
 
 if __name__ == '__main__':
