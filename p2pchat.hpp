@@ -4022,6 +4022,7 @@ struct route {
     std::size_t closing_bytes = 0;      // under way on links that close
     std::list<route>* group = nullptr;  // the list in which it stands
     struct host* host = nullptr;
+    bool has_names = false;  // other ones
 };
 
 /// All routes to one machine: of the connections of ours it gets a share, however many ports of it
@@ -4042,7 +4043,7 @@ private:
     route& one_;
 };
 
-/// All routes by their peer, and which of them have something to begin.
+/// All routes by their peer and by other names of it, and which of them have something to begin.
 class route_table {
 public:
     explicit route_table(std::size_t max_under_way)
@@ -4064,12 +4065,26 @@ public:
         resting_.splice(resting_.end(), fresh);
         return one;
     }
+    /// By whatever name, if it is one that only a link has told.
+    route* find_known(const endpoint& name) const noexcept {
+        const auto found = names_.find(name);
+        return found == names_.end() ? find(name) : found->second;
+    }
+    /// The peer of a route was reached by another name. It is known by that for as long as anything
+    /// is to go by the route, its link ended or not: what is posted next must not pass it.
+    void add_name(const endpoint& reached, route& known) {
+        if (reached == known.peer) return;
+        names_[reached] = &known;
+        known.has_names = true;
+    }
+    void forget_name(const endpoint& reached) noexcept { names_.erase(reached); }
     template <typename Work>
     void for_each(const Work& work) const {
         for (const auto& entry : index_) work(*entry.second);
     }
     void clear() noexcept {
         index_.clear();
+        names_.clear();
         for (group* all : {&resting_, &ready_, &crowded_}) all->clear();
         hosts_.clear();
     }
@@ -4082,6 +4097,7 @@ public:
         const auto found = index_.find(one.peer);
         const auto place = found->second;
         index_.erase(found);
+        if (one.has_names) forget_names(one);
         if (--one.host->routes == 0) hosts_.erase(host_of(one.peer));
         one.group->erase(place);
     }
@@ -4137,6 +4153,10 @@ private:
         where.splice(where.end(), *one.group, index_.find(one.peer)->second);
         one.group = &where;
     }
+    void forget_names(const route& known) noexcept {
+        for (auto name = names_.begin(); name != names_.end();)
+            name = name->second == &known ? names_.erase(name) : std::next(name);
+    }
     /// Asked whenever something has ended or come to nothing: whoever is next and begins nothing
     /// either, as it has a link by now, must not leave the others waiting.
     void retry_crowded(host& of) noexcept {
@@ -4145,6 +4165,7 @@ private:
 
     const std::size_t max_, share_;  // of connections: all, and those to one host
     std::unordered_map<endpoint, group::iterator> index_;
+    std::unordered_map<endpoint, route*> names_;
     group resting_;  // nothing to begin
     group ready_;    // something to begin
     group crowded_;  // the same, but no connection is left
@@ -4155,23 +4176,9 @@ private:
     bool exhausted_ = false;
 };
 
-/// What links have told of peers: other names of those that are linked, and who knows links.
+/// Who knows links.
 class link_memory {
 public:
-    /// By which name a peer is known that was reached by this one.
-    const endpoint& known_as(const endpoint& to) const noexcept {
-        const auto found = names_.find(to);
-        return found == names_.end() ? to : found->second;
-    }
-    void add_name(const endpoint& reached, const endpoint& known) {
-        if (reached != known) names_[reached] = known;
-    }
-    void forget_name(const endpoint& reached) noexcept { names_.erase(reached); }
-    void forget_names(const endpoint& known) noexcept {
-        for (auto name = names_.begin(); name != names_.end();)
-            name = name->second == known ? names_.erase(name) : std::next(name);
-    }
-
     void has_linked(const endpoint& peer, std::size_t max) {
         if (speakers_.size() >= max) speakers_.clear();
         speakers_[peer] = never;
@@ -4188,7 +4195,6 @@ public:
     }
 
 private:
-    std::unordered_map<endpoint, endpoint> names_;
     std::unordered_map<endpoint, clock::time_point> speakers_;  // when they were last written to
 };
 
@@ -4205,7 +4211,7 @@ public:
     /// Takes the posting out of `item`, or says why not.
     std::error_code post(const endpoint& to, std::string_view text, postings& item) {
         const auto& settings = shared_.settings;
-        route* one = table_.find(memory_.known_as(to));
+        route* one = table_.find_known(to);
         const link* const over = one ? one->current : nullptr;
         const std::size_t size = (over ? over->head() : shared_.head).size() + text.size() + 1;
         if (size - 1 > settings.max_message_bytes) return make_error_code(errc::message_too_long);
@@ -4232,7 +4238,7 @@ public:
     /// Lets the caller send a one-shot by itself: not while anything else is under way there.
     bool reserve(const endpoint& to, std::string_view text) {
         if (shared_.head.size() + text.size() > shared_.settings.max_message_bytes) return false;
-        if (table_.find(memory_.known_as(to))) return false;
+        if (table_.find_known(to)) return false;
         if (memory_.wants_link(to, shared_.events.now())) return false;
         ++table_.find_or_add(to).held;
         return true;
@@ -4246,7 +4252,7 @@ public:
 
     bool has_link(const endpoint& peer) const noexcept override { return link_to(peer) != nullptr; }
     link* link_to(const endpoint& peer) const noexcept {
-        const route* const one = table_.find(memory_.known_as(peer));
+        const route* const one = table_.find_known(peer);
         return one ? one->current : nullptr;
     }
     bool room_made() noexcept { return table_.room_made(); }
@@ -4347,7 +4353,7 @@ public:
             try {
                 become_link(one, done);
             } catch (const std::bad_alloc&) {
-                memory_.forget_name(one.peer);
+                table_.forget_name(one.peer);
                 shot.fail(std::make_error_code(std::errc::not_enough_memory));
             }
         } else if (shot.opens_link()) {
@@ -4372,7 +4378,7 @@ public:
             incoming* const contender = std::exchange(one.contender, nullptr);
             if (contender) contender->contend(has_link(one.peer));
         }
-        route* const known = table_.find(memory_.known_as(one.peer));
+        route* const known = table_.find_known(one.peer);
         if (known && known != &one) {
             known->take_waiting(one);
             table_.make_ready(*known);
@@ -4412,7 +4418,6 @@ public:
         if (!has_link(peer)) {
             if (unknown_now && !over.heard_exit()) shared_.report.left(peer, how);
             shared_.report.set_linked(peer, false);
-            memory_.forget_names(peer);
         }
         if (one) table_.schedule(*one);
     }
@@ -4505,10 +4510,11 @@ private:
         const bool holds = wrong == no_error;
         const link_peer who{one.peer, greeting.sender, holds ? greeting.sender : one.peer, holds,
                             true};
-        memory_.add_name(one.peer, who.key);
+        route& known = table_.find_or_add(who.key);
+        table_.add_name(one.peer, known);
         shared_.events.ignore(opened, shot.socket());
         shared_.report.heard(who.key, greeting.team);  // whoever waits for it finds it listed
-        link& fresh = add_link(table_.find_or_add(who.key), shot.socket(), who);
+        link& fresh = add_link(known, shot.socket(), who);
         shared_.events.guard(fresh, [&] {
             exchange_.on_opened(fresh);
             fresh.flush();
@@ -5223,7 +5229,8 @@ public:
     std::error_code post(const endpoint& to, std::string_view text, postings& item) {
         // Outcomes that no handler fetches are bounded as messages are.
         if (item.front().done && mailbox_.crowded()) return make_error_code(errc::queue_full);
-        const endpoint& peer = memory_.known_as(to);
+        const link* const over = routes_.link_to(to);
+        const endpoint& peer = over ? over->peer().key : to;
         if (item.front().is_kept() && outbox_.has(peer)) return outbox_.add(peer, text, item);
         return routes_.post(to, text, item);
     }

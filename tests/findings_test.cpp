@@ -589,6 +589,38 @@ TEST_CASE("by the address that it was reached at, a linked peer is reached by it
         CHECK(other.seen().messages[i + 1].text == std::to_string(i));
 }
 
+TEST_CASE("what waits for a linked peer by another name of it is not passed when the link ends") {
+    raw_listener reached, known;
+    outcomes sent;
+    recording_node node;
+    CHECK_FALSE(node->connect(reached.address(), [](p2pchat::connect_result) {}));
+    raw_peer link = reached.accept();
+    CHECK(link.line() == wire(node.address(), "CONNECT", "BTC"));
+    CHECK(link.send(wire(known.address(), "CONNECT\n")));
+    CHECK_FALSE(sent.post(*node, reached.address(), "not confirmed"));
+    CHECK(link.line() == wire(node.address(), "not confirmed", "BTC"));
+    CHECK(link.send(wire(known.address(), "exit\n")));
+    CHECK(node.wait_left(1));
+    CHECK_FALSE(sent.post(*node, reached.address(), "first"));  // waits for what is not confirmed
+    link.reset();
+    raw_peer one = known.accept();
+    CHECK_FALSE(sent.post(*node, reached.address(), "second"));
+    CHECK(one.read_to_end() == ending::closed);
+    CHECK(one.text() == wire(node.address(), "first", "BTC"));
+    one.close();
+    raw_peer another = known.accept();
+    CHECK(another.read_to_end() == ending::closed);
+    CHECK(another.text() == wire(node.address(), "second", "BTC"));
+    another.close();
+    CHECK(sent.wait());
+    CHECK(sent.count(errc::link_lost) == 1);
+    CHECK(sent.count({}) == 2);
+    CHECK_FALSE(sent.post(*node, reached.address(), "third"));  // by that name it is known no more
+    raw_peer anew = reached.accept();
+    CHECK(anew.read_to_end() == ending::closed);
+    CHECK(anew.text() == wire(node.address(), "third", "BTC"));
+}
+
 TEST_CASE("where there was a link, the second message in a short while opens another") {
     raw_listener listener;
     outcomes sent;

@@ -92,10 +92,6 @@ using simulation::net;
 /// its peer has given up meanwhile.
 constexpr bool late_in_order = false;
 
-/// Whether max_queued_bytes holds although a peer has moved. It does not: what was posted to it by a
-/// name that only its link gave it is not counted any more when the link has ended.
-constexpr bool bound_across_names = false;
-
 /// So much later than it should be, somebody may hear of it whose process has much to do.
 constexpr milliseconds slack{300};
 
@@ -463,9 +459,8 @@ void peer_process::post(const endpoint& to, std::string text, bool waits, bool o
     trace(name(), " posts ", text.substr(0, 40), " to ", to, waits ? ", waiting" : "",
           error ? ": " + error.message() : "");
     if (error) return static_cast<void>(message.over = true);
-    const bool known = bound_across_names || all_.moves == 0;
-    require(!known || queued == 0 || queued + text.size() <= settings_.max_queued_bytes, name(),
-            " queues ", queued + text.size(), " bytes for ", to);
+    require(queued == 0 || queued + text.size() <= settings_.max_queued_bytes, name(), " queues ",
+            queued + text.size(), " bytes for ", to);
     pending_.insert(number);
     take();
     net->wake(system);
