@@ -396,15 +396,20 @@ private:
     p2pchat::tcp_socket socket_;
 };
 
-/// An address of this machine on which nobody listens: one end of a connection holds its port.
+/// An address of this machine on which nobody listens: one end of a connection holds its port. All
+/// of them go to one listener, as connections to different ones may have the same local port.
 class nobody {
 public:
-    nobody() : other_(listener_.address()) {}
-    p2pchat::endpoint address() { return other_.socket().local(); }
+    nobody() : one_end_(all().address()), other_end_(all().accept()) {}
+    p2pchat::endpoint address() { return one_end_.socket().local(); }
 
 private:
-    raw_listener listener_;
-    raw_peer other_;
+    static raw_listener& all() {
+        static raw_listener listener;
+        return listener;
+    }
+
+    raw_peer one_end_, other_end_;
 };
 
 /// Makes a one-shot of `bytes`, whatever they are, and tells how the receiver ended it.
