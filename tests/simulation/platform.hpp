@@ -49,6 +49,7 @@ struct process {
     bool stopped = false;      // by SIGSTOP
     bool interrupted = false;  // its next wait fails
     bool woken = false;        // its turn is to come
+    bool stormy = false;       // its sockets are told ready to read, whether they are or not
     std::size_t max_open = 1000, open = 0;
     std::function<void()> turn;
 };
@@ -82,6 +83,8 @@ public:
     std::map<endpoint, bool> evicted;  // closed before its time: whether its host had most
     std::size_t most_accepted = 0;     // by the current process in this turn
     bool out_of_descriptors = false;   // in this turn
+    bool sent_in_part = false;         // in this turn
+    bool calm = false;                 // nothing befalls anybody any more
 
     void at(time_point when, std::function<void()> what) {
         events_.push({when, ++count_, std::move(what)});
@@ -133,7 +136,7 @@ public:
         from.state = socket::connecting;
         const handle id = from.id;
         if (from.owner->where->address.same_address(to)) return arrive(id);
-        if (random.chance(10)) return;  // unanswered
+        if (!calm && random.chance(10)) return;  // unanswered
         in(delay(), [this, id] { arrive(id); });
     }
 
@@ -253,6 +256,7 @@ private:
         return port_;
     }
     std::chrono::microseconds delay() {
+        if (calm) return milliseconds(1);
         return random.time(milliseconds(0), milliseconds(random.chance(20) ? 100 : 5));
     }
     /// But for the one that is being accepted.
@@ -296,7 +300,7 @@ private:
         socket* const one = find(id);
         if (!one || one->state != socket::connecting) return;
         one->state = socket::connected;
-        if (random.chance(10)) cut(*one);
+        if (!calm && random.chance(10)) cut(*one);
         touch(*one);
         transmit(*one);
     }
@@ -425,6 +429,7 @@ inline std::error_code send(handle which, const char* data, std::size_t size, st
     sent = (std::min)(size, one.room - one.out.size());
     if (sent > 1 && net->random.chance(100)) sent = net->random.between(1, sent);
     one.out.append(data, sent);
+    net->sent_in_part |= sent < size;
     net->transmit(one);
     return {};
 }
@@ -569,7 +574,8 @@ private:
     static readiness look(handle which, watched& what) {
         const socket_state& one = net->sockets.at(which);
         const bool over = one.state == socket_state::dead;
-        const bool read = over || !one.in.empty() || one.end_received || !one.queue.empty();
+        const bool read = net->current->stormy || over || !one.in.empty() || one.end_received ||
+                          !one.queue.empty();
         const bool write =
             over || (one.state == socket_state::connected && one.out.size() < one.room);
         const bool wanted = (read && what.read) || (write && what.write);
