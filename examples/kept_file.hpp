@@ -52,9 +52,9 @@ inline std::string default_kept_file(std::uint16_t port) {
 
 class kept_file {
 public:
-    explicit kept_file(const std::string& path) : path_(native(path)) {}
+    explicit kept_file(std::string name) : name_(std::move(name)), path_(native(name_)) {}
 
-    const std::filesystem::path& path() const { return path_; }
+    const std::string& name() const { return name_; }
 
     /// What is there; lines that are none are skipped.
     std::vector<kept_entry> read() const {
@@ -94,14 +94,15 @@ public:
     }
 
 private:
-    static std::filesystem::path native(const std::string& path) {
+    static std::filesystem::path native(const std::string& name) {
 #ifdef _WIN32
-        return to_wide(path);
+        return to_wide(name);
 #else
-        return path;
+        return name;
 #endif
     }
 
+    std::string name_;
     std::filesystem::path path_;
 };
 

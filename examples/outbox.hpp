@@ -119,7 +119,7 @@ public:
         const std::lock_guard<std::mutex> lock(mutex_);
         if (kept_ != 0)
             screen_.print(style_.quiet("Kept for the next time: " + std::to_string(kept_) +
-                                       ", in " + visible(file_.path().u8string())));
+                                       ", in " + visible(file_.name())));
     }
 
 private:
@@ -210,7 +210,7 @@ private:
         std::vector<kept_entry> all;
         for (const auto& one : letters_)
             if (one.kept) all.push_back({one.since, one.to, one.text});
-        const auto error = file_.path().empty() ? std::error_code() : file_.write(all);
+        const auto error = file_.name().empty() ? std::error_code() : file_.write(all);
         if (error && !std::exchange(store_failed_, true))
             screen_.notify(style_.warning("What is kept cannot be stored: " + error.message()));
     }

@@ -101,6 +101,7 @@ TEST_CASE("a discovery port of 0 is a bad setting") {
 }
 
 TEST_CASE("many nodes know each other at once") {
+    if (!support::has_wide_loopback()) return;
 #if defined(_WIN32)
     constexpr int count = 20;  // Wine takes its time
 #else
@@ -172,7 +173,7 @@ private:
         ::setsockopt(socket_, level, name, &value, sizeof value);
     }
 
-    int socket_ = ::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    int socket_ = ::socket(AF_INET, SOCK_DGRAM, 0);
 };
 
 /// As announcements are: longer than any answer.
@@ -254,6 +255,7 @@ TEST_CASE("false datagrams make nobody a candidate") {
 }
 
 TEST_CASE("of one address no more than eight candidates are believed, in all 256") {
+    if (!support::has_wide_loopback()) return;
     const meeting here;
     recording_node a(here.of("Ann"));
     std::vector<std::unique_ptr<raw_datagrams>> all;
@@ -516,6 +518,7 @@ TEST_CASE("what a linked peer tells makes candidates, not more than were asked f
 }
 
 TEST_CASE("a chain of twenty nodes, each given one address, ends with all knowing all") {
+    if (!support::has_wide_loopback()) return;
     constexpr std::size_t count = 20;
     std::vector<std::unique_ptr<recording_node>> all;
     const std::vector<meeting> apart(count);  // no datagram reaches another

@@ -24,20 +24,18 @@ using namespace std::chrono_literals;
 
 namespace {
 
-/// A port on which a node can be and not be, as the test says.
+/// A peer that can be there and not be there, as the test says.
 class absentee {
 public:
     explicit absentee(p2pchat::config settings = local("Bob")) : settings_(std::move(settings)) {
-        recording_node once(settings_);
-        address_ = once.address();
-        settings_.port = address_.port();
+        settings_.port = place_.address().port();
     }
-    const endpoint& address() const { return address_; }
-    const p2pchat::config& settings() const { return settings_; }
+    const endpoint& address() const noexcept { return place_.address(); }
+    const p2pchat::config& settings() const noexcept { return settings_; }
 
 private:
+    const nobody place_;
     p2pchat::config settings_;
-    endpoint address_;
 };
 
 std::error_code keep(outcomes& of, recording_node& from, const endpoint& to,
