@@ -4584,6 +4584,7 @@ public:
     }
     std::vector<candidate> snapshot() const {
         std::vector<candidate> result;
+        result.reserve(all_.size());
         for (const auto& one : all_) result.push_back(one.second.who);
         return result;
     }

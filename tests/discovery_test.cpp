@@ -22,7 +22,6 @@ using p2pchat::config;
 using p2pchat::endpoint;
 using support::local;
 using support::raw_listener;
-using support::record;
 using support::recording_node;
 using support::typed_link;
 using support::wait_until;

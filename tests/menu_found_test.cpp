@@ -15,10 +15,8 @@
 #include <sstream>
 
 using support::flags;
-using support::give_port;
 using support::has_terminals;
 using support::menu_program;
-using support::party;
 using support::recording_node;
 using support::terminal_kind;
 

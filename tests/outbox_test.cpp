@@ -15,7 +15,6 @@ using support::nobody;
 using support::outcomes;
 using support::raw_listener;
 using support::raw_peer;
-using support::record;
 using support::recording_node;
 using support::typed_link;
 using support::wait_until;

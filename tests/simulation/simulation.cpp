@@ -426,7 +426,7 @@ void peer_process::handle_some() {
     handling_ = !inbox_.empty();
     if (!handling_) return;
     const auto life = life_;
-    const auto pause = net->random.time(0ms, net->random.chance(50) ? 1000ms : 5ms);
+    const auto pause = net->random.time(0ms, !net->calm && net->random.chance(50) ? 1000ms : 5ms);
     net->in(pause, [this, life] {
         if (life == life_ && engine_) handle_some();
     });
