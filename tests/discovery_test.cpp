@@ -102,7 +102,7 @@ TEST_CASE("a discovery port of 0 is a bad setting") {
 TEST_CASE("many nodes know each other at once") {
     if (!support::has_wide_loopback()) return;
 #if defined(_WIN32)
-    constexpr int count = 20;  // Wine takes its time
+    constexpr int count = 10;  // Wine takes its time
 #else
     constexpr int count = 60;
 #endif
