@@ -92,6 +92,9 @@ using simulation::net;
 /// its peer has given up meanwhile.
 constexpr bool late_in_order = false;
 
+/// Descriptors; who has fewer may be without one for any connection.
+constexpr std::size_t enough = 1000;
+
 /// So much later than it should be, somebody may hear of it whose process has much to do.
 constexpr milliseconds slack{300};
 
@@ -179,7 +182,7 @@ public:
     bool may_link() const;
     bool knows(const peer_process& other) const;
     bool is_linked(const peer_process& other) const;
-    bool has_descriptors() const noexcept { return system.open + 2 <= system.max_open; }
+    bool has_descriptors() const noexcept { return system.max_open == enough; }
 
     simulation::process system;
 
@@ -280,7 +283,7 @@ peer_process::peer_process(world& all, simulation::machine& where, std::uint16_t
     settings_.first_message_timeout = milliseconds(3000);
     settings_.quiet_period = milliseconds(1500);
     settings_.keep_alive = std::chrono::seconds(2);
-    system.max_open = random.chance(100) ? random.between(4, 12) : 1000;
+    system.max_open = random.chance(100) ? random.between(4, 12) : enough;
 }
 
 void peer_process::start() {
