@@ -2523,6 +2523,7 @@ private:
 class keeper {
 public:
     virtual void on_present(const endpoint& peer) noexcept = 0;
+    virtual bool has(const endpoint& peer) const noexcept = 0;
     /// Takes those out of the list that are to be kept.
     virtual void keep(const endpoint& peer, postings& those) noexcept = 0;
 
@@ -2578,6 +2579,7 @@ public:
     }
     /// There is a sign of life.
     void present(const endpoint& address) noexcept { keeper_.on_present(address); }
+    bool keeps(const endpoint& peer) const noexcept { return keeper_.has(peer); }
     /// Certainly none of those was taken; what stays in the list is not kept.
     void keep(const endpoint& peer, postings& those) noexcept { keeper_.keep(peer, those); }
     /// A candidate has come, or is gone.
@@ -3650,6 +3652,8 @@ public:
         dirty_ = true;
     }
     void on_bytes(std::string_view bytes) {
+        // What cannot be confirmed any more is not taken, and its sender is told so.
+        if (state_ == state::half_closed) return;
         while (!bytes.empty() && state_ != state::ended) {
             const std::size_t end = bytes.find('\n');
             const bool whole = end != std::string_view::npos;
@@ -4010,6 +4014,14 @@ struct route {
     void take_waiting(route& from) noexcept {
         waiting.splice(waiting.end(), from.waiting);
         waiting_bytes += std::exchange(from.waiting_bytes, 0);
+    }
+
+    /// What is to be kept does not pass what is kept already.
+    void hand_over(reporter& report) noexcept {
+        if (!report.keeps(peer)) return;
+        for (const posting& one : waiting) waiting_bytes -= one.size;
+        report.keep(peer, waiting);
+        for (const posting& one : waiting) waiting_bytes += one.size;
     }
 
     const endpoint peer;
@@ -4414,16 +4426,16 @@ public:
         const endpoint& peer = over.peer().key;
         route* const one = table_.find(peer);
         if (one && one->current == &over) one->current = nullptr;
-        const bool unknown_now = was_open || !over.peer().reachable;
         if (!has_link(peer)) {
-            if (unknown_now && !over.heard_exit()) shared_.report.left(peer, how);
+            const bool unknown_now = (was_open || !over.peer().reachable) && !over.heard_exit();
+            if (unknown_now) shared_.report.left(peer, how);
             shared_.report.set_linked(peer, false);
         }
+        if (one && how != departure::lost) one->hand_over(shared_.report);
         if (one) table_.schedule(*one);
     }
 
-    /// Callers that have waited for their turn for too long; they are not so many that a search
-    /// through all costs much.
+    /// Callers that have waited for their turn for too long: few enough to search through all.
     void on_deadline(clock::time_point now) override {
         auto next = never;
         table_.for_each(
@@ -5026,7 +5038,7 @@ public:
     explicit outbox(const context& shared) : shared_(shared) {}
 
     /// Whether something waits for the peer, which what is posted next must not pass.
-    bool has(const endpoint& peer) const noexcept { return boxes_.count(peer) != 0; }
+    bool has(const endpoint& peer) const noexcept override { return boxes_.count(peer) != 0; }
     /// Behind what waits for it already; all of it is tried then.
     std::error_code add(const endpoint& peer, std::string_view text, postings& item) {
         if (shared_.head.size() + text.size() > shared_.settings.max_message_bytes)
@@ -5082,6 +5094,7 @@ public:
                     continue;
                 }
                 release(those, cost_of(*which));
+                if (those.never_left == which) those.never_left = one;
                 shared_.report.outcome(those.waiting, which, make_error_code(errc::expired));
             }
             place = those.waiting.empty() ? boxes_.erase(place) : std::next(place);
@@ -5092,6 +5105,7 @@ public:
 private:
     struct box {
         postings waiting;
+        postings::iterator never_left = waiting.end();  // what was posted before it comes back here
         std::size_t bytes = 0;
         bool ready = false;  // there was a sign of life
     };
@@ -5114,10 +5128,10 @@ private:
             box& to = boxes_[peer];
             if (to.bytes != 0 && to.bytes + cost > settings.max_queued_bytes) return;
             if (!which->kept) shared_.report.kept(peer, which->text);
-            which->kept = true;
+            const bool back = std::exchange(which->kept, true);
             to.bytes += cost;
             bytes_ += cost;
-            to.waiting.splice(to.waiting.end(), from, which);
+            to.waiting.splice(back ? to.never_left : to.waiting.end(), from, which);
         } catch (const std::bad_alloc&) {
             // Then it is reported as if it were not to be kept. An empty box does no harm.
         }
@@ -5147,9 +5161,11 @@ private:
             shared_.report.outcomes(item, error);
         }
         if (those.waiting.empty()) return;
+        those.never_left = those.waiting.begin();
         const auto place = boxes_.insert(std::move(taken));
         if (place.inserted) return;
         box& now = place.position->second;
+        now.never_left = place.node.mapped().never_left;
         now.bytes += place.node.mapped().bytes;
         now.waiting.splice(now.waiting.end(), place.node.mapped().waiting);
     }

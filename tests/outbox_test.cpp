@@ -207,3 +207,58 @@ TEST_CASE("what a link ended in order without confirming is sent again over the 
     CHECK(posts.count({}) == 3);
     CHECK(posts.in_order());
 }
+
+TEST_CASE("what waits for a link to close does not pass what that did not confirm") {
+    outcomes posts;
+    recording_node a(local("Ann"));
+    typed_link hand(a);
+    REQUIRE_FALSE(keep(posts, a, hand.address(), "one"));
+    CHECK(hand.message() == wire(a.address(), "one", "Ann"));
+    hand.send("exit");
+    REQUIRE(hand.wait_ack(1));
+    REQUIRE_FALSE(keep(posts, a, hand.address(), "two"));
+    hand.peer.half_close();
+    CHECK(wait_until([&] { return kept(a) == texts{"one", "two"}; }));
+}
+
+TEST_CASE("what a peer says when its link is closed is not taken") {
+    recording_node a(local("Ann"));
+    typed_link hand(a);
+    REQUIRE_FALSE(a->post(hand.address(), "exit"));
+    CHECK(hand.message() == wire(a.address(), "exit", "Ann"));
+    hand.peer.send("ACK 1\n");
+    CHECK(hand.peer.read_to_end() == support::ending::closed);
+    hand.send("too late to be confirmed");
+    hand.peer.half_close();
+    // What comes next is the next thing that it hears.
+    raw_peer other(a.address());
+    other.send(wire(other.socket().local(), "next"));
+    other.half_close();
+    CHECK(a.wait_text("next"));
+    CHECK(shown(a) == texts{"CONNECT", "next"});
+}
+
+TEST_CASE("what comes back goes before what there was no room to send") {
+    const nobody place;
+    auto settings = local("Ann");
+    settings.max_queued_bytes = 1000;
+    outcomes posts;
+    recording_node a(settings);
+    const std::string rest(60, '.');
+    for (const std::string which : {"1", "2", "3"}) {
+        REQUIRE_FALSE(keep(posts, a, place.address(), which + rest));
+        REQUIRE(wait_until([&] { return kept(a).size() == std::stoul(which); }));
+    }
+    // Each has the others tried again; what is posted behind them is told when they have failed.
+    REQUIRE_FALSE(posts.post(*a, place.address(), "refused"));
+    const auto refused = std::make_error_code(std::errc::connection_refused);
+    REQUIRE(wait_until([&] { return posts.count(refused) == 1; }));
+    raw_listener there(place.address());
+    REQUIRE_FALSE(posts.post(*a, place.address(), std::string(850, 'x')));
+    raw_peer busy = there.accept();
+    support::one_shot(a.address(), wire(place.address(), "I am here"));
+    REQUIRE(wait_until([&] { return kept(a) == texts{"2" + rest, "3" + rest}; }));
+    there.socket().close();
+    busy.reset();
+    CHECK(wait_until([&] { return kept(a) == texts{"1" + rest, "2" + rest, "3" + rest}; }));
+}

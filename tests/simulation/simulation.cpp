@@ -150,10 +150,11 @@ struct sent {
     std::uint64_t from = 0;  // a life of a process
     endpoint to;
     std::string text;  // begins with its number, by which it is found again
-    bool waits = false, over = false, taken = false;
+    bool waits = false, keeps = false, over = false, taken = false;
     std::error_code outcome = std::make_error_code(std::errc::operation_in_progress);
     std::unique_ptr<waiter> caller;
     clock::duration at{}, limit{};  // by the sender's own time
+    clock::time_point kept_from{};  // by its clock
 };
 
 class world;
@@ -174,12 +175,16 @@ public:
     /// When it has next sent a part of something.
     void in_midst(std::function<void()> fate) { fate_ = std::move(fate); }
     void excuse(clock::duration time) noexcept { excused_ += time; }
-    void post(const endpoint& to, std::string text, bool waits, bool opens_link);
+    void post(const endpoint& to, std::string text, bool waits, bool opens_link,
+              bool keeps = false);
     void broadcast(std::size_t size);
     endpoint known_peer() const;
     void check_at_end();
-    /// Whether it goes by the address at which it is, and has room for another link.
-    bool may_link() const;
+    /// Whatever is kept for somebody who is there and was heard has been sent.
+    void check_kept(const peer_process& other);
+    /// Whether it goes by the address at which it is.
+    bool claim_holds() const;
+    bool may_link() const;  ///< and has room for another
     bool knows(const peer_process& other) const;
     bool is_linked(const peer_process& other) const;
     bool has_descriptors() const noexcept { return system.max_open == enough; }
@@ -196,6 +201,8 @@ private:
     void handle_some();
     void handle_one();
     void give_back(std::size_t bytes);
+    void post(std::uint64_t number, bool opens_link);
+    std::set<std::uint64_t> kept_numbers() const;
     void tell(sent& message, std::error_code error);
     void check_waiting();
     void check_bounds();
@@ -217,8 +224,9 @@ private:
     std::size_t news_ = 0;           // of which not messages, since the last one
     bool handling_ = false;
     std::set<std::uint64_t> pending_;  // what has no outcome yet
+    std::set<std::uint64_t> stored_;   // what is kept for longer than a life
     /// The last number shown, by the sender's life and by the name under which it wrote to us.
-    std::map<std::pair<std::uint64_t, endpoint>, std::uint64_t> last_from_;
+    std::map<std::pair<std::uint64_t, endpoint>, std::uint64_t> last_from_, last_kept_from_;
     std::set<endpoint> joined_;
 };
 
@@ -283,6 +291,8 @@ peer_process::peer_process(world& all, simulation::machine& where, std::uint16_t
     settings_.first_message_timeout = milliseconds(3000);
     settings_.quiet_period = milliseconds(1500);
     settings_.keep_alive = std::chrono::seconds(2);
+    if (random.chance(300)) settings_.keep_for = std::chrono::seconds(random.below(20));
+    if (random.chance(300)) settings_.max_kept_bytes = random.between(1, 3000);
     system.max_open = random.chance(100) ? random.between(4, 12) : enough;
 }
 
@@ -296,6 +306,7 @@ void peer_process::start() {
     life_ = ++all_.lives;
     trace(name(), " starts its life ", life_, " as ", address());
     net->wake(system);
+    for (const auto number : std::exchange(stored_, {})) post(number, false);
 }
 
 /// One round of the I/O thread, as node::impl has it.
@@ -377,6 +388,8 @@ void peer_process::take_event(const event& what, std::string_view bytes) {
         trace(name(), ": ", gone->address, " left");
         require(joined_.erase(gone->address) == 1, name(), ": ", gone->address,
                 " left, and had not joined");
+    } else if (const auto* kept = std::get_if<kept_event>(&what)) {
+        trace(name(), " keeps ", bytes.substr(kept->at, 40), " for ", kept->address);
     } else if (const auto* refused = std::get_if<rejected_event>(&what)) {
         if (refused->why) check_refusal(*refused);
     }
@@ -397,7 +410,7 @@ void peer_process::take_message(const message_event& what, std::string_view text
     if (text != message.text)
         return require(disturbed, name(), " shows a message of ", message.text.size(),
                        " bytes cut: '", text.substr(0, 40), "', ", text.size(), " bytes");
-    auto& last = last_from_[{message.from, message.to}];
+    auto& last = (message.keeps ? last_kept_from_ : last_from_)[{message.from, message.to}];
     require(!message.taken, name(), " shows number ", number, " twice");
     message.taken = true;
     if (message.over && !late_in_order) return;
@@ -449,16 +462,24 @@ void peer_process::give_back(std::size_t bytes) {
     if (mailbox_->room_wanted()) net->wake(system);
 }
 
-void peer_process::post(const endpoint& to, std::string text, bool waits, bool opens_link) {
+void peer_process::post(const endpoint& to, std::string text, bool waits, bool opens_link,
+                        bool keeps) {
+    const auto number = all_.messages.size();
+    sent& message = all_.messages.emplace_back();
+    message.to = to;
+    message.text = std::move(text);
+    message.waits = waits;
+    message.keeps = keeps;
+    post(number, opens_link);
+}
+
+void peer_process::post(std::uint64_t number, bool opens_link) {
     net->current = &system;
     engine_->set_time(os::now(), os::wall_time());
-    const auto number = all_.messages.size();
-    all_.messages.emplace_back();
-    sent& message = all_.messages.back();
+    sent& message = all_.messages[number];
     message.from = life_;
-    message.to = to;
-    message.text = text;
-    message.waits = waits;
+    message.over = false;
+    message.outcome = std::make_error_code(std::errc::operation_in_progress);
     message.at = own_time();
     postings item;
     mailbox_->new_posting(item);
@@ -466,7 +487,7 @@ void peer_process::post(const endpoint& to, std::string text, bool waits, bool o
     what.opens_link = opens_link;
     const auto step = settings_.connect_timeout +
                       (std::max)(settings_.delivery_timeout, settings_.handshake_timeout);
-    if (waits) {
+    if (message.waits) {
         message.caller = std::make_unique<waiter>();
         message.limit = opens_link ? step : settings_.connect_timeout + settings_.delivery_timeout;
         what.waiting = message.caller.get();
@@ -477,21 +498,39 @@ void peer_process::post(const endpoint& to, std::string text, bool waits, bool o
         message.limit = 2 * step * static_cast<int>(pending_.size() + 2);
         what.done = [this, number](std::error_code error) { tell(all_.messages[number], error); };
     }
+    if (message.keeps) {
+        message.kept_from = os::now();
+        message.limit += settings_.keep_for;
+        what.keep_until = message.kept_from + settings_.keep_for;
+    }
     std::size_t queued = 0;
     for (const auto other : pending_) {
         const sent& before = all_.messages[other];
-        if (before.to == to && !before.over && before.outcome == std::errc::operation_in_progress)
+        if (before.to == message.to && !before.keeps && !before.over &&
+            before.outcome == std::errc::operation_in_progress)
             queued += before.text.size();
     }
-    const auto error = engine_->post(to, text, item);
-    trace(name(), " posts ", text.substr(0, 40), " to ", to, waits ? ", waiting" : "",
+    const auto error = engine_->post(message.to, message.text, item);
+    trace(name(), " posts ", message.text.substr(0, 40), " to ", message.to,
+          message.waits ? ", waiting" : "", message.keeps ? ", to be kept" : "",
           error ? ": " + error.message() : "");
     if (error) return static_cast<void>(message.over = true);
-    require(queued == 0 || queued + text.size() <= settings_.max_queued_bytes, name(), " queues ",
-            queued + text.size(), " bytes for ", to);
+    require(
+        message.keeps || queued == 0 || queued + message.text.size() <= settings_.max_queued_bytes,
+        name(), " queues ", queued + message.text.size(), " bytes for ", message.to);
     pending_.insert(number);
     take();
     net->wake(system);
+}
+
+std::set<std::uint64_t> peer_process::kept_numbers() const {
+    std::set<std::uint64_t> result;
+    for (const auto& one : engine_->kept()) {
+        const auto number = all_.number_of(one.text);
+        require(pending_.count(number) == 1 && result.insert(number).second, name(), " keeps ",
+                one.text.substr(0, 40), " twice, or after its outcome");
+    }
+    return result;
 }
 
 void peer_process::broadcast(std::size_t size) {
@@ -514,6 +553,9 @@ void peer_process::tell(sent& message, std::error_code error) {
     require(error || command || message.taken, name(),
             " is told delivered, but not taken: ", message.text.substr(0, 40), " to ", message.to);
     require(error != std::errc::operation_in_progress, name(), " is told nothing");
+    const auto kept_for = net->time_of(system) - message.kept_from;
+    require(error != errc::expired || (message.keeps && kept_for >= settings_.keep_for), name(),
+            " does not keep ", message.text.substr(0, 40), " for as long as it should");
     const auto took = own_time() - message.at;
     require(took <= message.limit + slack, name(), " waited ",
             std::chrono::duration_cast<milliseconds>(took).count(), " ms for ",
@@ -555,13 +597,18 @@ void peer_process::check_bounds() {
             settings_.max_links);
     require(joined_.size() <= settings_.max_peers + links, name(), " knows ", joined_.size(),
             " peers with ", links, " links");
+    std::size_t kept = 0;
+    for (const auto& one : engine_->kept()) kept += one.text.size();
+    require(kept <= settings_.max_kept_bytes, name(), " keeps ", kept, " bytes");
 }
 
 void peer_process::check_at_end() {
     if (!engine_) return;
     net->current = &system;
-    require(pending_.empty(), name(), " is never told of ",
-            pending_.empty() ? "" : all_.messages[*pending_.begin()].text.substr(0, 40));
+    const auto kept = kept_numbers();
+    for (const auto number : pending_)
+        require(kept.count(number) == 1, name(), " is never told of ",
+                all_.messages[number].text.substr(0, 40));
     std::set<endpoint> known;
     for (const auto& one : engine_->peers()) known.insert(one.address);
     require(known == joined_, name(), " knows others than have joined");
@@ -569,11 +616,21 @@ void peer_process::check_at_end() {
     require(left == 0, name(), " keeps ", left, " connections that bring nothing");
 }
 
+void peer_process::check_kept(const peer_process& other) {
+    if (!other.claim_holds()) return;
+    for (const auto number : kept_numbers())
+        require(!(all_.messages[number].to == other.address()), name(), " keeps ",
+                all_.messages[number].text.substr(0, 40), " though ", other.name(), " is there");
+}
+
 bool peer_process::may_link() const {
     std::size_t links = 0;
     for (const auto& [id, one] : net->sockets) links += one.owner == &system && one.is_link;
-    return links < settings_.max_links && has_descriptors() &&
-           (settings_.address.empty() || settings_.address == system.where->address.address());
+    return links < settings_.max_links && has_descriptors() && claim_holds();
+}
+
+bool peer_process::claim_holds() const {
+    return settings_.address.empty() || settings_.address == system.where->address.address();
 }
 
 bool peer_process::knows(const peer_process& other) const {
@@ -591,6 +648,7 @@ void peer_process::kill() {
     trace(name(), " is killed");
     net->current = &system;
     take();  // that much it had taken
+    stored_ = kept_numbers();
     end_life();
 }
 
@@ -598,9 +656,12 @@ void peer_process::stop() {
     trace(name(), " stops");
     net->current = &system;
     engine_->set_time(os::now(), os::wall_time());
+    const auto kept = pending_;
     engine_->stop(make_error_code(errc::stopped));
     take();
     check_waiting();
+    for (const auto number : kept)
+        if (all_.messages[number].outcome == errc::not_sent) stored_.insert(number);
     require(pending_.empty(), name(), " stopped without an outcome");
     end_life();
 }
@@ -613,6 +674,7 @@ void peer_process::end_life() {
     mailbox_.reset();
     joined_.clear();
     last_from_.clear();
+    last_kept_from_.clear();
     held_ = 0;
     handling_ = false;
 }
@@ -664,6 +726,7 @@ void world::act() {
     if (to == who.address()) return;
     const auto size = random.chance(50) ? random.below(2000) : random.below(60);
     const bool waits = random.chance(200);
+    const bool keeps = !waits && size < 1000 && random.chance(300);  // nobody finds it too long
     const auto what = random.below(1000);
     if (what < 60)
         who.post(to, "CONNECT", waits, true);
@@ -675,7 +738,7 @@ void world::act() {
         be_strange();
     else
         for (auto left = random.chance(100) ? random.between(1, 30) : 1; left != 0; --left)
-            who.post(to, new_text(size), waits, false);
+            who.post(to, new_text(size), waits, false, keeps);
 }
 
 /// Something that befalls somebody.
@@ -811,6 +874,11 @@ void world::live(std::chrono::seconds time) {
     for (auto& one : peers)
         for (auto& other : peers)
             if (&one != &other && one.lives() && other.lives()) check_reach(one, other);
+    settle(60s);
+    for (auto& one : peers)
+        for (auto& other : peers)
+            if (one.lives() && one.has_descriptors() && other.lives() && other.has_descriptors())
+                one.check_kept(other);
     for (auto& one : peers)
         if (one.lives()) one.stop();
     wires.current = &stranger_;
