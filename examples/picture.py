@@ -1,20 +1,27 @@
 #!/usr/bin/env python3
-"""Draws picture.svg: two terminals talking, from a real run of the menu program in tmux.
+"""Draws picture.svg: two people of one LAN who find each other and talk, from a real run of the
+menu program in tmux.
 
 Usage: picture.py PROGRAM OUTPUT.svg
+
+The LAN is two network namespaces and a cable: what the program announces stays on it. Needs root,
+iproute2 and tmux.
 
 SPDX-License-Identifier: MIT
 """
 
+import contextlib
 import html
 import os
 import re
+import signal
 import subprocess
 import sys
+import tempfile
 import time
 import unicodedata
 
-COLUMNS, ROWS = 70, 20
+COLUMNS, ROWS = 70, 28
 CELL_WIDTH, CELL_HEIGHT, MARGIN, TITLE = 7.8, 17, 14, 30
 BACKGROUND, FOREGROUND, QUIET = "#16181d", "#d8dee9", "#79818f"
 COLOURS = {31: "#e06c75", 32: "#98c379", 33: "#e5c07b", 35: "#c678dd", 36: "#56b6c2",
@@ -24,8 +31,8 @@ COLOURS = {31: "#e06c75", 32: "#98c379", 33: "#e5c07b", 35: "#c678dd", 36: "#56b
 class Terminal:
     """A tmux session of its own server, with the program in it."""
 
-    def __init__(self, name, command):
-        self.tmux = ["tmux", "-L", f"p2pchat-picture-{os.getpid()}-{name}", "-f", os.devnull]
+    def __init__(self, socket, command):
+        self.tmux = ["tmux", "-S", socket, "-f", os.devnull]
         subprocess.run(self.tmux + ["new-session", "-d", "-x", str(COLUMNS), "-y", str(ROWS)]
                        + command, check=True)
 
@@ -33,9 +40,9 @@ class Terminal:
         return subprocess.run(self.tmux + ["capture-pane", "-p", *flags], check=True,
                               capture_output=True, encoding="utf-8").stdout
 
-    def wait_for(self, text):
+    def wait_for(self, text, times=1):
         end = time.monotonic() + 10
-        while text not in self.screen():
+        while self.screen().count(text) < times:
             if time.monotonic() > end:
                 sys.exit(f"waited in vain for: {text}\n{self.screen()}")
             time.sleep(0.02)
@@ -45,10 +52,11 @@ class Terminal:
         self.wait_for(text)
 
     def enter(self, text, then):
-        """Types a line and waits for what the program says to it."""
+        """Types a line and waits for what the program says to it, even if it has said so before."""
+        times = self.screen().count(then) + 1
         subprocess.run(self.tmux + ["send-keys", "-l", text], check=True)
         subprocess.run(self.tmux + ["send-keys", "Enter"], check=True)
-        self.wait_for(then)
+        self.wait_for(then, times)
 
     def cursor(self):
         position = subprocess.run(self.tmux + ["display-message", "-p", "#{cursor_x} #{cursor_y}"],
@@ -60,21 +68,22 @@ class Terminal:
 
 
 def talk(btc, eth):
-    btc.wait_for("Enter choice:")
-    eth.wait_for("Enter choice:")
-    btc.enter("1", "recipient's IP address:")
-    btc.enter("127.0.0.1:6000", "Enter your message")
-    btc.enter("Hi! Anybody there?", "Delivered")
+    for person, team in (btc, "BTC"), (eth, "ETH"):
+        person.wait_for("Enter your team name:")
+        person.enter(team, "Enter your port number:")
+        person.enter("5000", "Enter choice:")
+    btc.wait_for("(ETH) is on the network.")
+    eth.wait_for("(BTC) is on the network.")
+    btc.enter("b", "Enter message to all peers:")
+    btc.enter("Hi! Anybody there?", "Sent to")
+    btc.wait_for("Enter choice:", 2)
+    eth.wait_for("Anybody there?")
+    btc.enter("b", "Enter message to all peers:")
+    btc.type("We start at ten, in")  # not sent: what arrives does not disturb it
     eth.enter("r", "Enter your message")
     eth.enter("Yes, all five of us.", "Delivered")
-    eth.enter("3", "Select peer number:")
-    eth.enter("1", "Connected to")
-    btc.wait_for("connected.")
-    btc.enter("r", "Enter your message")
-    btc.type("We start at ten, in")
-    eth.enter("r", "Enter your message")
-    eth.enter("Has the room changed?", "Delivered to 127.0.0.1:5000: Has")
-    btc.wait_for("Has the room")
+    eth.wait_for("Enter choice:", 2)
+    btc.wait_for("all five of us.")
 
 
 def style_of(codes, current):
@@ -124,26 +133,43 @@ def drawn(terminal, title, left):
     return parts + ["</g>"], width, height
 
 
+def ip(*words):
+    subprocess.run(["ip", *words], check=True)
+
+
 def main():
     program, output = sys.argv[1:]
-
-    def start(team, port):
-        return Terminal(team, [program, "--team", team, "--port", port, "--address", "127.0.0.1",
-                               "--default-peer", "127.0.0.1:1"])
-
-    btc, eth = start("BTC", "5000"), start("ETH", "6000")
-    try:
-        talk(btc, eth)
-        left, width, height = drawn(btc, "team BTC, port 5000", 0)
-        right, _, _ = drawn(eth, "team ETH, port 6000", width + MARGIN)
-    finally:
-        btc.close()
-        eth.close()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))  # cleans up, too
+    hosts = {f"p2pchat-picture-{os.getpid()}-{address}": address
+             for address in ("192.168.1.20", "192.168.1.21")}
+    with contextlib.ExitStack() as stack:
+        # The user's own files are left alone: messages kept there would be sent, and be shown.
+        home = stack.enter_context(tempfile.TemporaryDirectory())
+        for host in hosts:
+            ip("netns", "add", host)
+            stack.callback(ip, "netns", "delete", host)
+        one, other = hosts
+        ip("-n", one, "link", "add", "lan", "type", "veth", "peer", "name", "lan", "netns", other)
+        for host, address in hosts.items():
+            ip("-n", host, "address", "add", address + "/24", "broadcast", "+", "dev", "lan")
+            ip("-n", host, "link", "set", "lo", "up")
+            ip("-n", host, "link", "set", "lan", "up")
+        people = []
+        for host in hosts:
+            state = os.path.join(home, host)
+            people.append(Terminal(state + ".tmux", ["ip", "netns", "exec", host,
+                                                     "env", "HOME=" + state,
+                                                     "XDG_STATE_HOME=" + state, program]))
+            stack.callback(people[-1].close)
+        talk(*people)
+        left, width, height = drawn(people[0], "team BTC, on 192.168.1.20", 0)
+        right, _, _ = drawn(people[1], "team ETH, on 192.168.1.21", width + MARGIN)
     with open(output, "w", encoding="utf-8") as file:
         file.write(f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {2 * width + MARGIN:g} '
                    f'{height:g}" font-family="ui-monospace, SFMono-Regular, Menlo, Consolas, '
                    'DejaVu Sans Mono, monospace" font-size="13">\n'
-                   '<title>Two terminals with the menu program, talking</title>\n'
+                   '<title>Two people start the menu program on one network, are found and talk'
+                   '</title>\n'
                    + "\n".join(left + right) + "\n</svg>\n")
 
 
