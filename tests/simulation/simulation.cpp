@@ -414,6 +414,8 @@ void peer_process::take_message(const message_event& what, std::string_view text
     require(!message.taken, name(), " shows number ", number, " twice");
     message.taken = true;
     if (message.over && !late_in_order) return;
+    // It is kept by the name that its peer had then: what is posted to another may pass it.
+    if (message.keeps && all_.moves != 0) return;
     require(number > last, name(), " shows number ", number, " after ", last);
     last = number;
 }
