@@ -92,7 +92,7 @@ TEST_CASE("two people type a team and a port, choose b, and talk") {
     REQUIRE(ann->choose("2"));
     REQUIRE(ann->shows("No connected peers.\nOn the network:\n10.99.0.2:6000 - Bob\n"));
     REQUIRE(ann->choose("b"));
-    REQUIRE(ann->shows("\n1. 10.99.0.2:6000 - Bob\nEnter message to all peers:"));
+    REQUIRE(ann->shows("1. 10.99.0.2:6000 - Bob\nEnter message to all peers:"));
     REQUIRE(ann->answer("Enter message to all peers: ", "Hello, Bob!"));
     CHECK(ann->shows("Sent to 10.99.0.2:6000"));
     CHECK(bob->expect_line("10.99.0.1:5000 Ann Hello, Bob!"));

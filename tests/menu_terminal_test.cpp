@@ -450,7 +450,7 @@ TEST_CASE("whom one has written to stands in the list of recipients") {
     say(ours, theirs.address(), "Hi");
     REQUIRE(ours.program.shows("✓ Delivered"));
     const auto both =
-        "\n1. " + to_string(heard.address()) + " - Python\n2. " + theirs.name() + "\nEnter ";
+        "1. " + to_string(heard.address()) + " - Python\n2. " + theirs.name() + "\nEnter ";
     REQUIRE(ours.program.choose("1"));
     CHECK(ours.program.shows(both + "recipient's IP address:"));
     REQUIRE(ours.program.answer("Enter recipient's IP address: ", "2"));
