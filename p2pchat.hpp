@@ -3703,6 +3703,7 @@ public:
         std::size_t sent = 0;
         const auto error = socket_.send(std::string_view(out_).substr(written_), sent, {});
         written_ += sent;
+        if (sent != 0) cut_ = out_[written_ - 1] != '\n';
         const bool blocked = error == std::errc::operation_would_block;
         if (error && !blocked) return lose(departure::lost);
         if (!blocked || written_ > out_.size() / 2) {
@@ -3726,12 +3727,13 @@ public:
     /// What is not begun to be written is not sent any more, as it is about to be reported so.
     void stop(std::error_code why) noexcept {
         if (state_ == state::ended) return;
-        const bool cut = written_ != 0 && out_[written_ - 1] != '\n';
-        out_.resize(cut ? out_.find('\n', written_) + 1 : written_);
+        out_.resize(cut_ ? out_.find('\n', written_) + 1 : written_);
         shared_.report.outcomes(in_flight_, why);
         if (taken_ != 0) acknowledged_ = taken_ - 1;  // what was queued of it may be gone
         if (state_ != state::half_closed) shared_.events.guard(*this, [this] { flush(); });
         state_ = state::ended;
+        // To end in order is to have confirmed what was taken.
+        if (!out_.empty()) os::reset_on_close(socket_.native_handle(), true);
         socket_.close();
     }
 
@@ -3920,6 +3922,7 @@ private:
     bool heard_exit_ = false;
     bool waits_for_room_ = false;
     bool dirty_ = false;  // there is something to flush
+    bool cut_ = false;    // a line is sent in part
 };
 
 /// The links that there are, and which of them have something to flush.

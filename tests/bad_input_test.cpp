@@ -590,7 +590,7 @@ TEST_CASE("a handler that sends, posts and stops does not dead-lock, whoever flo
         ending = true;
         for (auto& thread : threads) thread.join();
         CHECK(a->send(b.address(), "x") == errc::stopped);
-        CHECK(b.seen().count_text("sent") >= 9);
+        CHECK(wait_until([&] { return b.seen().count_text("sent") >= 9; }));
     });
 }
 

@@ -17,6 +17,7 @@
 
 #include <csignal>
 #include <cstdio>
+#include <future>
 #include <stdexcept>
 #endif
 
@@ -228,6 +229,14 @@ void lose_second_segment(raw_listener& listener) {
     REQUIRE(::setsockopt(handle, SOL_SOCKET, SO_ATTACH_FILTER, &filter, sizeof filter) == 0);
 }
 
+/// Has a listener's connections take little until somebody reads.
+void take_little(raw_listener& listener) {
+    const int handle = static_cast<int>(listener.socket().native_handle());
+    const int bytes = 4096, segment = 536;
+    REQUIRE(::setsockopt(handle, SOL_SOCKET, SO_RCVBUF, &bytes, sizeof bytes) == 0);
+    REQUIRE(::setsockopt(handle, IPPROTO_TCP, TCP_MAXSEG, &segment, sizeof segment) == 0);
+}
+
 /// Whether something has come for which what goes before it is missing.
 bool has_gap(raw_peer& peer) {
     tcp_info info{};
@@ -357,6 +366,41 @@ TEST_CASE("a process that stood still is told of the message that was taken mean
     std::this_thread::sleep_for(standstill);  // its time-outs pass: that is the case
     child.go_on();
     CHECK(child.hear() == std::error_code().message());
+}
+
+TEST_CASE(
+    "a link that is stopped in the middle of a line says nothing in it, and is not in order") {
+    raw_listener listener;
+    take_little(listener);
+    outcomes sent;
+    recording_node node;
+    auto connecting =
+        std::async(std::launch::async, [&] { return node->connect(listener.address()); });
+    raw_peer peer = listener.accept();
+    CHECK(peer.line() == wire(node.address(), "CONNECT", node->team()));
+    peer.send(wire(listener.address(), "CONNECT\n"));
+    CHECK(connecting.get().linked);
+    std::string lines;
+    for (const char letter : {'a', 'b', 'c', 'd', 'e', 'f', 'g', 'h', 'i', 'j', 'k', 'l'}) {
+        const std::string text(20000, letter);
+        REQUIRE_FALSE(sent.post(*node, listener.address(), text));
+        lines += wire(node.address(), text, node->team()) + '\n';
+    }
+    peer.send(wire(listener.address(), "taken\n"));
+    REQUIRE(node.wait_text("taken"));
+    read_all(node.address());
+    // Room, but not so much that the node is told.
+    std::string read(3000, '\0');
+    std::size_t size = 0;
+    REQUIRE_FALSE(peer.socket().receive(&read[0], read.size(), size, patience));
+    read.resize(size);
+    node->stop();
+    CHECK(peer.read_to_end() == ending::reset);
+    read += peer.text();
+    const bool as_posted = read == lines.substr(0, read.size());
+    CHECK(as_posted);
+    CHECK(sent.wait());
+    CHECK(sent.count({}) == 0);
 }
 
 TEST_CASE("on each network a node claims the address that it has there, whenever that came") {
