@@ -426,7 +426,7 @@ TEST_CASE("a node known by a loopback address, or by one of its own, announces n
     CHECK(there.found() == found{"Last at 10.99.0.1", "Shown at 10.99.0.1"});
     CHECK(beyond.found() == found{"Last at 10.98.0.1"});
     CHECK((*there).statistics().ignored == 0);
-    CHECK((*hidden).statistics().announced != 0);
+    CHECK(wait_until([&] { return (*hidden).statistics().announced != 0; }));
     CHECK((*hidden).candidates().empty());
 }
 
