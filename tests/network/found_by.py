@@ -42,7 +42,7 @@ def measure(commands, sign):
     times = []
     for _ in range(ROUNDS):
         programs = [hosts[0].start(*commands[0])]
-        time.sleep(3)  # to say what it says at its start
+        time.sleep(5)  # what it says at its start is said
         began = time.monotonic()
         programs.append(hosts[1].start(*commands[1]))
         for program in programs:
