@@ -4828,11 +4828,8 @@ public:
         shared_.events.arm(*this, announce_at_);
     }
     void stop() noexcept {
-        try {
-            announce("exit");
-        } catch (const std::bad_alloc&) {
-            // Then the others find out in a while.
-        }
+        // Out of memory, the others find out in a while.
+        shared_.events.guard(*this, [this] { announce("exit"); });
         ours_.clear();
         common_.clear();
         shared_.events.arm(*this, never);
@@ -4943,10 +4940,9 @@ private:
     /// Has a port on each of our networks as they are now; true if one is new.
     bool refresh() {
         const auto now = networks();
-        const auto gone = [&](const datagram_port& one) {
+        ours_.remove_if([&](const datagram_port& one) {
             return std::find(now.begin(), now.end(), one.network) == now.end();
-        };
-        ours_.remove_if(gone);
+        });
         bool fresh = false;
         deaf_ = false;
         for (const auto& on : now) {
