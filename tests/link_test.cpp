@@ -5,6 +5,7 @@
 #include "lan.hpp"
 #include "support.hpp"
 
+#include <algorithm>
 #include <deque>
 #include <future>
 #include <memory>
@@ -689,6 +690,31 @@ TEST_CASE("over max_queued_bytes a post on a link is refused, or waits") {
     a->stop();
     CHECK(results.each_once());
     CHECK(results.count(errc::stopped) == 1);
+}
+
+TEST_CASE("of two links that are opened at once the other stands where the one to stand breaks") {
+    std::deque<raw_listener> some(10);
+    raw_listener& listener = *std::min_element(
+        some.begin(), some.end(),
+        [](const auto& one, const auto& other) { return one.address() < other.address(); });
+    std::vector<std::unique_ptr<recording_node>> nodes;
+    do {
+        REQUIRE(nodes.size() < 100);
+        nodes.push_back(std::make_unique<recording_node>());
+    } while (nodes.back()->address() < listener.address());  // the higher one's is to stand
+    recording_node& a = *nodes.back();
+    auto connecting =
+        std::async(std::launch::async, [&] { return a->connect(listener.address()); });
+    raw_peer ours = listener.accept();
+    CHECK(ours.line() == wire(a.address(), "CONNECT", a->team()));
+    raw_peer theirs(a.address());
+    theirs.send(wire(listener.address(), "CONNECT\n"));
+    // It refuses what is no message at once: then it has read what was sent before.
+    for (int i = 0; i < 5; ++i) CHECK(one_shot(a.address(), "no message") == ending::reset);
+    ours.reset();
+    CHECK(theirs.line() == wire(a.address(), "CONNECT", a->team()));
+    CHECK(is_linked(a, listener.address()));
+    static_cast<void>(connecting.get());
 }
 
 TEST_CASE("leaving ends the link on both sides, and later messages go one-shot") {
