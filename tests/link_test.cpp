@@ -971,6 +971,23 @@ struct lan_node {
 
 }  // namespace
 
+TEST_CASE("what is under way on an older link counts until it is confirmed, and no longer") {
+    config settings = local();
+    settings.max_queued_bytes = 1000;
+    recording_node a(settings);
+    typed_link link(a);
+    const std::string text(600, 'x');
+    REQUIRE_FALSE(a->post(link.address(), text));
+    CHECK(link.message() == wire(a.address(), text, a->team()));
+    raw_peer again(a.address());
+    again.send(link.line("CONNECT"));
+    CHECK(again.line() == wire(a.address(), "CONNECT", a->team()));
+    CHECK(a->post(link.address(), text) == errc::queue_full);
+    link.peer.send("ACK 1\n");
+    CHECK(wait_until([&] { return !a->post(link.address(), text); }));
+    CHECK(again.line() == wire(a.address(), text, a->team()));
+}
+
 TEST_CASE("a peer behind NAT is known, listed and reached by the address it comes from") {
     support::lan lan;
     if (!lan.usable()) return;

@@ -485,6 +485,23 @@ TEST_CASE("what is posted to one peer arrives in order, each reported once and i
     CHECK(results.in_order());
 }
 
+TEST_CASE("a message that was not taken takes none of those with it that wait behind it") {
+    recording_node a;
+    raw_listener listener;
+    outcomes results;
+    for (const char* text : {"refused", "second", "third"})
+        REQUIRE_FALSE(results.post(*a, listener.address(), text));
+    listener.accept().reset();
+    for (const char* text : {"second", "third"}) {
+        raw_peer peer = listener.accept();
+        CHECK(peer.read_to_end() == ending::closed);
+        CHECK(peer.text() == support::wire(a.address(), text, a->team()));
+    }
+    CHECK(results.wait());
+    CHECK(results.count(errc::not_taken) == 1);
+    CHECK(results.count({}) == 2);
+}
+
 TEST_CASE("a post without a completion arrives too") {
     recording_node a, b;
     CHECK_FALSE(a->post(b.address(), "hi"));
