@@ -208,6 +208,19 @@ TEST_CASE("what a link ended in order without confirming is sent again over the 
     CHECK(posts.in_order());
 }
 
+TEST_CASE("what half a line at the end of a link may have confirmed is not sent again") {
+    outcomes posts;
+    recording_node a(local("Ann"));
+    typed_link hand(a);
+    REQUIRE_FALSE(keep(posts, a, hand.address(), "one"));
+    CHECK(hand.message() == wire(a.address(), "one", "Ann"));
+    hand.peer.send("ACK 1");
+    hand.peer.half_close();
+    CHECK(posts.wait());
+    CHECK(posts.count(errc::link_lost) == 1);
+    CHECK(kept(a).empty());
+}
+
 TEST_CASE("what waits for a link to close does not pass what that did not confirm") {
     outcomes posts;
     recording_node a(local("Ann"));
