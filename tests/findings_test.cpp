@@ -29,13 +29,6 @@ using p2pchat::errc;
 
 const endpoint somebody("127.0.0.1", 9);
 
-/// Returns when a node has read all that was sent to it before: it refuses at once what is no
-/// message, room or not. Several times, for one may be read in the same turn as what came before
-/// it, and earlier.
-void read_all(const endpoint& node) {
-    for (int i = 0; i < 5; ++i) CHECK(one_shot(node, "no message") == ending::reset);
-}
-
 /// A peer that takes one-shots, and confirms each after a while.
 class slow_peer {
 public:

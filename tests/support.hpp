@@ -452,6 +452,13 @@ inline ending one_shot(const p2pchat::endpoint& to, std::string_view bytes) {
     return peer.read_to_end();
 }
 
+/// Returns when a node has read all that was sent to it before: it refuses at once what is no
+/// message, room or not. Several times, for one may be read in the same turn as what came before
+/// it, and earlier.
+inline void read_all(const p2pchat::endpoint& node) {
+    for (int i = 0; i < 5; ++i) CHECK(one_shot(node, "no message") == ending::reset);
+}
+
 /// The bytes of a message, as a careful sender writes them.
 inline std::string wire(const p2pchat::endpoint& sender, std::string_view text,
                         std::string_view team = "Raw") {

@@ -16,7 +16,7 @@ import sys
 import time
 
 sys.dont_write_bytecode = True  # nothing is to be left in the source tree
-from hosts import Host, Switch, Unusable
+from hosts import Host, Switch, benchmark
 from wire_cost import bytes_sent
 
 ROUNDS, SETTLED, MEASURED = 9, 40, 60  # the latter are seconds
@@ -66,18 +66,11 @@ def main(peer_program, zbeacon=None):
         subjects['zbeacon'] = ([(zbeacon,)] * 2, 'found ')
     if all(map(shutil.which, ('avahi-daemon', 'avahi-browse', 'dbus-daemon'))):
         subjects['Avahi'] = ([(*AVAHI, '1'), (*AVAHI, '2')], '=;')
-    try:
-        for name, (commands, sign) in subjects.items():
-            print(f'{name:8}', measure(commands, sign), flush=True)
-    except Unusable as error:
-        print(f'skipped: {error}')
-        return 77
-    finally:
-        Host.remove_all()
-    return 0
+    for name, (commands, sign) in subjects.items():
+        print(f'{name:8}', measure(commands, sign), flush=True)
 
 
 if __name__ == '__main__':
     if len(sys.argv) < 2:
         sys.exit(__doc__)
-    sys.exit(main(*sys.argv[1:]))
+    sys.exit(benchmark(lambda: main(*sys.argv[1:])))
