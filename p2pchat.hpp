@@ -13,7 +13,8 @@
 //   Include this file wherever its declarations are wanted. In exactly one source file define
 //   P2PCHAT_IMPLEMENTATION before: there, and nowhere else, the operating system's headers come
 //   in. That one needs exceptions. Link with the system's threads (-pthread) and, on Windows, with
-//   ws2_32.
+//   ws2_32. With P2PCHAT_OPENSSL defined there too, config::secrecy is to be had: link with OpenSSL
+//   3.0 or later (-lssl -lcrypto). What this file declares is the same with and without.
 //
 //       #define P2PCHAT_IMPLEMENTATION            // in one source file
 //       #include "p2pchat.hpp"
@@ -59,7 +60,11 @@
 //   the sender's TCP port, where the answers go. A link carries lines of less than three words
 //   for the same purpose: "KNOWS 1" (I know these), "PEERS" (whom do you know?) and, in answer,
 //   "PEER 10.18.1.9:5000/BTC".
-//   Nothing is encrypted and nobody is authenticated: see `message::verified` for what is known.
+//   Without config::secrecy nothing is encrypted and nobody is authenticated: see
+//   `message::verified` for what is known. With it the same goes through TLS 1.3, on the same port:
+//   a connection that begins with the byte 0x16 is that. Both sides show a certificate of their
+//   own (P-256, self-signed); a one-shot, its confirmation and a link's orderly end are what
+//   close_notify ends. Whoever can do that says "tls" behind HELLO and HERE.
 //
 // Errors
 //   Calls return std::error_code: one of p2pchat::errc, or the system's in the generic category,
@@ -81,9 +86,12 @@
 //   back-pressure  who cannot take more reads no more, so that senders have to wait
 //   backlog        what waits to be sent to one peer
 //   spin           to look again at once, for a short while, rather than to sleep
+//   secret         sealed by TLS for one reader; else it is `in clear`
+//   pinned         the key of a peer, remembered since it was first shown: no other is believed
 //
 // The map
-//   The interface: >> errors, >> endpoint, >> message, >> socket, >> peers, >> config, >> node.
+//   The interface: >> errors, >> endpoint, >> key, >> message, >> socket, >> peers, >> config,
+//   >> node.
 //   The implementation, ground floor first; each part uses only parts above it:
 //
 //   >> platform   every call to the operating system; Windows and POSIX side by side
@@ -92,6 +100,9 @@
 //   >> peers      the table of peers, and peer_set around it
 //   >> mailbox    events for the handlers' thread, outcomes, callers that wait
 //   >> loop       readiness, timers, wake-up; knows nothing of chat
+//   >> secrecy    TLS
+//   >> keys       our key and those of others
+//   >> stream     a connection, secret or in clear
 //   >> identity   by which name we go, and whose a claimed name is
 //   >> incoming   accepts; first bytes become a message, a link or a refusal
 //   >> outgoing   one-shots of ours, whoever's thread runs them
@@ -155,6 +166,13 @@ enum class errc {
     expired,              ///< kept for config::keep_for, and the peer did not come (timed_out)
     not_sent,             ///< was to be kept, and the node stopped before its peer came; certainly
                           ///< not taken (operation_canceled)
+    not_supported,        ///< config::secrecy, compiled without P2PCHAT_OPENSSL (not_supported)
+    bad_identity,    ///< config::identity is no P-256 key, or others may read it (invalid_argument)
+    bad_pins,        ///< a line of config::pins is none (invalid_argument)
+    in_clear,        ///< not secret, and that was wanted (permission_denied)
+    secrecy_failed,  ///< no TLS 1.3 was agreed upon, or bytes were changed (connection_aborted)
+    bad_certificate,  ///< none, expired, or not of a P-256 key (permission_denied)
+    key_changed,      ///< not the key that is pinned, see node::trust (permission_denied)
 };
 
 /// The category of errc. Thread-safe.
@@ -233,6 +251,23 @@ std::error_code resolve(std::string_view host, std::uint16_t port, endpoint& res
 /// packet. Loopback where there is no network.
 endpoint detect_address();
 
+// --------------------------------------------------------------------------------------- >> key
+
+/// Whose key a secret message came by: the SHA-256 of the public key (SubjectPublicKeyInfo, RFC
+/// 5280). All zero: nobody's, in clear.
+struct public_key {
+    unsigned char bytes[32] = {};
+
+    explicit operator bool() const noexcept { return *this != public_key(); }
+    friend bool operator==(const public_key& a, const public_key& b) noexcept {
+        return std::memcmp(a.bytes, b.bytes, sizeof a.bytes) == 0;
+    }
+    friend bool operator!=(const public_key& a, const public_key& b) noexcept { return !(a == b); }
+};
+
+/// 128 bits of a key as two people compare them aloud: eight groups of five digits.
+std::string fingerprint(const public_key& key);
+
 // ----------------------------------------------------------------------------------- >> message
 
 inline constexpr std::size_t max_team_bytes = 64;
@@ -251,6 +286,7 @@ struct message {
     std::string text;       ///< without white space at its ends; any other byte but NUL as it came
     bool verified = false;  ///< the sender's IP is where it came from, or that is this machine
     endpoint origin;        ///< where it really came from: the connection's other end
+    public_key key;         ///< of whoever sent it; none: it came in clear
 
     /// Where an answer reaches whoever wrote this.
     const endpoint& reply_to() const noexcept { return verified ? sender : origin; }
@@ -336,6 +372,7 @@ struct peer {
     std::string team;
     std::chrono::system_clock::time_point last_heard;
     bool linked = false;  ///< in node::peers(): a link to it stands
+    public_key key;       ///< the one that is pinned; none: it is known in clear only
 };
 
 /// Peers by their address, no more than a maximum: when full, the one not heard from for longest
@@ -363,6 +400,14 @@ private:
 };
 
 // ------------------------------------------------------------------------------------ >> config
+
+/// What is secret: nobody else can read or change it, and it is from whoever has the key.
+enum class secrecy {
+    off,       ///< nothing
+    known,     ///< with everybody whose key is known, or who announces that he can; never again in
+               ///< clear with anybody whose key is known
+    required,  ///< all: nothing else is sent or taken
+};
 
 /// What a node is to be. Times are bounds on waiting, sizes are bounds on memory: none may be
 /// negative or, max_links apart, 0; sizes over 1 GiB count as that.
@@ -396,6 +441,12 @@ struct config {
 
     bool discovery = false;  ///< be found by others on the LAN, and find them: see node::candidates
     std::uint16_t discovery_port = 21975;  ///< UDP; the same for all who are to find each other
+
+    p2pchat::secrecy secrecy = p2pchat::secrecy::off;  ///< needs P2PCHAT_OPENSSL
+    std::string identity;  ///< a file with our private key, made at the first start; it must be
+                           ///< ours alone (not checked on Windows). Empty: a new key each start
+    std::string pins;      ///< a file with the keys of others, a line each; several programs may
+                           ///< share it. Empty: they are known until stop()
 };
 
 // -------------------------------------------------------------------------------------- >> node
@@ -413,7 +464,7 @@ enum class departure {
 struct candidate {
     endpoint address;
     std::string team;
-    std::string knows;  ///< further words of what it announces; none are in use yet
+    std::string knows;  ///< further words of what it announces: "tls" if it can be secret
     std::chrono::system_clock::time_point last_heard;
 };
 
@@ -473,6 +524,7 @@ public:
     using connect_handler = std::function<void(connect_result)>;
     using candidate_handler = std::function<void(const candidate&)>;
     using kept_handler = std::function<void(const kept_message&)>;
+    using key_handler = std::function<void(const peer& offered)>;
 
     explicit node(config settings);
     ~node();  ///< stop()
@@ -487,9 +539,12 @@ public:
     void on_peer_found(candidate_handler handler);  ///< somebody is new in candidates()
     void on_peer_gone(candidate_handler handler);   ///< and is in it no more
     void on_kept(kept_handler handler);  ///< a message waits from now on, see when_absent::keep
+    /// Somebody at the address of a peer has shown another key than that one's. It was refused, and
+    /// is until trust() is called with it; the team is empty where we were the one to connect.
+    void on_key_changed(key_handler handler);
 
     /// Listens and begins to serve. Errors: bad_setting, bad_team, bad_address, already_running,
-    /// std::errc::address_in_use, or what the system says.
+    /// not_supported, bad_identity, bad_pins, std::errc::address_in_use, or what the system says.
     std::error_code start();
 
     /// Ends everything: each pending send is reported `stopped`, confirmed messages still go to
@@ -500,6 +555,13 @@ public:
     /// By which others on the LAN reach us: as configured, or found anew. Nobody before start().
     endpoint address() const;
     const std::string& team() const noexcept;
+    /// Ours, which others pin. None before start(), and without secrecy.
+    public_key key() const;
+
+    /// Pins this key for the peer at an address in place of any other; none: forgets its key. What
+    /// is pinned by itself, when a key is first shown, is bounded: max_peers in all, 64 of one IP.
+    /// Errors: stopped, or what the system says of config::pins.
+    std::error_code trust(const endpoint& peer, const public_key& key);
 
     /// Sends and waits. No error: delivered, that is, the other side has taken it. White space at
     /// both ends of the text does not travel. Two texts are commands: `exit`, in any case, says
@@ -507,7 +569,8 @@ public:
     /// text of any more than that word is none: whoever passes on what a person says puts the name
     /// before it, "Ann: exit".
     /// Errors: bad_address, bad_text, message_too_long, queue_full, stopped at once; later
-    /// not_taken, link_lost, std::errc::timed_out, connection_refused or what else the system says.
+    /// not_taken, link_lost, in_clear, secrecy_failed, bad_certificate, key_changed,
+    /// std::errc::timed_out, connection_refused or what else the system says.
     std::error_code send(const endpoint& to, std::string_view text);
 
     /// The same without waiting, the texts `exit` and `CONNECT` included: an error is a refusal at
@@ -600,6 +663,12 @@ struct std::hash<p2pchat::endpoint> {
 #if defined(P2PCHAT_PLATFORM)  // another one, for tests: see tests/simulation
 #include P2PCHAT_PLATFORM
 #else
+
+namespace p2pchat::detail::os {
+
+enum class file_use { read, append, create };  // create: if there is none, for its owner alone
+
+}  // namespace p2pchat::detail::os
 
 #if defined(_WIN32)
 
@@ -729,6 +798,47 @@ inline int poll(poll_entry* entries, std::size_t count, int timeout_ms) noexcept
     }
 }
 
+inline std::error_code file_error() noexcept {
+    const DWORD code = ::GetLastError();
+    if (code == ERROR_FILE_NOT_FOUND)
+        return std::make_error_code(std::errc::no_such_file_or_directory);
+    if (code == ERROR_FILE_EXISTS || code == ERROR_ALREADY_EXISTS)
+        return std::make_error_code(std::errc::file_exists);
+    return {static_cast<int>(code), std::system_category()};
+}
+
+inline HANDLE file_of(handle file) noexcept { return reinterpret_cast<HANDLE>(file); }
+
+inline handle open_file(const std::string& path, file_use use) noexcept {
+    constexpr DWORD access[] = {GENERIC_READ, FILE_APPEND_DATA, GENERIC_WRITE};
+    constexpr DWORD creation[] = {OPEN_EXISTING, OPEN_ALWAYS, CREATE_NEW};
+    return reinterpret_cast<handle>(::CreateFileA(
+        path.c_str(), access[static_cast<int>(use)], FILE_SHARE_READ | FILE_SHARE_WRITE, nullptr,
+        creation[static_cast<int>(use)], FILE_ATTRIBUTE_NORMAL, nullptr));
+}
+
+inline void close_file(handle file) noexcept { ::CloseHandle(file_of(file)); }
+
+/// Who may read it is not asked here: that is inherited from the folder.
+inline bool is_private(handle) noexcept { return true; }
+
+inline std::ptrdiff_t read_file(handle file, char* to, std::size_t size) noexcept {
+    DWORD count = 0;
+    return ::ReadFile(file_of(file), to, static_cast<DWORD>(size), &count, nullptr) ? count : -1;
+}
+
+inline std::ptrdiff_t write_file(handle file, const char* from, std::size_t size) noexcept {
+    DWORD count = 0;
+    return ::WriteFile(file_of(file), from, static_cast<DWORD>(size), &count, nullptr) ? count : -1;
+}
+
+/// Gives a file its name, if no other has it.
+inline bool name_file(const std::string& draft, const std::string& path) noexcept {
+    return ::MoveFileA(draft.c_str(), path.c_str()) != 0;
+}
+
+inline void remove_file(const std::string& path) noexcept { ::DeleteFileA(path.c_str()); }
+
 }  // namespace p2pchat::detail::os
 
 #else  // POSIX
@@ -746,6 +856,7 @@ inline int poll(poll_entry* entries, std::size_t count, int timeout_ms) noexcept
 #endif
 #include <sys/ioctl.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 namespace p2pchat::detail::os {
@@ -869,6 +980,36 @@ inline int poll(poll_entry* entries, std::size_t count, int timeout_ms) noexcept
     return ::poll(entries, static_cast<nfds_t>(count), timeout_ms);
 }
 
+inline std::error_code file_error() noexcept { return last_error(); }
+
+inline handle open_file(const std::string& path, file_use use) noexcept {
+    constexpr int flags[] = {O_RDONLY, O_WRONLY | O_APPEND | O_CREAT, O_WRONLY | O_CREAT | O_EXCL};
+    return ::open(path.c_str(), flags[static_cast<int>(use)] | O_CLOEXEC, 0600);
+}
+
+inline bool is_private(handle file) noexcept {
+    struct stat status {};
+    return ::fstat(raw(file), &status) == 0 && (status.st_mode & 077) == 0;
+}
+
+inline std::ptrdiff_t read_file(handle file, char* to, std::size_t size) noexcept {
+    return ::read(raw(file), to, size);
+}
+
+inline std::ptrdiff_t write_file(handle file, const char* from, std::size_t size) noexcept {
+    return ::write(raw(file), from, size);
+}
+
+inline void close_file(handle file) noexcept { ::close(raw(file)); }
+
+/// Gives a file its name, if no other has it. Where there are no hard links, the last one counts.
+inline bool name_file(const std::string& draft, const std::string& path) noexcept {
+    if (::link(draft.c_str(), path.c_str()) == 0) return true;
+    return errno != EEXIST && ::rename(draft.c_str(), path.c_str()) == 0;
+}
+
+inline void remove_file(const std::string& path) noexcept { ::unlink(path.c_str()); }
+
 }  // namespace p2pchat::detail::os
 
 #endif
@@ -883,6 +1024,44 @@ inline auto wall_time() noexcept { return std::chrono::system_clock::now(); }
 
 inline std::error_code error_unless(bool success) noexcept {
     return success ? std::error_code() : last_error();
+}
+
+/// All of a file; `ours_alone` says whether only its owner may read it.
+inline std::error_code read_file(const std::string& path, std::string& bytes, bool& ours_alone) {
+    constexpr std::size_t most = 16 * 1024 * 1024;
+    bytes.clear();
+    const handle file = open_file(path, file_use::read);
+    if (file == tcp_socket::invalid) return file_error();
+    ours_alone = is_private(file);
+    char piece[4096];
+    std::ptrdiff_t count = 0;
+    while (bytes.size() < most && (count = read_file(file, piece, sizeof piece)) > 0)
+        bytes.append(piece, static_cast<std::size_t>(count));
+    const auto error = count < 0 ? file_error() : std::error_code();
+    close_file(file);
+    return count > 0 ? std::make_error_code(std::errc::file_too_large) : error;
+}
+
+/// In one piece, so that what several programs write does not mix.
+inline std::error_code write_file(const std::string& path, file_use use, std::string_view bytes) {
+    const handle file = open_file(path, use);
+    if (file == tcp_socket::invalid) return file_error();
+    const auto count = write_file(file, bytes.data(), bytes.size());
+    const auto error = count < 0 ? file_error() : std::error_code();
+    close_file(file);
+    const bool whole = static_cast<std::size_t>(count) == bytes.size();
+    return error || whole ? error : std::make_error_code(std::errc::no_space_on_device);
+}
+
+/// A file that only its owner may read: whole or not at all, and never in place of another.
+inline std::error_code create_private(const std::string& path, std::string_view bytes) {
+    const auto unique = reinterpret_cast<std::uintptr_t>(&path) ^
+                        static_cast<std::uintptr_t>(now().time_since_epoch().count());
+    const std::string draft = path + '.' + std::to_string(unique);
+    auto error = write_file(draft, file_use::create, bytes);
+    if (!error && !name_file(draft, path)) error = file_error();
+    remove_file(draft);
+    return error;
 }
 
 /// An endpoint in the form that the system's calls take.
@@ -1581,6 +1760,13 @@ inline constexpr struct errc_text {
      std::errc::invalid_argument},
     {"the peer did not come for as long as the message was kept", std::errc::timed_out},
     {"the node stopped before the peer came", std::errc::operation_canceled},
+    {"compiled without P2PCHAT_OPENSSL", std::errc::not_supported},
+    {"the identity is no P-256 key, or others may read its file", std::errc::invalid_argument},
+    {"a line of the pins is not \"address team key\"", std::errc::invalid_argument},
+    {"in clear, where it should be secret", std::errc::permission_denied},
+    {"no secrecy was agreed upon, or bytes were changed", std::errc::connection_aborted},
+    {"no certificate, an expired one, or not of a P-256 key", std::errc::permission_denied},
+    {"the key is not the one that is known", std::errc::permission_denied},
 };
 
 class errc_category final : public std::error_category {
@@ -1710,6 +1896,12 @@ inline bool is_named(const endpoint& address) noexcept {
 
 inline constexpr std::string_view connect_word = "CONNECT";
 
+inline bool has_word(std::string_view text, std::string_view word) noexcept {
+    while (!text.empty() && text.substr(0, text.find(' ')) != word)
+        text.remove_prefix((std::min)(text.find(' '), text.size() - 1) + 1);
+    return !text.empty();
+}
+
 inline bool is_exit(std::string_view text) noexcept {
     constexpr std::string_view word = "exit";
     return text.size() == word.size() && std::equal(text.begin(), text.end(), word.begin(),
@@ -1724,6 +1916,22 @@ inline std::string_view trimmed(std::string_view text) noexcept {
     while (!text.empty() && is_space(text.back())) text.remove_suffix(1);
     while (!text.empty() && is_space(text.front())) text.remove_prefix(1);
     return text;
+}
+
+inline void append_key(std::string& out, const public_key& key) {
+    constexpr char digits[] = "0123456789abcdef";
+    for (const unsigned char byte : key.bytes)
+        out.append(1, digits[byte >> 4]).append(1, digits[byte & 15]);
+}
+
+/// False if it is not 64 hexadecimal digits.
+inline bool scan_key(std::string_view text, public_key& key) noexcept {
+    if (text.size() != 2 * sizeof key.bytes) return false;
+    for (std::size_t i = 0; i < sizeof key.bytes; ++i) {
+        const char* const end = text.data() + 2 * i + 2;
+        if (std::from_chars(end - 2, end, key.bytes[i], 16).ptr != end) return false;
+    }
+    return true;
 }
 
 /// Several lines may come from a one-shot, ended by LF or CR LF.
@@ -1845,6 +2053,15 @@ std::error_code parse(std::string_view text, endpoint& result) noexcept {
 std::string to_string(const endpoint& value) {
     std::string out;
     detail::append_endpoint(out, value, true);
+    return out;
+}
+
+std::string fingerprint(const public_key& key) {
+    std::string out;
+    for (int i = 0; i < 16; i += 2) {
+        const std::string digits = std::to_string(key.bytes[i] * 256 + key.bytes[i + 1]);
+        out.append(i != 0, ' ').append(5 - digits.size(), '0').append(digits);
+    }
     return out;
 }
 
@@ -2110,7 +2327,7 @@ public:
         auto place = linked_.begin();
         if (linked_.empty() || place->address != address) {  // else: it goes on talking
             const auto found = places_.find(address);
-            if (found == places_.end()) return add({address, std::string(team), now, false});
+            if (found == places_.end()) return add({address, std::string(team), now, false, {}});
             place = found->second;
         }
         if (place->team != team) place->team = team;
@@ -2296,9 +2513,9 @@ using postings = std::list<posting>;
 
 struct message_event {
     endpoint sender, origin;
-    bool verified = false;
+    bool verified = false, secret = false;
     std::uint32_t team_size = 0, text_size = 0;
-    std::size_t at = 0;  // where team and text begin in the batch's bytes
+    std::size_t at = 0;  // where team and text begin in the batch's bytes; a key is behind them
 };
 
 struct peer_event {
@@ -2312,6 +2529,9 @@ struct joined_event : peer_event {};
 struct left_event : peer_event {
     departure how = departure::left;
 };
+
+/// Its key is behind the team.
+struct key_event : peer_event {};
 
 /// Its text is what the candidate knows.
 struct candidate_event : peer_event {
@@ -2334,8 +2554,17 @@ struct outcomes_event {
     std::size_t count = 0;
 };
 
-using event = std::variant<message_event, joined_event, left_event, candidate_event, kept_event,
-                           rejected_event, outcomes_event>;
+using event = std::variant<message_event, joined_event, left_event, key_event, candidate_event,
+                           kept_event, rejected_event, outcomes_event>;
+
+inline std::string_view bytes_of(const public_key& key) noexcept {
+    return {reinterpret_cast<const char*>(key.bytes), sizeof key.bytes};
+}
+inline public_key key_at(std::string_view bytes) noexcept {
+    public_key key;
+    std::memcpy(key.bytes, bytes.data(), sizeof key.bytes);
+    return key;
+}
 
 /// Events in their order, and the texts that they refer to.
 struct batch {
@@ -2358,14 +2587,14 @@ public:
     /// An event to be filled in, made where it stays. Out of memory, nothing has happened: bytes
     /// that no event refers to do no harm.
     template <typename Event>
-    Event& add(std::string_view team, std::string_view text = {}) {
+    Event& add(std::string_view team, std::string_view text = {}, std::string_view key = {}) {
         batch& to = staging();
         const std::size_t at = to.bytes.size();
-        to.bytes.append(team).append(text);
+        to.bytes.append(team).append(text).append(key);
         auto& what = *std::get_if<Event>(&to.events.emplace_back(std::in_place_type<Event>));
         what.at = at;
         what.team_size = static_cast<std::uint32_t>(team.size());
-        staged_cost_ += sizeof(event) + team.size() + text.size();
+        staged_cost_ += sizeof(event) + team.size() + text.size() + key.size();
         return what;
     }
     void add_rejected(const endpoint& from, std::error_code why) {
@@ -2457,9 +2686,11 @@ public:
     bool room_wanted() noexcept { return !crowded() && wanted_.exchange(false); }
     static std::size_t cost_of(const event& what) noexcept {
         std::size_t text = 0;
-        if (const auto* m = std::get_if<message_event>(&what)) text = m->team_size + m->text_size;
+        if (const auto* m = std::get_if<message_event>(&what))
+            text = m->team_size + m->text_size + (m->secret ? sizeof(public_key) : 0);
         if (const auto* p = std::get_if<joined_event>(&what)) text = p->team_size;
         if (const auto* p = std::get_if<left_event>(&what)) text = p->team_size;
+        if (const auto* k = std::get_if<key_event>(&what)) text = k->team_size + sizeof(public_key);
         if (const auto* c = std::get_if<candidate_event>(&what)) text = c->team_size + c->text_size;
         if (const auto* k = std::get_if<kept_event>(&what)) text = k->text_size;
         return sizeof(event) + text;
@@ -2541,8 +2772,12 @@ public:
     void set_time(std::chrono::system_clock::time_point now) noexcept { now_ = now; }
 
     /// A message was taken: when this returns, it will be shown.
-    void message(const message_view& what, const endpoint& origin, bool verified) {
-        auto& news = mailbox_.add<message_event>(what.team, what.text);
+    void message(const message_view& what, const endpoint& origin, bool verified,
+                 const public_key& key) {
+        const bool secret(key);
+        auto& news = mailbox_.add<message_event>(what.team, what.text,
+                                                 bytes_of(key).substr(0, secret ? 32 : 0));
+        news.secret = secret;
         news.text_size = static_cast<std::uint32_t>(what.text.size());
         news.sender = what.sender;
         news.origin = origin;
@@ -2588,6 +2823,13 @@ public:
         news.text_size = static_cast<std::uint32_t>(who.knows.size());
         news.address = who.address;
         news.gone = gone;
+    }
+    /// Somebody there has another key. While the mailbox is full, nobody is told: a flood.
+    void key_changed(const endpoint& there, std::string_view team, const public_key& key) noexcept {
+        try {
+            if (!full()) mailbox_.add<key_event>(team, {}, bytes_of(key)).address = there;
+        } catch (const std::bad_alloc&) {
+        }
     }
     /// A message waits for its peer.
     void kept(const endpoint& peer, std::string_view text) {
@@ -2750,11 +2992,14 @@ public:
     }
 
     /// It is called no more, and destroyed with the turn. The socket ends at once, or is reset.
-    void end(io_object& object, tcp_socket& socket, bool in_order) noexcept {
+    template <typename Socket>
+    void end(io_object& object, Socket& socket, bool in_order) noexcept {
         if (std::exchange(object.retired_, true)) return;
         if (socket.is_open()) ignore(object, socket);
-        // A child process may hold the socket too: closing alone would then end nothing.
-        if (in_order && socket.is_open()) static_cast<void>(socket.shutdown_send());
+        // A child process may hold the socket too: closing alone would then end nothing. And what
+        // says that this is an orderly end may find no room.
+        if (in_order && socket.is_open())
+            in_order = socket.shutdown_send() != std::errc::operation_would_block;
         in_order ? socket.close() : socket.reset();
         timers_.erase({object.timer_, &object});
         retired_.splice(retired_.end(), objects_, object.place_);
@@ -2867,10 +3112,499 @@ private:
 }  // namespace detail
 }  // namespace p2pchat
 
+// ---------------------------------------------------------------------------------- >> secrecy
+//
+// Does:        seals text and opens bytes, by TLS 1.3; nothing else knows which library does.
+// May use:     platform.
+// Guarded by:  the node's mutex.
+// Never:       sends or receives, tells of a byte that TLS has not authenticated, or judges whose a
+//              key is.
+
+#if defined(P2PCHAT_OPENSSL)
+#include <openssl/err.h>
+#include <openssl/evp.h>
+#include <openssl/pem.h>
+#include <openssl/ssl.h>
+#include <openssl/x509.h>
+#if OPENSSL_VERSION_NUMBER < 0x30000000L
+#error "p2pchat.hpp needs OpenSSL 3.0 or later."
+#endif
+#endif
+
+namespace p2pchat {
+namespace detail {
+
+/// One side of a secret connection, between its bytes and its text.
+class session {
+public:
+    virtual ~session() = default;
+    /// Appends what the bytes say to `text`; to answer them may leave something `sealed`.
+    virtual std::error_code open(std::string_view bytes, std::string& text) = 0;
+    /// Not before it is `ready`.
+    virtual std::error_code seal(std::string_view text) = 0;
+    virtual void end() noexcept = 0;  ///< no more text follows
+
+    std::string sealed;  ///< to be sent
+    public_key key;      ///< of the other side
+    bool ready = false;  ///< the other side has shown its key
+    bool ended = false;  ///< the other side says that no more follows
+};
+
+#if defined(P2PCHAT_OPENSSL)
+
+struct openssl_free {
+    void operator()(BIO* what) const noexcept { BIO_free(what); }
+    void operator()(BIO_METHOD* what) const noexcept { BIO_meth_free(what); }
+    void operator()(EVP_PKEY* what) const noexcept { EVP_PKEY_free(what); }
+    void operator()(SSL* what) const noexcept { SSL_free(what); }
+    void operator()(SSL_CTX* what) const noexcept { SSL_CTX_free(what); }
+    void operator()(X509* what) const noexcept { X509_free(what); }
+};
+template <typename What>
+using openssl_ptr = std::unique_ptr<What, openssl_free>;
+
+inline public_key key_of(EVP_PKEY* pair) {
+    public_key result;
+    unsigned char* der = nullptr;
+    const int size = i2d_PUBKEY(pair, &der);
+    if (size <= 0) throw std::bad_alloc();
+    EVP_Digest(der, static_cast<std::size_t>(size), result.bytes, nullptr, EVP_sha256(), nullptr);
+    OPENSSL_free(der);
+    return result;
+}
+
+inline bool is_p256(const EVP_PKEY* pair) noexcept {
+    char group[32];
+    return pair && EVP_PKEY_get_group_name(pair, group, sizeof group, nullptr) == 1 &&
+           std::string_view(group) == SN_X9_62_prime256v1;
+}
+
+class tls_session final : public session {
+public:
+    tls_session(SSL_CTX* context, const BIO_METHOD* method, bool accepts) : ssl_(SSL_new(context)) {
+        BIO* const bytes = ssl_ ? BIO_new(method) : nullptr;
+        if (!bytes) throw std::bad_alloc();
+        BIO_set_data(bytes, this);
+        BIO_set_init(bytes, 1);
+        SSL_set_bio(ssl_.get(), bytes, bytes);  // which owns it
+        accepts ? SSL_set_accept_state(ssl_.get()) : SSL_set_connect_state(ssl_.get());
+    }
+
+    std::error_code open(std::string_view bytes, std::string& text) override {
+        char piece[16 * 1024];  // what a record has at most
+        came_ = bytes;
+        ERR_clear_error();
+        int size = 0;
+        while ((size = SSL_read(ssl_.get(), piece, sizeof piece)) > 0)
+            text.append(piece, static_cast<std::size_t>(size));
+        const int why = SSL_get_error(ssl_.get(), size);
+        if (!ready && SSL_is_init_finished(ssl_.get())) {
+            const openssl_ptr<X509> shown(SSL_get1_peer_certificate(ssl_.get()));
+            key = key_of(X509_get0_pubkey(shown.get()));
+            ready = true;
+        }
+        ended = why == SSL_ERROR_ZERO_RETURN;
+        // Somebody has much to be answered and does not read it.
+        if (sealed.size() > max_sealed) return std::make_error_code(std::errc::no_buffer_space);
+        return ended || why == SSL_ERROR_WANT_READ ? std::error_code() : failure();
+    }
+    std::error_code seal(std::string_view text) override {
+        ERR_clear_error();
+        const int size = static_cast<int>(text.size());
+        return SSL_write(ssl_.get(), text.data(), size) == size ? std::error_code() : failure();
+    }
+    void end() noexcept override {
+        if (ready && !std::exchange(said_end_, true)) SSL_shutdown(ssl_.get());
+    }
+
+    /// How OpenSSL comes to the bytes.
+    static BIO_METHOD* new_method() {
+        BIO_METHOD* const method = BIO_meth_new(BIO_TYPE_SOURCE_SINK, "p2pchat");
+        if (!method) throw std::bad_alloc();
+        BIO_meth_set_write(method, [](BIO* bio, const char* bytes, int size) {
+            try {
+                self(bio).sealed.append(bytes, static_cast<std::size_t>(size));
+                return size;
+            } catch (const std::bad_alloc&) {
+                return -1;
+            }
+        });
+        BIO_meth_set_read(method, [](BIO* bio, char* bytes, int size) {
+            auto& came = self(bio).came_;
+            BIO_clear_retry_flags(bio);
+            const auto count = came.copy(bytes, static_cast<std::size_t>(size));
+            came.remove_prefix(count);
+            if (count == 0) BIO_set_retry_read(bio);
+            return count == 0 ? -1 : static_cast<int>(count);
+        });
+        BIO_meth_set_ctrl(
+            method, [](BIO*, int what, long, void*) { return what == BIO_CTRL_FLUSH ? 1L : 0L; });
+        return method;
+    }
+
+private:
+    static constexpr std::size_t max_sealed = 64 * 1024;
+
+    static tls_session& self(BIO* bio) noexcept {
+        return *static_cast<tls_session*>(BIO_get_data(bio));
+    }
+    std::error_code failure() const noexcept {
+        const int why = ERR_GET_REASON(ERR_peek_error());
+        const bool unfit = SSL_get_verify_result(ssl_.get()) != X509_V_OK ||
+                           why == SSL_R_PEER_DID_NOT_RETURN_A_CERTIFICATE ||
+                           why == SSL_R_NO_SUITABLE_SIGNATURE_ALGORITHM;
+        return make_error_code(unfit ? errc::bad_certificate : errc::secrecy_failed);
+    }
+
+    openssl_ptr<SSL> ssl_;
+    std::string_view came_;  // what is left of it, while open() runs
+    bool said_end_ = false;
+};
+
+/// Our key, and how TLS is spoken here.
+class tls {
+public:
+    /// `file` as config::identity.
+    std::error_code open(const std::string& file) {
+        if (const auto error = load(file)) return error;
+        method_.reset(tls_session::new_method());
+        context_.reset(SSL_CTX_new(TLS_method()));
+        const auto shown = certificate();
+        auto* const context = context_.get();
+        if (!context || !shown || SSL_CTX_set_min_proto_version(context, TLS1_3_VERSION) != 1 ||
+            SSL_CTX_set1_sigalgs_list(context, "ECDSA+SHA256") != 1 ||
+            SSL_CTX_use_certificate(context, shown.get()) != 1 ||
+            SSL_CTX_use_PrivateKey(context, pair_.get()) != 1)
+            return std::make_error_code(std::errc::not_supported);
+        SSL_CTX_set_options(context, SSL_OP_NO_TICKET);
+        SSL_CTX_set_num_tickets(context, 0);  // each session is to show its key
+        SSL_CTX_set_session_cache_mode(context, SSL_SESS_CACHE_OFF);
+        SSL_CTX_set_mode(context, SSL_MODE_RELEASE_BUFFERS);
+        SSL_CTX_set_verify(context, SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, nullptr);
+        SSL_CTX_set_cert_verify_callback(context, is_fit, nullptr);
+        return {};
+    }
+    std::unique_ptr<session> new_session(bool accepts) {
+        return std::make_unique<tls_session>(context_.get(), method_.get(), accepts);
+    }
+    public_key own() const { return pair_ ? key_of(pair_.get()) : public_key(); }
+
+private:
+    std::error_code load(const std::string& file) {
+        bool ours_alone = true;
+        std::string pem;
+        auto error = file.empty() ? std::error_code() : os::read_file(file, pem, ours_alone);
+        if (file.empty() || error == std::errc::no_such_file_or_directory) {
+            pair_.reset(EVP_EC_gen(SN_X9_62_prime256v1));
+            if (!pair_) return std::make_error_code(std::errc::not_enough_memory);
+            if (file.empty()) return {};
+            error = os::create_private(file, to_pem());
+            if (error != std::errc::file_exists) return error;
+            error = os::read_file(file, pem, ours_alone);  // another program was faster
+        }
+        if (error) return error;
+        const openssl_ptr<BIO> bytes(BIO_new_mem_buf(pem.data(), static_cast<int>(pem.size())));
+        const auto no_password = [](char*, int, int, void*) { return 0; };
+        pair_.reset(PEM_read_bio_PrivateKey(bytes.get(), nullptr, no_password, nullptr));
+        OPENSSL_cleanse(pem.data(), pem.size());
+        return ours_alone && is_p256(pair_.get()) ? error : make_error_code(errc::bad_identity);
+    }
+    std::string to_pem() const {
+        const openssl_ptr<BIO> bytes(BIO_new(BIO_s_mem()));
+        char* text = nullptr;
+        if (PEM_write_bio_PKCS8PrivateKey(bytes.get(), pair_.get(), nullptr, nullptr, 0, nullptr,
+                                          nullptr) != 1)
+            throw std::bad_alloc();
+        const long size = BIO_get_mem_data(bytes.get(), &text);
+        return {text, static_cast<std::size_t>(size)};
+    }
+    /// It says nothing but the key, and holds for ever: whom to believe is for the pins to say.
+    openssl_ptr<X509> certificate() const {
+        openssl_ptr<X509> made(X509_new());
+        if (!made) return made;
+        auto* const name = X509_get_subject_name(made.get());
+        const auto* const text = reinterpret_cast<const unsigned char*>("p2pchat");
+        const bool good =
+            X509_set_version(made.get(), X509_VERSION_3) == 1 &&
+            ASN1_INTEGER_set(X509_get_serialNumber(made.get()), 1) == 1 &&
+            ASN1_TIME_set_string(X509_getm_notBefore(made.get()), "700101000000Z") == 1 &&
+            ASN1_TIME_set_string(X509_getm_notAfter(made.get()), "99991231235959Z") == 1 &&
+            X509_NAME_add_entry_by_txt(name, "CN", MBSTRING_ASC, text, -1, -1, 0) == 1 &&
+            X509_set_issuer_name(made.get(), name) == 1 &&
+            X509_set_pubkey(made.get(), pair_.get()) == 1 &&
+            X509_sign(made.get(), pair_.get(), EVP_sha256()) > 0;
+        if (!good) made.reset();
+        return made;
+    }
+    static int is_fit(X509_STORE_CTX* check, void*) noexcept {
+        const X509* const shown = X509_STORE_CTX_get0_cert(check);
+        const bool ours = is_p256(X509_get0_pubkey(shown));
+        const bool valid = X509_cmp_current_time(X509_get0_notAfter(shown)) > 0;
+        if (!ours) X509_STORE_CTX_set_error(check, X509_V_ERR_CERT_UNTRUSTED);
+        if (!valid) X509_STORE_CTX_set_error(check, X509_V_ERR_CERT_HAS_EXPIRED);
+        return ours && valid ? 1 : 0;
+    }
+
+    openssl_ptr<EVP_PKEY> pair_;
+    openssl_ptr<BIO_METHOD> method_;  // outlives all sessions, as does the context
+    openssl_ptr<SSL_CTX> context_;
+};
+
+#else
+
+class tls {
+public:
+    std::error_code open(const std::string&) { return make_error_code(errc::not_supported); }
+    std::unique_ptr<session> new_session(bool) { return nullptr; }
+    public_key own() const { return {}; }
+};
+
+#endif
+
+}  // namespace detail
+}  // namespace p2pchat
+
+// ------------------------------------------------------------------------------------- >> keys
+//
+// Does:        our key and those of others: whose is whose, and with whom all is to be secret.
+// May use:     platform, text, secrecy.
+// Guarded by:  the node's mutex.
+// Never:       forgets a key to make room for another.
+
+namespace p2pchat {
+namespace detail {
+
+/// Whose key is whose, and with whom all is to be secret.
+class keyring {
+public:
+    std::error_code open(const config& settings) {
+        mode_ = settings.secrecy;
+        file_ = settings.pins;
+        max_ = settings.max_peers;
+        if (mode_ == secrecy::off) return {};
+        if (const auto error = tls_.open(settings.identity)) return error;
+        own_ = tls_.own();
+        return load();
+    }
+    const public_key& own() const noexcept { return own_; }
+    /// Null: all is in clear.
+    tls* maker() noexcept { return mode_ == secrecy::off ? nullptr : &tls_; }
+    bool requires_all() const noexcept { return mode_ == secrecy::required; }
+    /// Whether nothing goes there in clear.
+    bool wants(const endpoint& to) const {
+        return requires_all() || pins_.count(to) != 0 || able_.count(to) != 0;
+    }
+    /// None: it is not known.
+    public_key of(const endpoint& who) const {
+        const auto found = pins_.find(who);
+        return found == pins_.end() ? public_key() : found->second;
+    }
+
+    /// It says whether it can be secret.
+    void announced(const endpoint& who, bool can) {
+        if (mode_ == secrecy::off) return;
+        if (able_.size() >= max_) able_.clear();
+        can ? void(able_.insert(who)) : void(able_.erase(who));
+    }
+    /// What is wrong with a key that somebody has shown, none being in clear: in_clear, key_changed
+    /// or nothing. With `may_pin` it is remembered, if it is the first.
+    errc check(const endpoint& who, std::string_view team, const public_key& shown, bool may_pin) {
+        if (mode_ == secrecy::off) return no_error;
+        if (shown && may_pin && pins_.count(who) == 0 && has_room(who)) {
+            static_cast<void>(load());  // another program may know it by now
+            // What cannot be written holds until the end.
+            if (pins_.emplace(who, shown).second) static_cast<void>(store(who, team, shown));
+        }
+        const public_key pinned = of(who);
+        if (!shown) return pinned || requires_all() ? errc::in_clear : no_error;
+        return !pinned || pinned == shown ? no_error : errc::key_changed;
+    }
+    std::error_code trust(const endpoint& who, const public_key& key) {
+        if (key)
+            pins_[who] = key;
+        else
+            pins_.erase(who);
+        return store(who, {}, key);
+    }
+
+private:
+    static constexpr int share_of_host = 64;
+
+    bool has_room(const endpoint& who) const {
+        auto one = pins_.lower_bound({who.bytes(), 0, 0});
+        int of_host = 0;
+        while (one != pins_.end() && one->first.same_address(who)) ++one, ++of_host;
+        return of_host < share_of_host && pins_.size() < max_;
+    }
+    /// A line each, "address team key", of which the last counts; no key: forgotten.
+    std::error_code store(const endpoint& who, std::string_view team, const public_key& key) const {
+        if (file_.empty()) return {};
+        std::string line;
+        append_endpoint(line, who, true);
+        line.append(1, ' ').append(team.empty() ? "-" : team).append(1, ' ');
+        append_key(line, key);
+        return os::write_file(file_, os::file_use::append, line.append(1, '\n'));
+    }
+    std::error_code load() {
+        if (file_.empty()) return {};
+        bool ours_alone = false;
+        std::string all;
+        auto error = os::write_file(file_, os::file_use::append, {});  // there is one now
+        if (!error) error = os::read_file(file_, all, ours_alone);
+        // Somebody died while it wrote the last line: which ends so, and is passed over.
+        if (!error && !all.empty() && all.back() != '\n') {
+            error = os::write_file(file_, os::file_use::append, "#\n");
+            all.append("#\n");
+        }
+        for (std::size_t at = 0; !error && at < all.size();) {
+            const std::size_t end = all.find('\n', at);
+            error = read_line(trimmed(std::string_view(all).substr(at, end - at)));
+            at = end + 1;
+        }
+        return error;
+    }
+    std::error_code read_line(std::string_view line) {
+        if (line.empty() || line.back() == '#') return {};
+        endpoint who;
+        public_key key;
+        const bool good = !parse(line.substr(0, line.find(' ')), who) && who &&
+                          scan_key(line.substr(line.rfind(' ') + 1), key);
+        if (!good) return make_error_code(errc::bad_pins);
+        if (key)
+            pins_[who] = key;
+        else
+            pins_.erase(who);
+        return {};
+    }
+
+    secrecy mode_ = secrecy::off;
+    tls tls_;
+    public_key own_;
+    std::string file_;
+    std::size_t max_ = 0;
+    std::map<endpoint, public_key> pins_;
+    std::set<endpoint> able_;  // who announces that it can be secret
+};
+
+}  // namespace detail
+}  // namespace p2pchat
+
+// ----------------------------------------------------------------------------------- >> stream
+//
+// Does:        a connection, secret or in clear, as those that send and read over it see it.
+// May use:     platform, text, socket, secrecy.
+// Guarded by:  as whoever has it.
+// Never:       lets a byte of a secret connection out in clear, or takes what a middleman cut for
+//              an end.
+
+namespace p2pchat {
+namespace detail {
+
+/// A connection, secret or in clear. What it is asked to send or receive never waits.
+class stream {
+public:
+    stream() noexcept = default;
+    explicit stream(tcp_socket socket) noexcept : socket_(std::move(socket)) {}
+
+    tcp_socket& socket() noexcept { return socket_; }
+    const tcp_socket& socket() const noexcept { return socket_; }
+    tcp_socket::native_handle_type native_handle() const noexcept {
+        return socket_.native_handle();
+    }
+    bool is_open() const noexcept { return socket_.is_open(); }
+
+    /// From here on it is secret; who connects has then something to send.
+    std::error_code begin(std::unique_ptr<session> with) {
+        session_ = std::move(with);
+        std::string none;
+        return session_->open({}, none);
+    }
+    bool is_secret() const noexcept { return session_ != nullptr; }
+    bool is_ready() const noexcept { return !session_ || session_->ready; }
+    public_key key() const noexcept { return session_ ? session_->key : public_key(); }
+    /// Something is sealed that there was no room for.
+    bool has_pending() const noexcept { return session_ && !session_->sealed.empty(); }
+
+    /// Of what is secret, `sent` tells what is sealed: it goes out before anything else does.
+    std::error_code send(std::string_view data, std::size_t& sent) {
+        if (!session_) return socket_.send(data, sent, {});
+        sent = 0;
+        auto error = flush();
+        while (!error && sent < data.size()) {
+            const auto record = data.substr(sent, 16 * 1024);
+            error = session_->seal(record);
+            if (!error) sent += record.size();
+            if (!error) error = flush();
+        }
+        return error;
+    }
+    std::error_code flush() noexcept {
+        if (!has_pending()) return {};
+        std::size_t sent = 0;
+        const auto error = socket_.send(session_->sealed, sent, {});
+        session_->sealed.erase(0, sent);
+        return error;
+    }
+    /// Without room to say so, it has not ended: would_block.
+    std::error_code shutdown_send() noexcept {
+        if (session_) session_->end();
+        const auto error = flush();
+        return error ? error : socket_.shutdown_send();
+    }
+    void close() noexcept { socket_.close(); }
+    void reset() noexcept { socket_.reset(); }
+
+    /// Appends the text of what has come, or says why there is none: what a middleman cuts is no
+    /// end.
+    std::error_code open(std::string_view bytes, std::error_code error, std::string& text,
+                         bool& ended) {
+        if (!error && !bytes.empty()) error = session_->open(bytes, text);
+        ended = session_->ended;
+        if (ended) return {};
+        static_cast<void>(flush());  // why it was refused, too
+        if (error || !bytes.empty()) return error;
+        return std::make_error_code(std::errc::connection_reset);
+    }
+    void release_idle_memory() noexcept {
+        if (session_ && session_->sealed.empty()) std::string().swap(session_->sealed);
+    }
+
+private:
+    tcp_socket socket_;
+    std::unique_ptr<session> session_;
+};
+
+/// With what a secret connection begins: a TLS record of the handshake (RFC 8446, section 5.1).
+inline constexpr char tls_handshake = 0x16;
+
+/// As read_available() of a socket, with what has come in the meantime as one piece. `may_begin`
+/// is who makes a session of a connection that turns out to be secret.
+template <std::size_t size, typename Take>
+bool read_available(stream& from, char (&buffer)[size], const Take& take, tls* may_begin) {
+    const auto open = [&](std::string_view bytes, std::error_code error) {
+        if (may_begin && !from.is_secret() && !bytes.empty() && bytes.front() == tls_handshake)
+            static_cast<void>(from.begin(may_begin->new_session(true)));
+        may_begin = nullptr;
+        if (!from.is_secret()) return take(bytes, error);
+        std::string text;
+        bool ended = false;
+        error = from.open(bytes, error, text, ended);
+        const bool more = text.empty() || take(std::string_view(text), std::error_code());
+        // Behind it, the end: for who is not done with it, or has given it to somebody else.
+        if ((ended || error) && from.is_secret() && from.is_open())
+            return take(std::string_view(), error);
+        return more;
+    };
+    return read_available(from.socket(), buffer, open);
+}
+
+}  // namespace detail
+}  // namespace p2pchat
+
 // --------------------------------------------------------------------------------- >> identity
 //
 // Does:        says by which name we go, whose a claimed name is, and whether a claim holds.
-// May use:     platform, text, socket, peers, mailbox, loop.
+// May use:     platform, text, socket, peers, mailbox, loop, keys, stream.
 // Guarded by:  nothing: functions without state, and what all connections share.
 // Never:       changes anything.
 
@@ -2892,6 +3626,7 @@ struct context {
     loop& events;
     reporter& report;
     room_queue& rooms;
+    keyring& keys;
 };
 
 /// What we claim over this connection: without an address configured, the one by which the other
@@ -2944,14 +3679,25 @@ inline bool is_own(const own_name& us, const endpoint& peer) noexcept {
     return peer.port() == us.address.port() && (peer.same_address(us.address) || is_here(peer));
 }
 
-/// What is wrong with a claim: own_address, sender_not_verified or nothing.
-inline errc check_claim(const endpoint& claim, const own_name& us, const endpoint& remote,
-                        const tcp_socket& over) noexcept {
-    if (claim.port() == us.address.port() &&
-        (claim.same_address(us.address) || claim.is_loopback() ||
-         claim.same_address(over.local()) || (is_from_here(remote, over) && is_here(claim))))
+/// What is wrong with who a message says it is from. A claim that does not hold is not believed:
+/// own_address, sender_not_verified. One that holds, with a wrong key or none, is_refusal().
+inline errc check_claim(const context& shared, const message_view& what, const endpoint& remote,
+                        const stream& over) {
+    const endpoint &claim = what.sender, &us = shared.us.address;
+    const tcp_socket& socket = over.socket();
+    if (claim.port() == us.port() &&
+        (claim.same_address(us) || claim.is_loopback() || claim.same_address(socket.local()) ||
+         (is_from_here(remote, socket) && is_here(claim))))
         return errc::own_address;
-    return holds(claim, remote, over) ? no_error : errc::sender_not_verified;
+    if (!holds(claim, remote, socket)) return errc::sender_not_verified;
+    const auto key = over.key();
+    const errc wrong = shared.keys.check(claim, what.team, key, claim.same_address(remote));
+    if (wrong == errc::key_changed) shared.report.key_changed(claim, what.team, key);
+    return wrong;
+}
+
+inline bool is_refusal(errc wrong) noexcept {
+    return wrong == errc::in_clear || wrong == errc::key_changed;
 }
 
 }  // namespace detail
@@ -2961,7 +3707,7 @@ inline errc check_claim(const endpoint& claim, const own_name& us, const endpoin
 //
 // Does:        accepts connections, bounds how many are open, and makes of the first bytes of each
 //              a message, a link or a refusal.
-// May use:     platform, text, socket, mailbox, loop, identity.
+// May use:     platform, text, socket, mailbox, loop, secrecy, keys, stream, identity.
 // Guarded by:  the node's mutex.
 // Never:       takes a message that it cannot hand to the mailbox, or closes in order what it has
 //              not taken.
@@ -3002,18 +3748,21 @@ protected:
     ~link_openers() = default;
 };
 
-/// Takes a message whose sender is what it claims, over whatever connection.
-inline void take_claimed(const context& shared, const link_openers& links, const message_view& what,
-                         const endpoint& remote, const tcp_socket& socket) {
+/// Takes a message whose sender is what it claims, over whatever connection; or says why not.
+inline errc take_claimed(const context& shared, const link_openers& links, const message_view& what,
+                         const endpoint& remote, const stream& over) {
     auto& report = shared.report;
-    const errc wrong = check_claim(what.sender, shared.us, remote, socket);
+    const errc wrong = check_claim(shared, what, remote, over);
+    if (is_refusal(wrong)) return wrong;
     if (wrong != no_error) {
         report.rejected(remote, make_error_code(wrong));
-        return report.message(what, remote, holds(what.sender, remote, socket));
+        report.message(what, remote, holds(what.sender, remote, over.socket()), over.key());
+        return no_error;
     }
     if (!is_exit(what.text)) {
         report.heard(what.sender, what.team);
-        return report.message(what, remote, true);
+        report.message(what, remote, true, over.key());
+        return no_error;
     }
     report.count_received();
     // Whoever has a link says exit over it: this is somebody else on the same machine.
@@ -3021,6 +3770,7 @@ inline void take_claimed(const context& shared, const link_openers& links, const
         report.rejected(remote, make_error_code(errc::sender_not_verified));
     else
         report.left(what.sender, departure::left);
+    return no_error;
 }
 
 /// Accepted connections that have not delivered yet.
@@ -3071,7 +3821,7 @@ private:
 
 /// An accepted connection until it is known what it brings.
 ///
-///     reading --whole--> taken (closed in order)
+///     reading --whole--> taken (closed in order)      (first the handshake, if it is secret)
 ///      |  |  \--bad, too long, too late, broken, evicted--> refused (reset)
 ///      |  \--whole, but no room in the mailbox--> no_room --room--> as if just whole
 ///      \--CONNECT--> a link, which takes the socket
@@ -3084,7 +3834,7 @@ public:
         : shared_(shared),
           siblings_(siblings),
           links_(links),
-          socket_(std::move(socket)),
+          connection_(std::move(socket)),
           remote_(from) {}
 
     /// Most messages are there when the connection is.
@@ -3094,7 +3844,7 @@ public:
         on_readable();
         if (state_ != state::reading) return;
         if (events.deadline_of(*this) == never) events.arm(*this, limit_);
-        events.watch(*this, socket_, true, false);
+        events.watch(*this, connection_, true, connection_.has_pending());
     }
     void refuse(std::error_code why) noexcept {
         shared_.report.rejected(remote_, why);
@@ -3112,16 +3862,29 @@ public:
     /// Whether the other side has closed already; what else came is put by.
     bool has_ended() {
         char more[4096];
-        std::size_t size = 0;
-        const auto error = socket_.receive(more, sizeof more, size, {});
-        in_.append(more, size);
-        return error ? error != std::errc::operation_would_block : size == 0;
+        bool ended = false;
+        const auto put_by = [&](std::string_view bytes, std::error_code) {
+            ended = bytes.empty();
+            in_.append(bytes);
+            return false;
+        };
+        read_available(connection_, more, put_by, nullptr);
+        return ended;
     }
 
     const endpoint& remote() const noexcept { return remote_; }
-    tcp_socket& socket() noexcept { return socket_; }  ///< which a link takes
+    stream& connection() noexcept { return connection_; }  ///< which a link takes
 
-    void on_readable() override { read(); }
+    void on_readable() override {
+        read();
+        if (state_ == state::reading && connection_.has_pending())
+            shared_.events.watch(*this, connection_, true, true);
+    }
+    void on_writable() override {
+        const auto error = connection_.flush();
+        if (error && error != std::errc::operation_would_block) return refuse(error);
+        shared_.events.watch(*this, connection_, true, connection_.has_pending());
+    }
     void on_deadline(clock::time_point now) override {
         while (state_ == state::reading && !read()) {  // a long message may have come in time
         }
@@ -3133,7 +3896,7 @@ public:
     /// There is room; but whoever has given up meanwhile was told that it was not taken.
     void on_room() override {
         shared_.events.guard(*this, [&] {
-            if (os::is_reset(socket_.native_handle()))
+            if (os::is_reset(connection_.native_handle()))
                 return refuse(std::make_error_code(std::errc::connection_reset));
             state_ = state::reading;
             if (line_seen_) greet();
@@ -3151,13 +3914,20 @@ private:
             on_bytes(bytes);
             return state_ == state::reading || state_ == state::contending;
         };
-        return read_available(socket_, shared_.events.buffer(), take);
+        return read_available(connection_, shared_.events.buffer(), take,
+                              in_.empty() ? shared_.keys.maker() : nullptr);
     }
     void on_end(std::error_code error) {
         if (state_ == state::contending) return end(true);
+        if (state_ != state::reading) return;
         error ? refuse(error) : complete();
     }
     void on_bytes(std::string_view bytes) {
+        if (!connection_.is_secret() && in_.empty()) {
+            if (bytes.front() == tls_handshake)
+                return refuse(make_error_code(errc::secrecy_failed));
+            if (shared_.keys.requires_all()) return refuse(make_error_code(errc::in_clear));
+        }
         // A line's end may follow the message.
         if (in_.size() + bytes.size() > shared_.settings.max_message_bytes + 2)
             return refuse(make_error_code(errc::message_too_long));
@@ -3165,7 +3935,10 @@ private:
         in_.append(bytes);
         if (state_ == state::contending) return;
         auto& events = shared_.events;
-        events.arm(*this, (std::min)(limit_, after(events.now(), shared_.settings.quiet_period)));
+        // Of a secret one the end is said, or it was cut.
+        if (!connection_.is_secret())
+            events.arm(*this,
+                       (std::min)(limit_, after(events.now(), shared_.settings.quiet_period)));
         if (line_seen_ || in_.find('\n', before) == std::string::npos) return;
         line_seen_ = true;
         greet();
@@ -3177,8 +3950,10 @@ private:
         if (scan_from(std::string_view(in_).substr(0, end_of_line), remote_, greeting) != no_error)
             return;
         if (greeting.text != connect_word) return;
-        const errc wrong = check_claim(greeting.sender, shared_.us, remote_, socket_);
-        if (wrong == errc::own_address && is_from_here(remote_, socket_)) return complete();
+        const errc wrong = check_claim(shared_, greeting, remote_, connection_);
+        if (is_refusal(wrong)) return refuse(make_error_code(wrong));
+        if (wrong == errc::own_address && is_from_here(remote_, connection_.socket()))
+            return complete();
         if (shared_.report.full()) return wait_for_room();
         switch (links_.admit(*this, wrong == no_error ? greeting.sender : remote_)) {
             case admission::one_shot:
@@ -3191,12 +3966,12 @@ private:
             case admission::link:
                 break;
         }
-        shared_.events.ignore(*this, socket_);
+        shared_.events.ignore(*this, connection_);
         // Once more, as has_ended() may have moved what the greeting refers to.
         static_cast<void>(
             scan_from(std::string_view(in_).substr(0, end_of_line), remote_, greeting));
         links_.open_link(*this, greeting, wrong, std::string_view(in_).substr(end_of_line + 1));
-        end(true);  // the link has the socket
+        end(true);  // the link has the connection
     }
     /// A one-shot is whole.
     void complete() {
@@ -3208,28 +3983,30 @@ private:
         if (const errc error = scan_from(bytes, remote_, what); error != no_error)
             return refuse(make_error_code(error));
         if (shared_.report.full()) return wait_for_room();
-        take_claimed(shared_, links_, what, remote_, socket_);
+        const errc refused = take_claimed(shared_, links_, what, remote_, connection_);
+        if (refused != no_error) return refuse(make_error_code(refused));
         end(true);
     }
     void wait_for_room() {
         shared_.rooms.join(*this);
         state_ = state::no_room;
         shared_.events.arm(*this, never);
-        shared_.events.ignore(*this, socket_);
+        shared_.events.ignore(*this, connection_);
     }
     void end(bool in_order) noexcept {
         if (state_ == state::no_room) shared_.rooms.leave(*this);
         if (state_ == state::contending) links_.forget(*this);
         state_ = state::ended;
-        if (in_order && socket_.is_open()) os::reset_on_close(socket_.native_handle(), false);
+        if (in_order && connection_.is_open())
+            os::reset_on_close(connection_.native_handle(), false);
         siblings_.remove(place, remote_);
-        shared_.events.end(*this, socket_, in_order);
+        shared_.events.end(*this, connection_, in_order);
     }
 
     const context& shared_;
     accepted_list& siblings_;
     link_openers& links_;
-    tcp_socket socket_;
+    stream connection_;
     const endpoint remote_;
     std::string in_;
     clock::time_point limit_{};  // the latest that its deadline may become
@@ -3309,7 +4086,7 @@ private:
             one = &shared_.events.add(std::move(made));
             one->place = connections_.add(*one, from);
         } catch (const std::bad_alloc&) {
-            if (one) shared_.events.end(*one, one->socket(), false);
+            if (one) shared_.events.end(*one, one->connection(), false);
             return shared_.report.rejected(from,
                                            std::make_error_code(std::errc::not_enough_memory));
         }
@@ -3334,8 +4111,9 @@ private:
 // --------------------------------------------------------------------------------- >> outgoing
 //
 // Does:        sends a message over a connection of its own, and finds out what became of it.
-// May use:     platform, text, socket, mailbox, loop, identity.
-// Guarded by:  one_shot: whoever runs it, and nobody else; outgoing: the node's mutex.
+// May use:     platform, text, socket, mailbox, loop, secrecy, keys, stream, identity.
+// Guarded by:  one_shot: whoever runs it, and nobody else; outgoing, and what is secret: the node's
+//              mutex.
 // Never:       knows what else waits for the same peer.
 
 namespace p2pchat {
@@ -3351,12 +4129,14 @@ inline std::error_code not_taken_if_closed(std::error_code error) noexcept {
 /// One message on its way, run by an event loop or by a thread that waits for it.
 ///
 ///     connecting --> sending --> confirming --the other side closes--> done: delivered
-///                      |            \--before it had acknowledged all--> acknowledging --> done
+///          \         / |            \--before it had acknowledged all--> acknowledging --> done
+///           securing   |
 ///                      \--CONNECT--> greeting --answered in kind--> done: linked
 ///     any --closed too early, reset, too late--> done: an error
 class one_shot {
 public:
-    explicit one_shot(const endpoint& to) : to_(to) {}
+    /// Secret, with keys.
+    explicit one_shot(const endpoint& to, keyring* keys = nullptr) : to_(to), keys_(keys) {}
 
     /// Begins to connect, and sends at once where that is possible: to this machine. Gives up at
     /// `end` at the latest.
@@ -3365,13 +4145,16 @@ public:
         opens_link_ = opens_link;
         limit_ = end;
         deadline_ = (std::min)(limit_, after(now, settings.connect_timeout));
-        const auto error = socket_.connect(to_, {});
+        const auto error = connection_.socket().connect(to_, {});
         if (error && error != std::errc::operation_in_progress) return fail(error);
-        bytes_ = head_of(claim_over(us, socket_), us.team);
+        bytes_ = head_of(claim_over(us, connection_.socket()), us.team);
         bytes_.append(text);
         if (bytes_.size() > settings.max_message_bytes)
             return fail(make_error_code(errc::message_too_long));
         if (opens_link_) bytes_.append(1, '\n');
+        if (keys_)
+            if (const auto failed = connection_.begin(keys_->maker()->new_session(false)))
+                return fail(failed);
         send(settings, now);
     }
 
@@ -3380,7 +4163,7 @@ public:
         if (wants_read()) receive(settings, now);
         if (!wants_write()) return;
         if (state_ == state::connecting)
-            if (const auto error = socket_.finish_connect()) return fail(error);
+            if (const auto error = connection_.socket().finish_connect()) return fail(error);
         send(settings, now);
     }
 
@@ -3391,6 +4174,8 @@ public:
     }
     void fail(std::error_code error) noexcept {
         error_ = not_taken_if_closed(error);
+        if (state_ == state::securing && error_ == errc::not_taken)
+            error_ = make_error_code(errc::secrecy_failed);
         finish();
     }
 
@@ -3407,14 +4192,16 @@ public:
     bool has_greeted() const noexcept { return sent_ != 0; }
 
     // What it waits for.
-    bool wants_write() const noexcept { return state_ <= state::sending; }
+    bool wants_write() const noexcept {
+        return state_ <= state::sending || (state_ == state::securing && connection_.has_pending());
+    }
     bool wants_read() const noexcept {
-        return state_ == state::sending || state_ == state::confirming || state_ == state::greeting;
+        return state_ != state::connecting && state_ != state::acknowledging && !done();
     }
     clock::time_point deadline() const noexcept { return deadline_; }
 
     const endpoint& to() const noexcept { return to_; }
-    tcp_socket& socket() noexcept { return socket_; }
+    stream& connection() noexcept { return connection_; }
     /// Of a link: the other side's CONNECT, and what came behind it.
     std::string_view greeting() const noexcept {
         return std::string_view(in_).substr(0, end_of_greeting_);
@@ -3424,11 +4211,12 @@ public:
     }
 
 private:
-    enum class state { connecting, sending, confirming, acknowledging, greeting, done };
+    enum class state { connecting, sending, securing, confirming, acknowledging, greeting, done };
 
     void send(const config& settings, clock::time_point now) {
+        if (!connection_.is_ready()) return send_handshake(settings, now);
         std::size_t sent = 0;
-        const auto error = socket_.send(std::string_view(bytes_).substr(sent_), sent, {});
+        const auto error = connection_.send(std::string_view(bytes_).substr(sent_), sent);
         sent_ += sent;
         if (state_ == state::connecting && sent_ != 0) {
             state_ = state::sending;
@@ -3439,30 +4227,52 @@ private:
         // Should this process end here, what was sent must not look like all of it.
         const bool blocked = error == std::errc::operation_would_block;
         if (blocked ? sent_ != 0 : sent_ != sent)
-            os::reset_on_close(socket_.native_handle(), blocked);
+            os::reset_on_close(connection_.native_handle(), blocked);
         if (blocked) return;
         if (error) return fail(error);
         if (opens_link_) {
             state_ = state::greeting;
             deadline_ = (std::min)(limit_, after(now, settings.handshake_timeout));
         } else {
-            if (const auto failed = socket_.shutdown_send()) return fail(failed);
+            const auto failed = connection_.shutdown_send();
+            if (failed == std::errc::operation_would_block) return;  // to be said yet
+            if (failed) return fail(failed);
             state_ = state::confirming;
         }
     }
+    void send_handshake(const config& settings, clock::time_point now) {
+        const auto error = connection_.flush();
+        const bool waits =
+            error == std::errc::operation_would_block || error == std::errc::not_connected;
+        if (waits && state_ == state::connecting) return;
+        if (error && !waits) return fail(error);
+        if (state_ != state::connecting) return;
+        state_ = state::securing;
+        deadline_ = (std::min)(limit_, after(now, settings.handshake_timeout));
+    }
+    /// The other side has shown its key.
+    void on_key(const config& settings, clock::time_point now) {
+        const errc wrong = keys_->check(to_, {}, connection_.key(), true);
+        if (wrong != no_error) return fail(make_error_code(wrong));
+        state_ = state::sending;
+        deadline_ = (std::min)(limit_, after(now, settings.delivery_timeout));
+    }
     void receive(const config& settings, clock::time_point now) {
         char buffer[4096];
-        read_available(socket_, buffer, [&](std::string_view bytes, std::error_code error) {
+        const auto take = [&](std::string_view bytes, std::error_code error) {
+            if (done()) return false;
             if (error) return fail(error), false;
             if (bytes.empty()) return on_end(now), false;
             on_answer(bytes, settings.max_message_bytes);
             return !done();
-        });
+        };
+        read_available(connection_, buffer, take, nullptr);
+        if (state_ == state::securing && connection_.is_ready()) on_key(settings, now);
     }
     /// To a one-shot there is no answer: what comes all the same is nothing to us.
     void on_answer(std::string_view bytes, std::size_t max_bytes) {
         // Our own message: nobody listens there, and the port is connected to itself.
-        if (socket_.local() == socket_.remote())
+        if (connection_.socket().local() == connection_.socket().remote())
             return fail(std::make_error_code(std::errc::connection_refused));
         if (state_ != state::greeting) return;
         const std::size_t before = in_.size();
@@ -3482,12 +4292,14 @@ private:
     /// The other side has closed. That confirms the message if it had all of it: with some still on
     /// the way (the original reads 1024 bytes and closes) a reset may follow.
     void on_end(clock::time_point now) {
-        if (state_ == state::sending) return fail(make_error_code(errc::not_taken));
+        if (wants_write() || state_ == state::securing)
+            return fail(make_error_code(errc::not_taken));
         if (state_ == state::greeting) return finish();  // it knows one-shots only
+        if (keys_) return finish();                      // nobody else can say so
         constexpr int our_end = 1;                       // the half-close counts as a byte
-        const int unacknowledged = os::unacknowledged(socket_.native_handle());
+        const int unacknowledged = os::unacknowledged(connection_.native_handle());
         // Asked second: after a reset Linux goes on counting what will never be acknowledged.
-        if (os::pending_error(socket_.native_handle()))
+        if (os::pending_error(connection_.native_handle()))
             return fail(make_error_code(errc::not_taken));
         if (unacknowledged <= our_end) return finish();
         if (state_ != state::acknowledging) limit_ = deadline_;
@@ -3497,9 +4309,10 @@ private:
     void finish() noexcept { state_ = state::done; }
 
     const endpoint to_;
+    keyring* const keys_;
     std::string bytes_;  // what is sent
     std::string in_;     // greeting: what came
-    tcp_socket socket_;
+    stream connection_;
     std::size_t sent_ = 0;
     std::size_t end_of_greeting_ = 0;  // of a link: where the other side's CONNECT ends
     std::error_code error_;
@@ -3524,7 +4337,9 @@ protected:
 class outgoing final : public io_object {
 public:
     outgoing(const context& shared, outgoing_owner& owner, const endpoint& to)
-        : shared_(shared), owner_(owner), shot_(to) {}
+        : shared_(shared),
+          owner_(owner),
+          shot_(to, shared.keys.wants(to) ? &shared.keys : nullptr) {}
 
     /// With its item.
     void begin() {
@@ -3534,7 +4349,7 @@ public:
         settle();
     }
     /// It is not used any more.
-    void end() noexcept { shared_.events.end(*this, shot_.socket(), !shot_.error()); }
+    void end() noexcept { shared_.events.end(*this, shot_.connection(), !shot_.error()); }
 
     one_shot& shot() noexcept { return shot_; }
     postings item;  ///< the message that it carries
@@ -3556,9 +4371,11 @@ public:
 private:
     void settle() {
         auto& events = shared_.events;
+        if (shot_.error() == errc::key_changed)
+            shared_.report.key_changed(shot_.to(), {}, shot_.connection().key());
         if (shot_.done()) return owner_.on_finished(*this);
         events.arm(*this, shot_.deadline());
-        events.watch(*this, shot_.socket(), shot_.wants_read(), shot_.wants_write());
+        events.watch(*this, shot_.connection(), shot_.wants_read(), shot_.wants_write());
     }
 
     const context& shared_;
@@ -3573,7 +4390,7 @@ private:
 //
 // Does:        lines of messages and control in both directions of one connection, their
 //              confirmations, and the link's end.
-// May use:     platform, text, socket, mailbox, loop, identity, incoming.
+// May use:     platform, text, socket, mailbox, loop, keys, stream, identity, incoming.
 // Guarded by:  the node's mutex.
 // Never:       confirms what is not in the mailbox, or knows of other links.
 
@@ -3638,13 +4455,13 @@ public:
          const link_peer& who)
         : shared_(shared), owner_(owner), links_(links), exchange_(peers), who_(who) {}
 
-    /// Takes the socket of a connection on which CONNECT has been said.
-    void begin(tcp_socket socket) {
-        head_ = head_of(claim_over(shared_.us, socket), shared_.us.team);
-        socket_ = std::move(socket);
-        os::reset_on_close(socket_.native_handle(), false);
-        socket_.no_delay();
-        socket_.keep_alive(shared_.settings.keep_alive);
+    /// Takes a connection on which CONNECT has been said.
+    void begin(stream connection) {
+        head_ = head_of(claim_over(shared_.us, connection.socket()), shared_.us.team);
+        connection_ = std::move(connection);
+        os::reset_on_close(connection_.native_handle(), false);
+        connection_.socket().no_delay();
+        connection_.socket().keep_alive(shared_.settings.keep_alive);
     }
     /// Queues a line that is no message; flush() sends it.
     void say(std::string_view line) {
@@ -3659,7 +4476,8 @@ public:
             const bool whole = end != std::string_view::npos;
             const std::string_view piece = bytes.substr(0, end);
             const std::size_t tail = in_.size() - parked_;
-            if (tail + piece.size() > shared_.settings.max_message_bytes + 1) return on_long_line();
+            if (tail + piece.size() > shared_.settings.max_message_bytes + 1)
+                return refuse(errc::message_too_long);
             bytes.remove_prefix(whole ? end + 1 : bytes.size());
             if (tail != 0 || !whole) in_.append(piece);
             if (whole && tail != 0)
@@ -3701,7 +4519,7 @@ public:
             acknowledged_ = taken_;
         }
         std::size_t sent = 0;
-        const auto error = socket_.send(std::string_view(out_).substr(written_), sent, {});
+        const auto error = connection_.send(std::string_view(out_).substr(written_), sent);
         written_ += sent;
         if (sent != 0) cut_ = out_[written_ - 1] != '\n';
         const bool blocked = error == std::errc::operation_would_block;
@@ -3710,7 +4528,7 @@ public:
             out_.erase(0, written_);
             written_ = 0;
         }
-        if (shared_.events.watch(*this, socket_, reads(), blocked)) return;
+        if (shared_.events.watch(*this, connection_, reads(), blocked)) return;
         if (!blocked && state_ == state::closing) settle();
     }
     bool is_dirty() const noexcept { return dirty_; }
@@ -3733,23 +4551,25 @@ public:
         if (state_ != state::half_closed) shared_.events.guard(*this, [this] { flush(); });
         state_ = state::ended;
         // To end in order is to have confirmed what was taken.
-        if (!out_.empty()) os::reset_on_close(socket_.native_handle(), true);
-        socket_.close();
+        const bool in_order = out_.empty() && !connection_.shutdown_send();
+        in_order ? connection_.close() : connection_.reset();
     }
 
     const link_peer& peer() const noexcept { return who_; }
     const std::string& head() const noexcept { return head_; }
     exchange_state exchange;  ///< of whoever exchanges peers over it
     bool heard_exit() const noexcept { return heard_exit_; }
+    public_key key() const noexcept { return connection_.key(); }
     link_list::iterator place;  ///< in the link_set
 
     void on_readable() override {
         auto& buffer = shared_.events.buffer();
-        read_available(socket_, buffer, [&](std::string_view bytes, std::error_code error) {
+        const auto take = [&](std::string_view bytes, std::error_code error) {
             if (bytes.empty()) return on_end(error), false;
             on_bytes(bytes);
             return state_ != state::ended && reads() && bytes.size() == sizeof buffer;
-        });
+        };
+        read_available(connection_, buffer, take, nullptr);
     }
     void on_writable() override { flush(); }
     /// What was posted too long ago is reported so. The link itself is given up only when the other
@@ -3801,14 +4621,15 @@ private:
         flush();  // the last confirmations, should the other side still read
         if (state_ != state::ended) lose(departure::stopped);
     }
-    void on_long_line() {
-        shared_.report.rejected(who_.remote, make_error_code(errc::message_too_long));
+    void refuse(errc why) {
+        shared_.report.rejected(who_.remote, make_error_code(why));
         lose(departure::lost);
     }
     /// `from_tail`: the line stands at the end of `in_`, which is to be rid of it.
     void on_line(std::string_view line, bool from_tail) {
         const std::string_view words = trimmed(line);
-        if (words.size() > shared_.settings.max_message_bytes) return on_long_line();
+        if (words.size() > shared_.settings.max_message_bytes)
+            return refuse(errc::message_too_long);
         const char first = words.empty() ? '\0' : words.front();
         const bool is_message = is_digit(first) || first == '[' || first == '<';
         if (is_message && (parked_ != 0 || shared_.report.full())) return park(line, from_tail);
@@ -3826,14 +4647,16 @@ private:
         parked_ = in_.size();
         if (!waits_for_room_) shared_.rooms.join(*this);
         waits_for_room_ = true;
-        shared_.events.watch(*this, socket_, reads(), write);
+        shared_.events.watch(*this, connection_, reads(), write);
     }
     void take(std::string_view line) {
         message_view what;
+        if (!connection_.is_secret() && shared_.keys.of(who_.key)) return refuse(errc::in_clear);
         if (const errc error = scan_from(line, who_.remote, what); error != no_error)
             return shared_.report.rejected(who_.remote, make_error_code(error));
         if (what.sender != who_.claim) {
-            take_claimed(shared_, links_, what, who_.remote, socket_);
+            const errc refused = take_claimed(shared_, links_, what, who_.remote, connection_);
+            if (refused != no_error) return refuse(refused);
         } else if (is_exit(what.text)) {
             shared_.report.count_received();
             if (!std::exchange(heard_exit_, true)) {
@@ -3843,7 +4666,7 @@ private:
             }
         } else {
             shared_.report.heard(who_.key, what.team);
-            shared_.report.message(what, who_.remote, who_.claim_holds);
+            shared_.report.message(what, who_.remote, who_.claim_holds, key());
         }
         ++taken_;
     }
@@ -3865,8 +4688,7 @@ private:
             shared_.report.outcome(in_flight_, in_flight_.begin(), {});
         }
         if (confirmed_ < count) {  // it confirms what we never sent
-            shared_.report.rejected(who_.remote, make_error_code(errc::protocol_error));
-            return lose(departure::lost);
+            return refuse(errc::protocol_error);
         }
         if (!fresh) return;
         progress_ = shared_.events.now();
@@ -3878,13 +4700,15 @@ private:
         if (holding_ != 0) owner_.on_settled(*this, std::exchange(holding_, 0));
         if (parked_ != 0) return;
         state_ = state::half_closed;
-        static_cast<void>(socket_.shutdown_send());
+        if (connection_.shutdown_send() == std::errc::operation_would_block)
+            return lose(departure::lost);
         shared_.events.arm(*this, after(shared_.events.now(), shared_.settings.delivery_timeout));
     }
     void release_idle_memory() noexcept {
         shared_.events.arm(*this, never);
         for (auto* buffer : {&in_, &out_})
             if (buffer->empty()) std::string().swap(*buffer);
+        connection_.release_idle_memory();
     }
     void lose(departure how, std::error_code why = make_error_code(errc::link_lost)) noexcept {
         const auto before = std::exchange(state_, state::ended);
@@ -3895,7 +4719,7 @@ private:
         shared_.report.outcomes(in_flight_, why);
         unconfirmed_ = 0;
         if (waits_for_room_) shared_.rooms.leave(*this);
-        shared_.events.end(*this, socket_, how != departure::lost);
+        shared_.events.end(*this, connection_, how != departure::lost);
         if (holding_ != 0) owner_.on_settled(*this, std::exchange(holding_, 0));
         owner_.on_ended(*this, how, before == state::open);
     }
@@ -3905,7 +4729,7 @@ private:
     const link_openers& links_;
     peer_exchange& exchange_;
     const link_peer who_;
-    tcp_socket socket_;
+    stream connection_;
     std::string head_;    // of our messages: "sender team "
     std::string in_;      // lines that wait for room (`parked_` bytes), then half a line
     std::string out_;     // whole lines, of which `written_` bytes are sent
@@ -4013,6 +4837,13 @@ struct route {
         closing_bytes += bytes;
         if (bytes != 0) ++held;
         older.close(bytes);
+    }
+    /// Whoever can be secret by now is written to so.
+    void retire_clear(const keyring& keys) {
+        if (!current || current->key() || !keys.wants(peer)) return;
+        ++held;  // should the link break here
+        retire(*std::exchange(current, nullptr));
+        --held;
     }
     void take_waiting(route& from) noexcept {
         waiting.splice(waiting.end(), from.waiting);
@@ -4227,6 +5058,7 @@ public:
     std::error_code post(const endpoint& to, std::string_view text, postings& item) {
         const auto& settings = shared_.settings;
         route* one = table_.find_known(to);
+        if (one) one->retire_clear(shared_.keys);
         const link* const over = one ? one->current : nullptr;
         const std::size_t size = (over ? over->head() : shared_.head).size() + text.size() + 1;
         if (size - 1 > settings.max_message_bytes) return make_error_code(errc::message_too_long);
@@ -4311,7 +5143,7 @@ public:
         route* const one = table_.find(claim);
         const bool opening = one && one->is_opening();
         if (opening && one->under_way->shot().has_greeted() &&
-            claim < claim_over(shared_.us, opener.socket())) {
+            claim < claim_over(shared_.us, opener.connection().socket())) {
             if (one->contender) one->contender->contend(true);
             one->contender = &opener;
             return admission::wait;
@@ -4336,9 +5168,9 @@ public:
         auto& report = shared_.report;
         if (!claim_holds) report.rejected(from, make_error_code(wrong_claim));
         report.heard(who.key, greeting.team);
-        report.message(greeting, from, claim_holds);
+        report.message(greeting, from, claim_holds, opener.connection().key());
         route& one = table_.find_or_add(who.key);
-        link& fresh = add_link(one, opener.socket(), who);
+        link& fresh = add_link(one, opener.connection(), who);
         postings ours;
         if (one.is_opening()) {
             outgoing& yields = table_.take_under_way(one);
@@ -4449,13 +5281,13 @@ public:
 private:
     void begin_next(route& next) {
         const endpoint peer = next.peer;
+        next.retire_clear(shared_.keys);
         if (next.current) move_to_link(peer);
         route* const one = table_.find(peer);
         if (!one) return;
         if (one->busy() || one->waiting.empty()) return table_.schedule(*one);
-        const auto& settings = shared_.settings;
         if (!table_.may_begin(*one)) return;
-        const bool may_link = links_.size() + table_.openings() < settings.max_links;
+        const bool may_link = links_.size() + table_.openings() < shared_.settings.max_links;
         if (may_link && !one->waiting.front().opens_link &&
             memory_.wants_link(peer, shared_.events.now()))
             one->prepend_connect(shared_.report, shared_.head.size());
@@ -4521,15 +5353,14 @@ private:
         one_shot& shot = opened.shot();
         message_view greeting;
         static_cast<void>(scan_from(shot.greeting(), one.peer, greeting));
-        const errc wrong = check_claim(greeting.sender, shared_.us, one.peer, shot.socket());
-        const bool holds = wrong == no_error;
+        const bool holds = check_claim(shared_, greeting, one.peer, shot.connection()) == no_error;
         const link_peer who{one.peer, greeting.sender, holds ? greeting.sender : one.peer, holds,
                             true};
         route& known = table_.find_or_add(who.key);
         table_.add_name(one.peer, known);
-        shared_.events.ignore(opened, shot.socket());
+        shared_.events.ignore(opened, shot.connection());
         shared_.report.heard(who.key, greeting.team);  // whoever waits for it finds it listed
-        link& fresh = add_link(known, shot.socket(), who);
+        link& fresh = add_link(known, shot.connection(), who);
         shared_.events.guard(fresh, [&] {
             exchange_.on_opened(fresh);
             fresh.flush();
@@ -4538,10 +5369,10 @@ private:
     }
 
     /// It is the one to be used from now on; an older one ends when nothing is under way on it.
-    link& add_link(route& one, tcp_socket& socket, const link_peer& who) {
+    link& add_link(route& one, stream& connection, const link_peer& who) {
         memory_.has_linked(who.key, shared_.settings.max_peers);
         auto made = std::make_unique<link>(shared_, *this, *this, exchange_, who);
-        made->begin(std::move(socket));
+        made->begin(std::move(connection));
         link& fresh = *made;
         links_.add(fresh);
         try {
@@ -4775,7 +5606,7 @@ private:
 // -------------------------------------------------------------------------------- >> discovery
 //
 // Does:        announces us on each of our networks, and hears who else is there.
-// May use:     platform, text, socket, mailbox, loop, identity, routes, candidates.
+// May use:     platform, text, socket, mailbox, loop, keys, identity, routes, candidates.
 // Guarded by:  the node's mutex.
 // Never:       sends because of a datagram, but a shorter one to whoever it came from.
 
@@ -4846,11 +5677,11 @@ public:
 
     void on_datagram(const datagram_port& at, std::string_view bytes, const endpoint& from) {
         message_view what;
-        const bool valid = bytes.size() <= 512 && scan_from(bytes, from, what) == no_error;
-        const datagram_port* const within = network_of(from);
+        const bool good = bytes.size() <= 512 && scan_from(bytes, from, what) == no_error;
         const auto ours = [&](const datagram_port& one) { return from == claim_on(one); };
         if (std::any_of(ours_.begin(), ours_.end(), ours)) return;
-        if (!valid || !within || what.sender != from) return shared_.report.count_ignored();
+        if (!good || !network_of(from) || what.sender != from)
+            return shared_.report.count_ignored();
         const auto word = what.text.substr(0, what.text.find(' '));
         if (is_exit(word)) return found_.forget(from);
         what.text = trimmed(what.text.substr(word.size()));
@@ -4860,6 +5691,7 @@ public:
         if (!one) return shared_.report.count_ignored();
         const bool fresh = one->first == now;
         if (fresh) memory_.has_linked(from, shared_.settings.max_peers);
+        shared_.keys.announced(from, has_word(one->who.knows, secret));
         // What came to a port of ours is an answer.
         const bool asks = !is_named(at.network.local) && (fresh || word == hello);
         if (!asks || one->answer_at != never) return;
@@ -4871,7 +5703,7 @@ public:
 
 private:
     using ports = std::list<datagram_port>;
-    static constexpr std::string_view hello = "HELLO", here = "HERE";
+    static constexpr std::string_view hello = "HELLO", here = "HERE", secret = "tls";
     static constexpr int share_of_host = 8;
     static constexpr std::size_t max_networks = 16;
     static constexpr std::size_t announcement_bytes = 128;  // IPv6 and the longest team fit in
@@ -4924,6 +5756,7 @@ private:
     /// Filled up to a size: announcements are, so that they are longer than all answers to them.
     std::string datagram(const datagram_port& from, std::string_view word, std::size_t size) const {
         std::string text = head_of(claim_on(from), shared_.us.team).append(word);
+        if (shared_.keys.maker()) text.append(1, ' ').append(secret);
         text.resize((std::max)(text.size(), size), ' ');
         return text;
     }
@@ -5220,6 +6053,7 @@ public:
         us_.address = us_.configured ? endpoint(settings_.address, 0) : detect_address();
         if (!is_named(us_.address)) return make_error_code(errc::bad_address);
         set_time(now, os::wall_time());
+        if (const auto error = keys_.open(settings_)) return error;
         if (const auto error = acceptor_.open(settings_.port)) return error;
         us_.address = endpoint(us_.address.bytes(), acceptor_.port(), us_.address.scope());
         head_ = head_of(us_.address, us_.team);
@@ -5250,7 +6084,9 @@ public:
         if (item.front().is_kept() && outbox_.has(peer)) return outbox_.add(peer, text, item);
         return routes_.post(to, text, item);
     }
-    bool reserve(const endpoint& to, std::string_view text) { return routes_.reserve(to, text); }
+    bool reserve(const endpoint& to, std::string_view text) {
+        return !keys_.wants(to) && routes_.reserve(to, text);
+    }
     void release(const endpoint& to) noexcept { routes_.release(to); }
     bool room_made() noexcept { return routes_.room_made(); }
 
@@ -5259,9 +6095,14 @@ public:
 
     std::vector<peer> peers() const {
         auto result = peers_.snapshot();
-        for (peer& known : result) known.linked = has_link(known.address);
+        for (peer& known : result) {
+            const link* const over = routes_.link_to(known.address);
+            known.linked = over != nullptr;
+            known.key = over ? over->key() : keys_.of(known.address);
+        }
         return result;
     }
+    keyring& keys() noexcept { return keys_; }
 
     std::vector<candidate> candidates() const { return found_.snapshot(); }
     std::vector<kept_message> kept() const { return outbox_.kept(); }
@@ -5289,7 +6130,8 @@ private:
     reporter report_;
     loop events_;
     room_queue rooms_;
-    const context shared_{settings_, us_, head_, events_, report_, rooms_};
+    keyring keys_;
+    const context shared_{settings_, us_, head_, events_, report_, rooms_, keys_};
     acceptor acceptor_{shared_, routes_};
     link_set links_;
     link_memory memory_;
@@ -5309,6 +6151,7 @@ public:
     node::rejected_handler on_rejected;
     node::candidate_handler on_found, on_gone;
     node::kept_handler on_kept;
+    node::key_handler on_key_changed;
 
     void resume() noexcept { end_ = never; }
     /// From then on nothing is called, and messages are counted as dropped. The first call counts.
@@ -5337,8 +6180,11 @@ private:
         incoming_.sender = what.sender;
         incoming_.origin = what.origin;
         incoming_.verified = what.verified;
-        copy(bytes.substr(what.at, what.team_size), incoming_.team);
-        copy(bytes.substr(what.at + what.team_size, what.text_size), incoming_.text);
+        bytes.remove_prefix(what.at);
+        copy(bytes.substr(0, what.team_size), incoming_.team);
+        bytes.remove_prefix(what.team_size);
+        copy(bytes.substr(0, what.text_size), incoming_.text);
+        incoming_.key = what.secret ? key_at(bytes.substr(what.text_size)) : public_key();
         on_message(incoming_);
     }
     void call_for(const joined_event& what, std::string_view bytes) {
@@ -5346,6 +6192,12 @@ private:
     }
     void call_for(const left_event& what, std::string_view bytes) {
         if (on_left) on_left(peer_of(what, bytes), what.how);
+    }
+    void call_for(const key_event& what, std::string_view bytes) {
+        if (!on_key_changed) return;
+        peer offered = peer_of(what, bytes);
+        offered.key = key_at(bytes.substr(what.at + what.team_size));
+        on_key_changed(offered);
     }
     void call_for(const candidate_event& what, std::string_view bytes) {
         const auto& handler = what.gone ? on_gone : on_found;
@@ -5367,7 +6219,7 @@ private:
     void call_for(const outcomes_event&, std::string_view) {}  // completions are no handlers
 
     static peer peer_of(const peer_event& what, std::string_view bytes) {
-        peer result{what.address, {}, os::wall_time(), false};
+        peer result{what.address, {}, os::wall_time(), false, {}};
         copy(bytes.substr(what.at, what.team_size), result.team);
         return result;
     }
@@ -5424,8 +6276,8 @@ inline void run_one_shot(one_shot& shot, std::string_view text, const config& se
             const auto looked = os::now();  // what had come by then is read before it expires
             const bool waits = shot.wants_write() || shot.wants_read();
             const auto error =
-                os::wait_ready(waits ? shot.socket().native_handle() : stopped, shot.wants_write(),
-                               remaining(shot.deadline(), looked), stopped);
+                os::wait_ready(waits ? shot.connection().native_handle() : stopped,
+                               shot.wants_write(), remaining(shot.deadline(), looked), stopped);
             if (error == std::errc::operation_canceled || (!waits && !error))
                 shot.fail(make_error_code(errc::stopped));
             else if (!error)
@@ -5435,7 +6287,7 @@ inline void run_one_shot(one_shot& shot, std::string_view text, const config& se
     } catch (const std::bad_alloc&) {
         shot.fail(std::make_error_code(std::errc::not_enough_memory));
     }
-    if (shot.error()) shot.socket().reset();
+    if (shot.error()) shot.connection().reset();
 }
 
 /// A node as its callers see it: the engine, the lock around it, and those who wait for outcomes or
@@ -5571,6 +6423,14 @@ public:
         return {now.bytes(), us.address.port(), now.scope()};
     }
     const std::string& team() const noexcept { return settings_.team; }
+    public_key key() const {
+        const lock held(mutex_);
+        return engine_ ? engine_->keys().own() : public_key();
+    }
+    std::error_code trust(const endpoint& to, const public_key& key) {
+        const lock held(mutex_);
+        return running_ ? engine_->keys().trust(to, key) : make_error_code(errc::stopped);
+    }
 
 protected:
     void request_stop() noexcept {
@@ -5888,11 +6748,16 @@ void node::on_rejected(rejected_handler handler) { impl_->handlers.on_rejected.s
 void node::on_peer_found(candidate_handler handler) { impl_->handlers.on_found.swap(handler); }
 void node::on_peer_gone(candidate_handler handler) { impl_->handlers.on_gone.swap(handler); }
 void node::on_kept(kept_handler handler) { impl_->handlers.on_kept.swap(handler); }
+void node::on_key_changed(key_handler handler) { impl_->handlers.on_key_changed.swap(handler); }
 
 std::error_code node::start() { return impl_->start(); }
 void node::stop() noexcept { impl_->stop(); }
 endpoint node::address() const { return impl_->address(); }
 const std::string& node::team() const noexcept { return impl_->team(); }
+public_key node::key() const { return impl_->key(); }
+std::error_code node::trust(const endpoint& peer, const public_key& key) {
+    return impl_->trust(peer, key);
+}
 
 std::error_code node::send(const endpoint& to, std::string_view text) {
     return impl_->send(to, text, false);

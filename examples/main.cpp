@@ -375,7 +375,8 @@ private:
     std::vector<p2pchat::peer> known() {
         auto all = node_->peers();
         for (auto& other : found()) all.push_back(std::move(other));
-        for (const auto& address : outbox_->only_written_to()) add(all, {address, {}, {}, false});
+        for (const auto& address : outbox_->only_written_to())
+            add(all, {address, {}, {}, false, {}});
         return all;
     }
 
@@ -384,7 +385,7 @@ private:
         const auto peers = node_->peers();
         auto all = peers;
         for (auto& who : node_->candidates())
-            add(all, {who.address, std::move(who.team), who.last_heard, false});
+            add(all, {who.address, std::move(who.team), who.last_heard, false, {}});
         return {std::make_move_iterator(all.begin() + static_cast<std::ptrdiff_t>(peers.size())),
                 std::make_move_iterator(all.end())};
     }

@@ -31,7 +31,7 @@ public:
     bool heard(const endpoint& address, const std::string& team) {
         const bool known = remove(address);
         if (!known && peers_.size() == max_) peers_.pop_front();
-        peers_.push_back({address, team, {}, false});
+        peers_.push_back({address, team, {}, false, {}});
         return !known;
     }
 

@@ -509,6 +509,15 @@ inline std::error_code look_up(const char*, std::vector<endpoint>&) {
     return told(std::errc::invalid_argument);
 }
 
+// There are no files, as no key is kept.
+enum class file_use { append };
+inline std::error_code read_file(const std::string&, std::string&, bool&) {
+    return told(std::errc::not_supported);
+}
+inline std::error_code write_file(const std::string&, file_use, std::string_view) {
+    return told(std::errc::not_supported);
+}
+
 class channel {
 public:
     std::error_code open() noexcept { return {}; }

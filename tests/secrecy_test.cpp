@@ -1,0 +1,822 @@
+// Secrecy: nobody reads what two nodes say, nobody changes it, and nobody pretends. With OpenSSL.
+//
+// SPDX-License-Identifier: MIT
+
+#include "support.hpp"
+
+#include <openssl/evp.h>
+#include <openssl/pem.h>
+#include <openssl/ssl.h>
+#include <openssl/x509.h>
+
+#include <cstdio>
+#include <filesystem>
+#include <fstream>
+#include <memory>
+#include <random>
+#include <sstream>
+
+using namespace support;
+using p2pchat::errc;
+using p2pchat::secrecy;
+
+namespace {
+
+p2pchat::config secret(std::string team = "BTC", secrecy mode = secrecy::required) {
+    auto settings = local(std::move(team));
+    settings.secrecy = mode;
+    return settings;
+}
+
+/// A folder of its own, gone at the end.
+class folder {
+public:
+    folder() {
+        std::random_device random;
+        path_ = std::filesystem::temp_directory_path() /
+                ("p2pchat-" + std::to_string(random()) + std::to_string(random()));
+        std::filesystem::create_directory(path_);
+    }
+    folder(const folder&) = delete;
+    folder& operator=(const folder&) = delete;
+    ~folder() { std::filesystem::remove_all(path_); }
+
+    std::string file(const char* name) const { return (path_ / name).string(); }
+
+private:
+    std::filesystem::path path_;
+};
+
+std::string content(const std::string& file) {
+    std::ifstream in(file, std::ios::binary);
+    std::ostringstream all;
+    all << in.rdbuf();
+    return all.str();
+}
+
+/// Hands on what two others say to each other, and may change it.
+class middleman {
+public:
+    /// Called with each piece; false: cuts the connection here.
+    using change = std::function<bool(std::string& bytes, bool forth)>;
+
+    explicit middleman(const p2pchat::endpoint& to, change hook = {})
+        : to_(to), hook_(std::move(hook)), accepts_([this] { accept(); }) {}
+    middleman(const middleman&) = delete;
+    middleman& operator=(const middleman&) = delete;
+    ~middleman() {
+        ending_ = true;
+        accepts_.join();
+        for (auto& one : copies_) one.join();
+    }
+
+    p2pchat::endpoint address() const { return listener_.address(); }
+    /// What was said to the other side, and by it.
+    std::string seen(bool forth) const {
+        const std::lock_guard<std::mutex> lock(mutex_);
+        return seen_[forth];
+    }
+
+private:
+    struct connection {
+        p2pchat::tcp_socket ends[2];
+    };
+
+    void accept() {
+        while (!ending_) {
+            auto both = std::make_shared<connection>();
+            if (listener_.socket().accept(both->ends[0], 20ms)) continue;
+            if (both->ends[1].connect(to_, patience)) continue;
+            for (const bool forth : {true, false})
+                copies_.emplace_back([this, both, forth] { copy(*both, forth); });
+        }
+    }
+    void copy(connection& both, bool forth) {
+        auto &from = both.ends[forth ? 0 : 1], &to = both.ends[forth ? 1 : 0];
+        while (!ending_) {
+            char buffer[16 * 1024];
+            std::size_t size = 0;
+            const auto error = from.receive(buffer, sizeof buffer, size, 20ms);
+            if (error == std::errc::timed_out) continue;
+            std::string bytes(buffer, size);
+            if (error || size == 0) break;
+            {
+                const std::lock_guard<std::mutex> lock(mutex_);
+                seen_[forth] += bytes;
+                if (hook_ && !hook_(bytes, forth)) break;
+            }
+            std::size_t sent = 0;
+            if (to.send(bytes, sent, patience)) break;
+        }
+        static_cast<void>(to.shutdown_send());
+    }
+
+    raw_listener listener_;
+    const p2pchat::endpoint to_;
+    const change hook_;
+    mutable std::mutex mutex_;
+    std::string seen_[2];
+    std::atomic<bool> ending_{false};
+    std::vector<std::thread> copies_;
+    std::thread accepts_;
+};
+
+struct freed {
+    void operator()(BIO* what) const { BIO_free(what); }
+    void operator()(EVP_PKEY* what) const { EVP_PKEY_free(what); }
+    void operator()(SSL* what) const { SSL_free(what); }
+    void operator()(SSL_CTX* what) const { SSL_CTX_free(what); }
+    void operator()(X509* what) const { X509_free(what); }
+};
+template <class What>
+using owned = std::unique_ptr<What, freed>;
+
+/// TLS typed by hand, with whatever key and certificate.
+class typed_tls {
+public:
+    enum class shows { good, nothing, rsa, expired, old_version };
+
+    explicit typed_tls(const p2pchat::endpoint& to, shows what = shows::good)
+        : context_(SSL_CTX_new(TLS_client_method())) {
+        if (what != shows::nothing) certify(what);
+        if (what == shows::old_version)
+            SSL_CTX_set_max_proto_version(context_.get(), TLS1_2_VERSION);
+        ssl_.reset(SSL_new(context_.get()));
+        SSL_set_bio(ssl_.get(), in_ = BIO_new(BIO_s_mem()), out_ = BIO_new(BIO_s_mem()));
+        SSL_set_connect_state(ssl_.get());
+        REQUIRE_FALSE(socket_.connect(to, patience));
+    }
+
+    /// Until the other side has said all that it has to say; true if it is content.
+    bool shake_hands() {
+        while (!SSL_is_init_finished(ssl_.get())) {
+            const int done = SSL_do_handshake(ssl_.get());
+            flush();
+            if (done != 1 && !receive()) return false;
+        }
+        return true;
+    }
+    void send(std::string_view text) {
+        REQUIRE(SSL_write(ssl_.get(), text.data(), static_cast<int>(text.size())) > 0);
+        flush();
+    }
+    void say_end() {
+        SSL_shutdown(ssl_.get());
+        flush();
+    }
+    void half_close() { static_cast<void>(socket_.shutdown_send()); }
+    /// Text up to a line's end, or to where nothing more comes.
+    std::string line() {
+        char one = 0;
+        std::string text;
+        while (one != '\n') {
+            const int size = SSL_read(ssl_.get(), &one, 1);
+            if (size == 1) {
+                text += one;
+                continue;
+            }
+            const int why = SSL_get_error(ssl_.get(), size);
+            ended_ = why == SSL_ERROR_ZERO_RETURN;
+            if (why != SSL_ERROR_WANT_READ || !receive()) return text;
+        }
+        return text;
+    }
+    /// Whether the other side said that it has ended, which is to say that it has taken all.
+    bool heard_end() { return line().empty() && ended_; }
+
+private:
+    void certify(shows what) {
+        const owned<EVP_PKEY> key(what == shows::rsa ? EVP_RSA_gen(2048) : EVP_EC_gen("P-256"));
+        const owned<X509> made(X509_new());
+        X509_gmtime_adj(X509_getm_notBefore(made.get()), -7200);
+        X509_gmtime_adj(X509_getm_notAfter(made.get()), what == shows::expired ? -3600 : 3600);
+        X509_set_pubkey(made.get(), key.get());
+        X509_sign(made.get(), key.get(), EVP_sha256());
+        REQUIRE_EQ(SSL_CTX_use_certificate(context_.get(), made.get()), 1);
+        REQUIRE_EQ(SSL_CTX_use_PrivateKey(context_.get(), key.get()), 1);
+    }
+    void flush() {
+        char* bytes = nullptr;
+        const long size = BIO_get_mem_data(out_, &bytes);
+        std::size_t sent = 0;
+        static_cast<void>(socket_.send({bytes, static_cast<std::size_t>(size)}, sent, patience));
+        static_cast<void>(BIO_reset(out_));
+    }
+    bool receive() {
+        char buffer[4096];
+        std::size_t size = 0;
+        if (socket_.receive(buffer, sizeof buffer, size, patience) || size == 0) return false;
+        BIO_write(in_, buffer, static_cast<int>(size));
+        return true;
+    }
+
+    p2pchat::tcp_socket socket_;
+    owned<SSL_CTX> context_;
+    owned<SSL> ssl_;
+    BIO *in_ = nullptr, *out_ = nullptr;
+    bool ended_ = false;
+};
+
+/// What on_key_changed is called with.
+class changed_keys {
+public:
+    void watch(p2pchat::node& node) {
+        node.on_key_changed([this](const p2pchat::peer& offered) {
+            const std::lock_guard<std::mutex> lock(mutex_);
+            offered_.push_back(offered);
+        });
+    }
+    std::vector<p2pchat::peer> wait() {
+        wait_until([&] {
+            const std::lock_guard<std::mutex> lock(mutex_);
+            return !offered_.empty();
+        });
+        const std::lock_guard<std::mutex> lock(mutex_);
+        return offered_;
+    }
+
+private:
+    std::mutex mutex_;
+    std::vector<p2pchat::peer> offered_;
+};
+
+/// A peer that comes again at the same address, with another key.
+p2pchat::config again(const p2pchat::config& as, std::uint16_t port) {
+    auto settings = as;
+    settings.port = port;
+    return settings;
+}
+
+const std::string long_text(60 * 1024, 'x');
+
+}  // namespace
+
+TEST_CASE("a secret one-shot is delivered, and says by whose key it came") {
+    recording_node ann(secret("Ann")), bob(secret("Bob"));
+    CHECK_FALSE(ann->send(bob.address(), "Hi"));
+    REQUIRE(bob.wait_text("Hi"));
+    CHECK(bob.seen().messages[0].verified);
+    CHECK(bob.seen().messages[0].key == ann->key());
+    CHECK(bool(ann->key()));
+    CHECK(ann->key() != bob->key());
+    CHECK_EQ(fingerprint(ann->key()).size(), 47);
+    REQUIRE(bob->peers().size() == 1);
+    CHECK(bob->peers()[0].key == ann->key());
+    CHECK_FALSE(bob->send(ann.address(), long_text));
+    REQUIRE(ann.wait_messages(1));
+    CHECK(ann.seen().messages[0].text == long_text);
+    CHECK_EQ(ann->send(bob.address(), std::string(70 * 1024, 'y')), errc::message_too_long);
+}
+
+TEST_CASE("a fingerprint is eight numbers of five digits") {
+    p2pchat::public_key key;
+    CHECK_EQ(p2pchat::fingerprint(key), "00000 00000 00000 00000 00000 00000 00000 00000");
+    for (int i = 0; i < 16; ++i) key.bytes[i] = static_cast<unsigned char>(i == 1 ? 7 : 0xff);
+    CHECK_EQ(p2pchat::fingerprint(key), "65287 65535 65535 65535 65535 65535 65535 65535");
+}
+
+TEST_CASE("a secret link carries messages both ways, in order, confirmed, and ends in order") {
+    outcomes told;
+    recording_node ann(secret("Ann")), bob(secret("Bob"));
+    const auto made = ann->connect(bob.address());
+    CHECK_FALSE(made.error);
+    CHECK(made.linked);
+    CHECK_EQ(linked_peers(*bob), 1);
+    for (int i = 0; i < 3000; ++i) {
+        told.post(*ann, bob.address(), "a" + std::to_string(i), p2pchat::when_full::wait);
+        told.post(*bob, ann.address(), "b" + std::to_string(i), p2pchat::when_full::wait);
+    }
+    told.post(*ann, bob.address(), long_text, p2pchat::when_full::wait);
+    REQUIRE(told.wait());
+    CHECK_EQ(told.count({}), 6001);
+    REQUIRE(bob.wait_messages(3002));
+    const auto seen = bob.seen().messages;
+    bool in_order = true;
+    for (std::size_t i = 0; i < 3000; ++i)
+        in_order = in_order && seen[i + 1].text == "a" + std::to_string(i) &&
+                   seen[i + 1].key == ann->key();
+    CHECK(in_order);
+    CHECK(seen[3001].text == long_text);
+
+    SUBCASE("by exit") {
+        CHECK_FALSE(ann->leave(bob.address()));
+        REQUIRE(bob.wait_left(1));
+        CHECK(bob.seen().left[0].second == p2pchat::departure::left);
+    }
+    SUBCASE("by stop") {
+        ann->stop();
+        REQUIRE(bob.wait_left(1));
+        CHECK(bob.seen().left[0].second == p2pchat::departure::stopped);
+    }
+}
+
+TEST_CASE("both sides open a secret link at once: one stands, nothing is lost") {
+    outcomes told;
+    recording_node ann(secret("Ann")), bob(secret("Bob"));
+    std::thread other([&] { static_cast<void>(ann->connect(bob.address())); });
+    static_cast<void>(bob->connect(ann.address()));
+    other.join();
+    for (int i = 0; i < 100; ++i) {
+        told.post(*ann, bob.address(), "to Bob");
+        told.post(*bob, ann.address(), "to Ann");
+    }
+    REQUIRE(told.wait());
+    CHECK_EQ(told.count({}), 200);
+    CHECK(wait_until([&] { return linked_peers(*ann) == 1 && linked_peers(*bob) == 1; }));
+}
+
+TEST_CASE("who listens on the wire finds neither text nor team in it") {
+    recording_node bob(secret("Robert"));
+    middleman eve(bob.address());
+    recording_node ann(secret("Annabel"));
+    CHECK_FALSE(ann->send(eve.address(), "attack at dawn"));
+    CHECK(ann->connect(eve.address()).linked);
+    CHECK_FALSE(ann->send(eve.address(), "attack at dusk"));
+    CHECK_FALSE(bob->send(ann.address(), "which hill?"));
+    REQUIRE(ann.wait_text("which hill?"));
+    CHECK(bob.seen().count_text("attack at dusk") == 1);
+    CHECK(linked_peers(*bob) == 1);  // so what Bob said went through it too
+    for (const bool forth : {true, false}) {
+        const std::string seen = eve.seen(forth);
+        CHECK(seen.size() > 500);
+        for (const char* word : {"attack", "hill", "Annabel", "Robert", "CONNECT", "ACK", "127.0"})
+            CHECK(seen.find(word) == std::string::npos);
+    }
+}
+
+TEST_CASE("a secret message may come byte by byte") {
+    recording_node ann(secret("Ann")), bob(secret("Bob"));
+    raw_listener between;
+    std::thread copies([&] {
+        auto from = between.accept();
+        raw_peer to(bob.address());
+        const auto copy = [](raw_peer& in, raw_peer& out) {
+            char one = 0;
+            for (std::size_t size = 1; size == 1;) {
+                if (in.socket().receive(&one, 1, size, patience) || size == 0) break;
+                out.send({&one, 1});
+            }
+            out.half_close();
+        };
+        std::thread back([&] { copy(to, from); });
+        copy(from, to);
+        back.join();
+    });
+    CHECK_FALSE(ann->send(between.address(), "byte by byte"));
+    copies.join();
+    CHECK(bob.wait_text("byte by byte"));
+}
+
+TEST_CASE("one changed bit ends a connection, and nothing behind it is believed") {
+    std::atomic<bool> change{false};
+    recording_node bob(secret("Bob"));
+    middleman eve(bob.address(), [&](std::string& bytes, bool forth) {
+        if (change && forth) bytes.back() = static_cast<char>(bytes.back() ^ 4);
+        return true;
+    });
+    recording_node ann(secret("Ann"));
+    SUBCASE("of a one-shot") {
+        CHECK_FALSE(ann->send(eve.address(), "first"));
+        change = true;
+        CHECK(ann->send(eve.address(), "second"));
+        REQUIRE(bob.wait_rejected(errc::secrecy_failed));
+        CHECK(bob.seen().messages.size() == 1);
+    }
+    SUBCASE("of a link") {
+        REQUIRE(ann->connect(eve.address()).linked);
+        CHECK_FALSE(ann->send(eve.address(), "first"));
+        change = true;
+        CHECK(ann->send(eve.address(), "second"));
+        REQUIRE(bob.wait_left(1));
+        CHECK(bob.seen().left[0].second == p2pchat::departure::lost);
+        CHECK(bob.seen().count_text("second") == 0);
+    }
+}
+
+TEST_CASE("who cuts a secret connection ends nothing in order") {
+    recording_node bob(secret("Bob"));
+    recording_node ann(secret("Ann"));
+    SUBCASE("the message is shown only if its end was said") {
+        // close_notify is a record of 24 bytes, and the last: it is not handed on.
+        middleman eve(bob.address(), [&](std::string& bytes, bool forth) {
+            const std::size_t before = bytes.size() - (std::min)(bytes.size(), std::size_t{24});
+            const bool end = bytes.compare(before, 5, std::string("\x17\x03\x03\x00\x13", 5)) == 0;
+            if (forth && end) bytes.resize(before);
+            return true;
+        });
+        CHECK(ann->send(eve.address(), "never ended"));
+        REQUIRE(bob.wait_rejected(std::make_error_code(std::errc::connection_reset)));
+        CHECK(bob.seen().messages.empty());
+    }
+    SUBCASE("nor is it delivered if the receiver's end was not said") {
+        middleman eve(bob.address(), [&](std::string&, bool forth) {
+            return forth || bob->statistics().received == 0;
+        });
+        CHECK_EQ(ann->send(eve.address(), "taken, but nobody says so"), errc::not_taken);
+        CHECK(bob.wait_messages(1));
+    }
+    SUBCASE("a link is lost") {
+        std::atomic<bool> now{false};
+        middleman eve(bob.address(), [&](std::string&, bool) { return !now; });
+        REQUIRE(ann->connect(eve.address()).linked);
+        now = true;
+        CHECK(ann->send(eve.address(), "lost"));
+        REQUIRE(bob.wait_left(1));
+        CHECK(bob.seen().left[0].second == p2pchat::departure::lost);
+    }
+}
+
+TEST_CASE("what was said once is not believed when it is said again") {
+    recording_node bob(secret("Bob"));
+    middleman eve(bob.address());
+    recording_node ann(secret("Ann"));
+    CHECK_FALSE(ann->send(eve.address(), "pay 100"));
+    raw_peer later(bob.address());
+    later.send(eve.seen(true));
+    CHECK(later.read_to_end() == ending::reset);
+    CHECK(bob.wait_rejected(errc::secrecy_failed));
+    CHECK(bob.seen().messages.size() == 1);
+}
+
+TEST_CASE("with secrecy required nothing is taken, or sent, in clear") {
+    recording_node bob(secret("Bob"));
+    CHECK(one_shot(bob.address(), wire({"127.0.0.1", 5000}, "Hi")) == ending::reset);
+    CHECK(bob.wait_rejected(errc::in_clear));
+    raw_peer opener(bob.address());
+    opener.send(wire({"127.0.0.1", 5000}, "CONNECT\n"));
+    CHECK(opener.read_to_end() == ending::reset);
+    CHECK(bob.wait_rejected(errc::in_clear, 2));
+    CHECK(bob.seen().messages.empty());
+
+    original python;
+    CHECK_EQ(bob->send(python.address(), "Hi"), errc::secrecy_failed);
+    CHECK_EQ(bob->connect(python.address()).error, errc::secrecy_failed);
+    CHECK(python.printed().empty());
+    recording_node open(local("Open"));
+    CHECK_EQ(bob->send(open.address(), "Hi"), errc::secrecy_failed);
+    CHECK(open->send(bob.address(), "Hi"));
+    CHECK(open.seen().messages.empty());
+}
+
+TEST_CASE("without secrecy wanted, all goes in clear to whoever is not known") {
+    recording_node ann(secret("Ann", secrecy::known)), bob(secret("Bob", secrecy::known));
+    original python;
+    CHECK_FALSE(ann->send(python.address(), "Hi"));
+    CHECK_FALSE(python.send(ann.address(), "Hi yourself"));
+    REQUIRE(ann.wait_text("Hi yourself"));
+    CHECK_FALSE(ann->send(bob.address(), "in clear"));
+    REQUIRE(bob.wait_text("in clear"));
+    for (const auto& m : {ann.seen().messages[0], bob.seen().messages[0]}) CHECK_FALSE(m.key);
+}
+
+TEST_CASE("who is known is never written to in clear again, whatever answers there") {
+    recording_node ann(secret("Ann", secrecy::known));
+    p2pchat::endpoint there;
+    {
+        recording_node bob(secret("Bob"));
+        there = bob.address();
+        CHECK_FALSE(bob->send(ann.address(), "first"));  // so Ann knows his key
+        REQUIRE(ann.wait_text("first"));
+        CHECK(ann.seen().messages[0].key == bob->key());
+        CHECK_FALSE(ann->send(there, "secret"));
+        CHECK(bob.wait_text("secret"));
+    }
+    // Nothing but TLS is said to whoever sits there now, and what he says in clear is refused.
+    raw_listener eve(there);
+    std::thread said([&] {
+        auto peer = eve.accept();
+        char first = 0;
+        std::size_t size = 0;
+        CHECK_FALSE(peer.socket().receive(&first, 1, size, patience));
+        CHECK(first == 0x16);
+        peer.close();
+    });
+    CHECK_EQ(ann->send(there, "secret"), errc::secrecy_failed);
+    said.join();
+    CHECK(one_shot(ann.address(), wire(there, "It's me, Bob", "Bob")) == ending::reset);
+    CHECK(one_shot(ann.address(), wire(there, "exit", "Bob")) == ending::reset);
+    CHECK(ann.wait_rejected(errc::in_clear, 2));
+    CHECK(ann.seen().messages.size() == 1);
+    CHECK(ann->peers().size() == 1);
+}
+
+TEST_CASE("a link in clear is given up when its peer's key becomes known") {
+    recording_node ann(secret("Ann", secrecy::known));
+    typed_link clear(ann);
+    clear.send("in clear");
+    REQUIRE(clear.wait_ack(1));
+    typed_tls sealed(ann.address());
+    REQUIRE(sealed.shake_hands());
+    sealed.send(wire(clear.address(), "secret"));
+    sealed.say_end();
+    CHECK(sealed.heard_end());
+    clear.send("in clear again");
+    CHECK(clear.peer.read_to_end() == ending::reset);
+    CHECK(ann.wait_rejected(errc::in_clear));
+    CHECK(ann.seen().count_text("in clear again") == 0);
+}
+
+TEST_CASE("another key for somebody known is refused until it is accepted") {
+    changed_keys told;
+    outcomes kept;
+    recording_node ann(secret("Ann"));
+    told.watch(*ann);
+    auto bob = std::make_unique<recording_node>(secret("Bob"));
+    const auto there = bob->address();
+    CHECK_FALSE((*bob)->send(ann.address(), "I am Bob"));
+    REQUIRE(ann.wait_text("I am Bob"));
+    bob.reset();
+    bob = std::make_unique<recording_node>(again(secret("Bob"), there.port()));
+    const auto key = (*bob)->key();
+
+    SUBCASE("when he writes") { CHECK_EQ((*bob)->send(ann.address(), "me too"), errc::not_taken); }
+    SUBCASE("when he links") {
+        CHECK((*bob)->connect(ann.address()).error);
+        CHECK_EQ(linked_peers(*ann), 0);
+    }
+    SUBCASE("when he is written to") {
+        CHECK_EQ(ann->send(there, "Bob?"), errc::key_changed);
+        CHECK_EQ(ann->connect(there).error, errc::key_changed);
+    }
+    const auto offered = told.wait();
+    REQUIRE(!offered.empty());
+    CHECK(offered[0].address == there);
+    CHECK(offered[0].key == key);
+    CHECK(ann.seen().messages.size() == 1);
+    CHECK((*bob).seen().messages.empty());
+
+    CHECK_FALSE(ann->trust(there, key));
+    CHECK_FALSE((*bob)->send(ann.address(), "me again"));
+    CHECK_FALSE(ann->send(there, "welcome"));
+    CHECK(ann.wait_text("me again"));
+    CHECK(bob->wait_text("welcome"));
+}
+
+TEST_CASE("whoever has no fit certificate is refused, and told why") {
+    using shows = typed_tls::shows;
+    recording_node bob(secret("Bob"));
+    const auto refused = [&](shows what, errc why) {
+        typed_tls client(bob.address(), what);
+        if (client.shake_hands()) client.send("127.0.0.1:5000 Eve Hi");
+        client.say_end();
+        CHECK_FALSE(client.heard_end());
+        CHECK(bob.wait_rejected(why));
+    };
+    SUBCASE("none") { refused(shows::nothing, errc::bad_certificate); }
+    SUBCASE("RSA") { refused(shows::rsa, errc::bad_certificate); }
+    SUBCASE("expired") { refused(shows::expired, errc::bad_certificate); }
+    SUBCASE("TLS 1.2") { refused(shows::old_version, errc::secrecy_failed); }
+    CHECK(bob.seen().messages.empty());
+    typed_tls good(bob.address());
+    REQUIRE(good.shake_hands());
+    good.send("127.0.0.1:5000 Me Hi");
+    good.say_end();
+    CHECK(good.heard_end());
+    CHECK(bob.wait_text("Hi"));
+}
+
+TEST_CASE("a secret link is typed by hand as one in clear is") {
+    recording_node bob(secret("Bob"));
+    typed_tls me(bob.address());
+    REQUIRE(me.shake_hands());
+    me.send("127.0.0.1:5000 Me CONNECT\n");
+    CHECK_EQ(me.line(), to_string(bob.address()) + " Bob CONNECT\n");
+    me.send("127.0.0.1:5000 Me Hi\n");
+    CHECK_EQ(me.line(), "ACK 1\n");
+    CHECK_FALSE(bob->post({"127.0.0.1", 5000}, "Hi yourself"));
+    CHECK_EQ(me.line(), to_string(bob.address()) + " Bob Hi yourself\n");
+    me.send("ACK 1\n");
+    me.send("127.0.0.1:5000 Me exit\n");
+    CHECK_EQ(me.line(), "ACK 2\n");
+    CHECK(me.heard_end());
+    CHECK(bob.wait_left(1));
+}
+
+TEST_CASE("a handshake has the time of a first message, and holds up nobody") {
+    auto settings = secret("Bob");
+    SUBCASE("one that never finishes") {
+        settings.first_message_timeout = 200ms;
+        recording_node bob(settings);
+        raw_peer silent(bob.address());
+        silent.send(std::string_view("\x16\x03\x01\x02\x00\x01", 6));
+        CHECK(silent.read_to_end() == ending::reset);
+        CHECK(bob.wait_rejected(std::make_error_code(std::errc::timed_out)));
+    }
+    SUBCASE("one that finishes, and says nothing") {
+        settings.first_message_timeout = 500ms;
+        recording_node bob(settings);
+        typed_tls silent(bob.address());
+        REQUIRE(silent.shake_hands());
+        CHECK(bob.wait_rejected(std::make_error_code(std::errc::timed_out)));
+    }
+    SUBCASE("a pause is no end") {
+        settings.quiet_period = 50ms;
+        settings.first_message_timeout = 1000ms;
+        recording_node bob(settings);
+        typed_tls slow(bob.address());
+        REQUIRE(slow.shake_hands());
+        slow.send("127.0.0.1:5000 Me half a");
+        CHECK(bob.wait_rejected(std::make_error_code(std::errc::timed_out)));
+        CHECK(bob.seen().messages.empty());
+    }
+    SUBCASE("ours, with somebody who says nothing") {
+        settings.handshake_timeout = 200ms;
+        recording_node bob(settings);
+        raw_listener silent;
+        const stopwatch time;
+        CHECK_EQ(bob->send(silent.address(), "Hi"), std::errc::timed_out);
+        CHECK(time.is_short());
+    }
+    SUBCASE("a node stops at once") {
+        recording_node bob(settings);
+        raw_peer silent(bob.address());
+        silent.send(std::string_view("\x16\x03\x01\x02\x00\x01", 6));
+        raw_listener nothing;
+        outcomes told;
+        told.post(*bob, nothing.address(), "Hi");
+        CHECK(wait_until([&] { return bob->statistics().connections == 1; }));
+        const stopwatch time;
+        bob->stop();
+        CHECK(time.is_short());
+        CHECK(told.wait());
+        CHECK_EQ(told.count(errc::stopped), 1);
+    }
+}
+
+TEST_CASE("what is no TLS, but begins like it, is refused") {
+    recording_node bob(secret("Bob", secrecy::known));
+    CHECK(one_shot(bob.address(), "\x16garbage garbage garbage") == ending::reset);
+    CHECK(bob.wait_rejected(errc::secrecy_failed));
+    recording_node open(local("Open"));
+    CHECK(one_shot(open.address(), "\x16garbage garbage garbage") == ending::reset);
+}
+
+TEST_CASE("a node has its key for as long as its file") {
+    const folder here;
+    auto settings = secret("Bob");
+    settings.identity = here.file("identity");
+    p2pchat::public_key key;
+    {
+        recording_node bob(settings);
+        key = bob->key();
+        CHECK(bool(key));
+    }
+    SUBCASE("and again") {
+        recording_node bob(settings);
+        CHECK(bob->key() == key);
+    }
+    SUBCASE("other programs have the same") {
+        recording_node first(settings), second(settings);
+        CHECK(first->key() == key);
+        CHECK(second->key() == key);
+    }
+    SUBCASE("without a file it is another each time") {
+        settings.identity.clear();
+        recording_node bob(settings);
+        CHECK(bob->key() != key);
+    }
+    SUBCASE("not if the file is something else") {
+        std::ofstream(settings.identity, std::ios::trunc) << "nothing";
+        p2pchat::node bob(settings);
+        CHECK_EQ(bob.start(), errc::bad_identity);
+    }
+    SUBCASE("not where there can be none") {
+        settings.identity = here.file("missing/identity");
+        p2pchat::node bob(settings);
+        CHECK_EQ(bob.start(), std::errc::no_such_file_or_directory);
+    }
+#if !defined(_WIN32)
+    using std::filesystem::perms;
+    CHECK(std::filesystem::status(here.file("identity")).permissions() ==
+          (perms::owner_read | perms::owner_write));
+    SUBCASE("not if others can read it") {
+        std::filesystem::permissions(settings.identity, perms::group_read,
+                                     std::filesystem::perm_options::add);
+        p2pchat::node bob(settings);
+        CHECK_EQ(bob.start(), errc::bad_identity);
+    }
+#endif
+}
+
+TEST_CASE("who is known is known after a restart, too") {
+    const folder here;
+    auto settings = secret("Ann");
+    settings.pins = here.file("pins");
+    auto of_bob = secret("Bob");
+    of_bob.identity = here.file("bob");
+    auto bob = std::make_unique<recording_node>(of_bob);
+    of_bob.port = bob->address().port();
+    const auto key = (*bob)->key();
+    {
+        recording_node ann(settings);
+        CHECK_FALSE((*bob)->send(ann.address(), "Hi"));
+        REQUIRE(ann.wait_text("Hi"));
+        CHECK_FALSE((*bob)->send(ann.address(), "Hi again"));
+    }
+    const std::string line = content(settings.pins);
+    CHECK(line.rfind(to_string(bob->address()) + " Bob ", 0) == 0);
+    CHECK(std::count(line.begin(), line.end(), '\n') == 1);
+
+    SUBCASE("by his key") {
+        recording_node ann(settings);
+        CHECK_FALSE(ann->send(bob->address(), "Hi"));
+    }
+    SUBCASE("and by no other") {
+        bob.reset();
+        recording_node eve(again(secret("Bob"), of_bob.port));
+        recording_node ann(settings);
+        CHECK_EQ(ann->send(eve.address(), "Hi"), errc::key_changed);
+        CHECK_FALSE(ann->trust(eve.address(), eve->key()));
+        ann->stop();
+        CHECK_EQ(ann->trust(eve.address(), eve->key()), errc::stopped);
+        recording_node later(settings);
+        CHECK_FALSE(later->send(eve.address(), "Hi"));
+    }
+    SUBCASE("unless he is forgotten") {
+        bob.reset();
+        recording_node eve(again(secret("Bob"), of_bob.port));
+        {
+            recording_node ann(settings);
+            CHECK_FALSE(ann->trust(eve.address(), {}));
+        }
+        recording_node ann(settings);
+        CHECK_FALSE(ann->send(eve.address(), "Hi"));
+    }
+    SUBCASE("though its last line is cut") {
+        std::ofstream(settings.pins, std::ios::app) << "127.0.0.1:9 Eve 00112233";
+        {
+            recording_node ann(settings);
+            CHECK_FALSE(ann->send(bob->address(), "Hi"));
+        }
+        recording_node ann(settings);
+        recording_node carl(secret("Carl"));
+        CHECK_FALSE(carl->send(ann.address(), "Hi"));
+        ann->stop();
+        CHECK(content(settings.pins).find("00112233#\n" + to_string(carl.address())) !=
+              std::string::npos);
+    }
+    SUBCASE("not if it is something else") {
+        std::ofstream(settings.pins, std::ios::app) << "127.0.0.1:9 Eve 00112233\n";
+        p2pchat::node ann(settings);
+        CHECK_EQ(ann.start(), errc::bad_pins);
+    }
+    SUBCASE("by two programs that share the file") {
+        recording_node first(settings), second(settings);
+        recording_node carl(secret("Carl"));
+        const auto there = carl.address();
+        CHECK_FALSE(carl->send(first.address(), "Hi"));
+        CHECK(first.wait_text("Hi"));
+        carl->stop();
+        recording_node eve(again(secret("Carl"), there.port()));
+        CHECK_EQ(eve->send(second.address(), "Hi"), errc::not_taken);
+        CHECK(second.wait_rejected(errc::key_changed));
+    }
+    if (bob) CHECK((*bob)->key() == key);
+}
+
+TEST_CASE("one address has no more than its share of the keys that are known") {
+    const folder here;
+    auto settings = secret("Ann");
+    settings.pins = here.file("pins");
+    recording_node ann(settings);
+    for (std::uint16_t port = 1; port <= 70; ++port) {
+        typed_tls one(ann.address());
+        REQUIRE(one.shake_hands());
+        one.send(wire({"127.0.0.1", port}, "Hi"));
+        one.say_end();
+        CHECK(one.heard_end());
+    }
+    CHECK(ann.wait_messages(70));
+    const auto lines = content(settings.pins);
+    CHECK_EQ(std::count(lines.begin(), lines.end(), '\n'), 64);
+}
+
+TEST_CASE("what is kept for somebody goes secretly to him when he comes") {
+    outcomes told;
+    recording_node ann(secret("Ann"));
+    const nobody absent;
+    told.post(*ann, absent.address(), "later", p2pchat::when_full::refuse,
+              p2pchat::when_absent::keep);
+    CHECK(ann.wait([](const record& r) { return !r.kept.empty(); }));
+    recording_node bob(again(secret("Bob"), absent.address().port()));
+    CHECK_FALSE(bob->send(ann.address(), "here I am"));
+    CHECK(told.wait());
+    REQUIRE(bob.wait_text("later"));
+    CHECK(bob.seen().messages[0].key == ann->key());
+}
+
+TEST_CASE("who announces that he can be secret is written to so from the first word on") {
+    auto settings = secret("Ann", secrecy::known);
+    settings.discovery = true;
+    settings.address = "127.0.0.1";
+    // A port for all that nobody else has.
+    settings.discovery_port = nobody().address().port();
+    recording_node ann(settings);
+    settings.team = "Bob";
+    recording_node bob(settings);
+    REQUIRE(ann.wait_found(1));
+    CHECK_EQ(ann.seen().found[0].knows, "tls");
+    CHECK_FALSE(ann->send(bob.address(), "Hi"));
+    REQUIRE(bob.wait_text("Hi"));
+    CHECK(bob.seen().messages[0].key == ann->key());
+}
