@@ -577,7 +577,7 @@ public:
     /// once, no error means that `done` (if any) will be called exactly once, like a handler. What
     /// is posted to one peer arrives in the order posted, but for what is kept. Of a message that
     /// is under way when its connection breaks nobody knows whether it was taken: it is not kept,
-    /// as it might come twice.
+    /// as it might come twice. Nor is what there is no room for: `done` hears why, or `queue_full`.
     std::error_code post(const endpoint& to, std::string_view text, completion done = {},
                          when_full mode = when_full::refuse,
                          when_absent absent = when_absent::fail);
@@ -4850,12 +4850,19 @@ struct route {
         waiting_bytes += std::exchange(from.waiting_bytes, 0);
     }
 
-    /// What is to be kept does not pass what is kept already.
+    /// What is to be kept does not pass what is kept already. Where there is no room for it, it is
+    /// given up: if it stayed it would go first.
     void hand_over(reporter& report) noexcept {
         if (!report.keeps(peer)) return;
         for (const posting& one : waiting) waiting_bytes -= one.size;
         report.keep(peer, waiting);
-        for (const posting& one : waiting) waiting_bytes += one.size;
+        for (auto next = waiting.begin(); next != waiting.end();) {
+            const auto one = next++;
+            if (one->is_kept())
+                report.outcome(waiting, one, make_error_code(errc::queue_full));
+            else
+                waiting_bytes += one->size;
+        }
     }
 
     const endpoint peer;

@@ -234,6 +234,31 @@ TEST_CASE("what waits for a link to close does not pass what that did not confir
     CHECK(wait_until([&] { return kept(a) == texts{"one", "two"}; }));
 }
 
+TEST_CASE("what waits for a link to close, and finds no room, does not pass that either") {
+    auto settings = local("Ann");
+    settings.max_kept_bytes = 2000;
+    const std::string one(1000, '1'), two(1000, '2');
+    outcomes posts;
+    recording_node a(settings);
+    typed_link hand(a);
+    REQUIRE_FALSE(keep(posts, a, hand.address(), one));
+    CHECK(hand.message() == wire(a.address(), one, "Ann"));
+    hand.send("exit");
+    REQUIRE(hand.wait_ack(1));
+    REQUIRE_FALSE(keep(posts, a, hand.address(), two));
+    hand.peer.half_close();
+    REQUIRE(wait_until([&] { return kept(a) == texts{one}; }));
+
+    CHECK(support::one_shot(a.address(), hand.line("I am here")) == support::ending::closed);
+    raw_peer first = hand.listener.accept();
+    CHECK(first.read_to_end() == support::ending::closed);
+    CHECK(first.text() == wire(a.address(), one, "Ann"));
+    first.close();
+    CHECK(posts.wait());
+    CHECK(posts.count({}) == 1);
+    CHECK(posts.count(errc::queue_full) == 1);
+}
+
 TEST_CASE("what a peer says when its link is closed is not taken") {
     recording_node a(local("Ann"));
     typed_link hand(a);
