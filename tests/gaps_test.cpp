@@ -263,6 +263,17 @@ TEST_CASE("having left, a node closes the link though the other side does not") 
     CHECK(wait_until([&] { return !link.peer.send("\n"); }));
 }
 
+TEST_CASE("having heard exit, a node closes the link though the other side does not") {
+    auto settings = local();
+    settings.delivery_timeout = 300ms;
+    recording_node node(settings);
+    typed_link link(node);
+    CHECK(link.send("exit"));
+    CHECK(link.wait_ack(1));
+    CHECK(link.peer.line().empty());  // the half-close
+    CHECK(wait_until([&] { return !link.peer.send("\n"); }));
+}
+
 TEST_CASE("a confirmation that comes after the time-out changes no outcome, and keeps the link") {
     auto settings = local();
     settings.delivery_timeout = 4s;
