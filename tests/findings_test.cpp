@@ -11,6 +11,7 @@
 #include <linux/tcp.h>
 #include <netinet/in.h>
 #include <poll.h>
+#include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
@@ -191,6 +192,30 @@ void receive(process& parent) {
     parent.say(node.seen().count_text(text));
 }
 
+/// Has the listeners of this process take so much on each connection while nobody reads.
+bool take_much(int bytes) {
+    bool done = false;
+    for (int handle = 0; handle < 1024; ++handle) {
+        int listens = 0;
+        socklen_t size = sizeof listens;
+        if (::getsockopt(handle, SOL_SOCKET, SO_ACCEPTCONN, &listens, &size) == 0 && listens != 0)
+            done = ::setsockopt(handle, SOL_SOCKET, SO_RCVBUFFORCE, &bytes, sizeof bytes) == 0;
+    }
+    return done;
+}
+
+/// More than is read of one connection in one turn, or in two.
+constexpr int much = 4 << 20;
+
+void receive_much(process& parent) {
+    auto settings = local("Child");
+    settings.max_message_bytes = 2 * much;
+    settings.first_message_timeout = standstill;
+    recording_node node(settings);
+    parent.say(take_much(4 * much) ? to_string(node.address()) : "refused");
+    parent.hear();
+}
+
 void post_to_all(process& parent) {
     outcomes sent;
     recording_node node(short_patience());
@@ -228,6 +253,13 @@ void take_little(raw_listener& listener) {
     const int bytes = 4096, segment = 536;
     REQUIRE(::setsockopt(handle, SOL_SOCKET, SO_RCVBUF, &bytes, sizeof bytes) == 0);
     REQUIRE(::setsockopt(handle, IPPROTO_TCP, TCP_MAXSEG, &segment, sizeof segment) == 0);
+}
+
+/// Whether all that was sent is where the other side can read it, the end too.
+bool has_arrived(raw_peer& peer) {
+    int left = -1;
+    const int handle = static_cast<int>(peer.socket().native_handle());
+    return ::ioctl(handle, TIOCOUTQ, &left) == 0 && left == 0;
 }
 
 /// Whether something has come for which what goes before it is missing.
@@ -327,6 +359,27 @@ TEST_CASE("a process that stood still shows what came meanwhile whole") {
     for (auto& peer : peers) CHECK(peer.read_to_end() == ending::closed);
     child.say("pay 100 to Bob only if he asks");
     CHECK(child.ask(std::to_string(peers.size())) == peers.size());
+}
+
+TEST_CASE("a process that stood still takes what came meanwhile, and is more than a turn reads") {
+    process child(receive_much);
+    const std::string name = child.hear();
+    if (name == "refused") {
+        MESSAGE("skipped: only root may have a receive buffer of that size");
+        return;
+    }
+    endpoint address;
+    REQUIRE_FALSE(p2pchat::parse(name, address));
+    raw_peer peer(address);
+    CHECK(peer.send(wire(somebody, "begun")));
+    read_all(address);
+    child.stop();
+    CHECK(peer.send(std::string(much, 'x')));
+    peer.half_close();
+    CHECK(wait_until([&] { return has_arrived(peer); }));
+    std::this_thread::sleep_for(standstill);  // its time-out passes: that is the case
+    child.go_on();
+    CHECK(peer.read_to_end() == ending::closed);
 }
 
 TEST_CASE("a process that stood still gives up no link whose confirmation came meanwhile") {
