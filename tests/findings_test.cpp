@@ -18,6 +18,7 @@
 
 #include <csignal>
 #include <cstdio>
+#include <fstream>
 #include <future>
 #include <stdexcept>
 #endif
@@ -247,6 +248,14 @@ void lose_second_segment(raw_listener& listener) {
     REQUIRE(::setsockopt(handle, SOL_SOCKET, SO_ATTACH_FILTER, &filter, sizeof filter) == 0);
 }
 
+/// Has all connections of this host come from one port; what leads to that is connected to itself.
+bool connects_from(std::uint16_t port) {
+    std::ofstream range("/proc/sys/net/ipv4/ip_local_port_range");
+    range << port << ' ' << port << std::endl;
+    if (!range.good()) MESSAGE("skipped: this needs a /proc/sys that can be written");
+    return range.good();
+}
+
 /// Has a listener's connections take little until somebody reads.
 void take_little(raw_listener& listener) {
     const int handle = static_cast<int>(listener.socket().native_handle());
@@ -452,6 +461,24 @@ TEST_CASE("a link that is stopped in the middle of a line ends in order only if 
     CHECK(as_posted);
     CHECK(sent.wait());
     CHECK(sent.count({}) == 0);
+}
+
+TEST_CASE("a CONNECT that comes back by a port that is connected to itself makes no link") {
+    host own;
+    if (!own.usable() || !own.command("ip link set lo up")) {
+        MESSAGE("skipped: this needs Linux network namespaces (root, iproute2)");
+        return;
+    }
+    own.run([] {
+        recording_node node;
+        const endpoint nowhere = raw_listener().address();
+        if (!connects_from(nowhere.port())) return;
+        const auto result = node->connect(nowhere);
+        CHECK(result.error == std::errc::connection_refused);
+        CHECK_FALSE(result.linked);
+        CHECK(node->statistics().delivered == 0);
+        CHECK(node->peers().empty());
+    });
 }
 
 TEST_CASE("on each network a node claims the address that it has there, whenever that came") {
