@@ -4147,6 +4147,9 @@ public:
         deadline_ = (std::min)(limit_, after(now, settings.connect_timeout));
         const auto error = connection_.socket().connect(to_, {});
         if (error && error != std::errc::operation_in_progress) return fail(error);
+        // Nobody listens there, and the port of this machine is connected to itself.
+        if (connection_.socket().local() == to_)
+            return fail(std::make_error_code(std::errc::connection_refused));
         bytes_ = head_of(claim_over(us, connection_.socket()), us.team);
         bytes_.append(text);
         if (bytes_.size() > settings.max_message_bytes)
@@ -4271,9 +4274,6 @@ private:
     }
     /// To a one-shot there is no answer: what comes all the same is nothing to us.
     void on_answer(std::string_view bytes, std::size_t max_bytes) {
-        // Our own message: nobody listens there, and the port is connected to itself.
-        if (connection_.socket().local() == connection_.socket().remote())
-            return fail(std::make_error_code(std::errc::connection_refused));
         if (state_ != state::greeting) return;
         const std::size_t before = in_.size();
         in_.append(bytes);

@@ -481,6 +481,28 @@ TEST_CASE("a CONNECT that comes back by a port that is connected to itself makes
     });
 }
 
+TEST_CASE("what comes back by a port that is connected to itself was delivered to nobody") {
+    host own;
+    if (!own.usable() || !own.command("ip link set lo up")) {
+        MESSAGE("skipped: this needs Linux network namespaces (root, iproute2)");
+        return;
+    }
+    own.run([] {
+        outcomes sent;
+        recording_node node;
+        const endpoint nowhere = raw_listener().address();
+        if (!connects_from(nowhere.port())) return;
+        const auto refused = std::make_error_code(std::errc::connection_refused);
+        SUBCASE("send") { CHECK(node->send(nowhere, "to nobody") == refused); }
+        SUBCASE("post") {
+            CHECK_FALSE(sent.post(*node, nowhere, "to nobody"));
+            CHECK(sent.wait());
+            CHECK(sent.count(refused) == 1);
+        }
+        CHECK(node->statistics().delivered == 0);
+    });
+}
+
 TEST_CASE("on each network a node claims the address that it has there, whenever that came") {
     lan network;
     if (!network.usable()) return;
