@@ -110,9 +110,9 @@ TEST_CASE("a peer that answers without end holds up neither send nor stop") {
 TEST_CASE("at max_connections a message that fails at once lets the next one begin") {
     auto settings = local();
     settings.max_connections = 1;
+    outcomes sent;
     recording_node node(settings), live;
     raw_listener slow;
-    outcomes sent;
     CHECK_FALSE(sent.post(*node, slow.address(), "first"));
     raw_peer first = slow.accept();
     CHECK_FALSE(sent.post(*node, endpoint("255.255.255.255", 9), "nobody can"));
@@ -214,10 +214,10 @@ TEST_CASE("a message that waits for room is not shown when its sender gives up")
 }
 
 TEST_CASE("who says exit still takes, and confirms, what had no room yet") {
+    outcomes sent;
     busy_node busy;
     recording_node peer;
     CHECK(peer->connect(busy.node.address()).linked);
-    outcomes sent;
     for (int i = 0; i < 50; ++i) CHECK_FALSE(sent.post(*peer, busy.node.address(), "message"));
     CHECK_FALSE(busy.node->leave(peer.address()));
     busy.go_on.open();
@@ -227,9 +227,9 @@ TEST_CASE("who says exit still takes, and confirms, what had no room yet") {
 }
 
 TEST_CASE("of two links to one peer the newer is used, and the older ends when it is idle") {
+    outcomes sent;
     recording_node node;
     raw_listener listener;
-    outcomes sent;
     std::thread opening([&] { CHECK(node->connect(listener.address()).linked); });
     raw_peer first = listener.accept();
     CHECK(first.line() == wire(node.address(), "CONNECT", "BTC"));
@@ -257,9 +257,9 @@ TEST_CASE("of two links to one peer the newer is used, and the older ends when i
 }
 
 TEST_CASE("what is posted after exit waits until that has arrived") {
+    outcomes sent;
     recording_node node;
     typed_link link(node);
-    outcomes sent;
     for (const char* text : {"before", "exit", "after"})
         CHECK_FALSE(sent.post(*node, link.address(), text));
     CHECK(link.message() == wire(node.address(), "before", "BTC"));
@@ -279,9 +279,9 @@ TEST_CASE("what is posted after exit waits until that has arrived") {
 }
 
 TEST_CASE("what is posted after an exit that nobody confirms is sent all the same") {
+    outcomes sent;
     recording_node node;
     typed_link link(node);
-    outcomes sent;
     for (const char* text : {"exit", "after"}) CHECK_FALSE(sent.post(*node, link.address(), text));
     CHECK(link.message() == wire(node.address(), "exit", "BTC"));
     link.peer.reset();

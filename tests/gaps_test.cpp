@@ -97,9 +97,9 @@ TEST_CASE("whatever ends in between, time-outs come in their order") {
 TEST_CASE("at max_connections a message waits until a connection of ours ends") {
     auto settings = local();
     settings.max_connections = 1;
+    outcomes sent;
     recording_node node(settings);
     raw_listener first, second;
-    outcomes sent;
     CHECK_FALSE(sent.post(*node, first.address(), "one"));
     raw_peer held = first.accept();
     CHECK_FALSE(sent.post(*node, second.address(), "two"));

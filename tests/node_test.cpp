@@ -501,9 +501,9 @@ TEST_CASE("what is posted to one peer arrives in order, each reported once and i
 }
 
 TEST_CASE("a message that was not taken takes none of those with it that wait behind it") {
+    outcomes results;
     recording_node a;
     raw_listener listener;
-    outcomes results;
     for (const char* text : {"refused", "second", "third"})
         REQUIRE_FALSE(results.post(*a, listener.address(), text));
     listener.accept().reset();

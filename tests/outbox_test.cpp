@@ -167,8 +167,8 @@ TEST_CASE("what is kept has bounds, for one peer and for all") {
 }
 
 TEST_CASE("what a peer was there for and did not take is not kept") {
-    recording_node a(local("Ann"));
     outcomes posts;
+    recording_node a(local("Ann"));
     raw_listener listener;
     REQUIRE_FALSE(keep(posts, a, listener.address(), "no"));
     listener.accept().reset();
@@ -185,8 +185,8 @@ TEST_CASE("what a peer was there for and did not take is not kept") {
 }
 
 TEST_CASE("what a link ended in order without confirming is sent again over the next") {
-    recording_node a(local("Ann"));
     outcomes posts;
+    recording_node a(local("Ann"));
     typed_link hand(a);
     for (const char* text : {"one", "two", "three"})
         REQUIRE_FALSE(keep(posts, a, hand.address(), text));
