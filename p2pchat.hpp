@@ -3821,7 +3821,7 @@ private:
 
 /// An accepted connection until it is known what it brings.
 ///
-///     reading --whole--> taken (closed in order)      (first the handshake, if it is secret)
+///     reading --whole--> taken (closed in order) --no room to say so--> closing --> closed
 ///      |  |  \--bad, too long, too late, broken, evicted--> refused (reset)
 ///      |  \--whole, but no room in the mailbox--> no_room --room--> as if just whole
 ///      \--CONNECT--> a link, which takes the socket
@@ -3881,11 +3881,13 @@ public:
             shared_.events.watch(*this, connection_, true, true);
     }
     void on_writable() override {
+        if (state_ == state::closing) return end(true);
         const auto error = connection_.flush();
         if (error && error != std::errc::operation_would_block) return refuse(error);
         shared_.events.watch(*this, connection_, true, connection_.has_pending());
     }
     void on_deadline(clock::time_point now) override {
+        if (state_ == state::closing) return end(false);
         while (state_ == state::reading && !read()) {  // a long message may have come in time
         }
         if (state_ != state::reading || shared_.events.deadline_of(*this) > now) return;
@@ -3905,7 +3907,7 @@ public:
     }
 
 private:
-    enum class state : unsigned char { reading, no_room, contending, ended };
+    enum class state : unsigned char { reading, no_room, contending, closing, ended };
 
     /// False if more may be there.
     bool read() {
@@ -3993,12 +3995,24 @@ private:
         shared_.events.arm(*this, never);
         shared_.events.ignore(*this, connection_);
     }
+    /// It was taken, and there is no room yet to say so.
+    void wait_to_end() noexcept {
+        state_ = state::closing;
+        auto& events = shared_.events;
+        events.guard(*this, [&] {
+            events.arm(*this, after(events.now(), shared_.settings.delivery_timeout));
+            events.watch(*this, connection_, false, true);
+        });
+    }
     void end(bool in_order) noexcept {
         if (state_ == state::no_room) shared_.rooms.leave(*this);
         if (state_ == state::contending) links_.forget(*this);
-        state_ = state::ended;
         if (in_order && connection_.is_open())
             os::reset_on_close(connection_.native_handle(), false);
+        if (in_order && connection_.is_secret() &&
+            connection_.shutdown_send() == std::errc::operation_would_block)
+            return wait_to_end();
+        state_ = state::ended;
         siblings_.remove(place, remote_);
         shared_.events.end(*this, connection_, in_order);
     }
