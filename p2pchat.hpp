@@ -6149,9 +6149,9 @@ private:
     std::string head_;
     peer_table peers_{settings_.max_peers};
     reporter report_;
+    keyring keys_;  // outlives the connections, which the loop has
     loop events_;
     room_queue rooms_;
-    keyring keys_;
     const context shared_{settings_, us_, head_, events_, report_, rooms_, keys_};
     acceptor acceptor_{shared_, routes_};
     link_set links_;
