@@ -15,6 +15,7 @@ import itertools
 import os
 import random
 import select
+import socket
 import struct
 import subprocess
 import threading
@@ -66,6 +67,22 @@ class Host:
             libc = ctypes.CDLL(None, use_errno=True)
             if libc.setns(namespace.fileno(), 0x40000000) != 0:  # CLONE_NEWNET
                 raise OSError(ctypes.get_errno(), 'setns')
+
+    def listen(self, device):
+        """A socket that gets all that passes at a device."""
+        opened = []
+
+        def work():
+            self.enter()
+            heard = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))  # all kinds
+            heard.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 * 1024 * 1024)
+            heard.bind((device, 0))
+            opened.append(heard)
+
+        worker = threading.Thread(target=work)
+        worker.start()
+        worker.join()
+        return opened[0]
 
     def remove(self):
         for program in self.programs:

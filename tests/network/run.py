@@ -19,12 +19,14 @@ import itertools
 import os
 import pathlib
 import sys
+import tempfile
 import time
 
 sys.dont_write_bytecode = True  # nothing is to be left in the source tree
 from hosts import BadWire, Host, Switch, Unusable
 
 HERE = pathlib.Path(__file__).resolve().parent
+SECRET = 'P2PCHAT_TEST_SECRET' in os.environ  # all that is said
 DEFAULT_PEER = '10.206.5.228'  # given to a host of ours; nothing here leaves this machine
 
 
@@ -370,7 +372,7 @@ def behind_nat(machines):
     inside.ip('route', 'add', 'default', 'via', '192.168.7.1')
     masquerade(router)
 
-    bob = machines.menu(b, 'Team_B', 6000)
+    bob = machines.menu(b, 'Team_B', 6000, *(['--secrecy', 'required'] if SECRET else []))
     natted = inside.start(machines.peer_program, '192.168.7.2', '1')
     natted.expect('node ')
     natted.tell(f'send {at_b}:6000 1 1 20 0')
@@ -392,6 +394,31 @@ def behind_nat(machines):
     leave(bob)
     natted.expect(f'left {at_b}:6000 ')
     natted.end()
+
+
+def listener(machines):
+    """Somebody reads what passes between two others: all of it in clear, no word of it in secret."""
+    with machines.switch.host.listen('port1') as heard:
+        one, other = (host.start(machines.peer_program, '-', '1') for host in machines.hosts[:2])
+        other.expect('node ')
+        to = other.lines('node')[0][1]
+        one.tell(f'send {to} 1 1 40 0')
+        other.expect('shown 1 whole')
+        one.tell(f'connect {to}')
+        one.expect(' linked')
+        one.tell(f'send {to} 2 1 40 0')
+        other.expect('shown 2 whole')
+        check(one.end() == 0 and other.end() == 0, 'a side ended badly')
+        heard.setblocking(False)
+        passed = b''
+        try:
+            while True:
+                passed += heard.recv(65536)
+        except BlockingIOError:
+            pass
+    check(len(passed) > 1000, 'nothing was heard')
+    for word in (b' Net ', b'xxxxxxxx', b'CONNECT', b'ACK'):
+        check((word in passed) != SECRET, f'{word}: heard, or not')
 
 
 def link_local(machines):
@@ -601,7 +628,7 @@ def two_hundred(crowd):
 
 CASES = {
     Talk: (loss, delay, duplication, reordering, everything, cut_for_5_s, cut_for_good, killed),
-    Machines: (people, default_peer, liar, behind_nat, link_local),
+    Machines: (people, default_peer, liar, behind_nat, link_local, listener),
     Crowd: (two_hundred,),
     Neighbours: (second_device, device_down, another_address, before_the_cable, half_is_lost,
                  killed_peer),
@@ -649,9 +676,11 @@ def main(programs, wanted):
         return 2
     results = []
     try:
-        for stage, cases in CASES.items():
-            chosen = [case for case in cases if not wanted or case.__name__ in wanted]
-            results.append(run_all(stage, chosen, programs))
+        with tempfile.TemporaryDirectory() as home:
+            os.environ['HOME'] = home  # for what the menu program keeps there
+            for stage, cases in CASES.items():
+                chosen = [case for case in cases if not wanted or case.__name__ in wanted]
+                results.append(run_all(stage, chosen, programs))
     except Unusable as error:
         print(f'skipped: {error}')
         return 77 if all(results) else 1
