@@ -6,11 +6,11 @@
 #define MENU_KEPT_FILE_HPP
 
 #include "p2pchat.hpp"
+#include "state_folder.hpp"
 
 #include <cerrno>
 #include <charconv>
 #include <cstdint>
-#include <cstdlib>
 #include <ctime>
 #include <filesystem>
 #include <fstream>
@@ -19,10 +19,6 @@
 #include <system_error>
 #include <utility>
 #include <vector>
-
-#ifdef _WIN32
-#include "windows_text.hpp"
-#endif
 
 namespace menu {
 
@@ -33,21 +29,9 @@ struct kept_entry {
     std::string text;
 };
 
-/// For the messages of whoever has this port, as no two programs can have: in the folder that the
-/// system gives each user for such. Empty if there is none.
+/// For the messages of whoever has this port, as no two programs can have.
 inline std::string default_kept_file(std::uint16_t port) {
-    const auto of_environment = [](const char* name) {
-        const char* const value = std::getenv(name);
-        return std::string(value ? value : "");
-    };
-#ifdef _WIN32
-    std::string folder = of_environment("LOCALAPPDATA");
-#else
-    std::string folder = of_environment("XDG_STATE_HOME");
-    const auto home = of_environment("HOME");
-    if (folder.empty() && !home.empty()) folder = home + "/.local/state";
-#endif
-    return folder.empty() ? folder : folder + "/p2pchat/outbox-" + std::to_string(port);
+    return state_file("outbox-" + std::to_string(port));
 }
 
 class kept_file {
@@ -76,9 +60,7 @@ public:
     std::error_code write(const std::vector<kept_entry>& all) const {
         std::error_code error;
         if (all.empty()) return std::filesystem::remove(path_, error), error;
-        if (path_.has_parent_path())
-            std::filesystem::create_directories(path_.parent_path(), error);
-        if (error) return error;
+        if ((error = make_folder_of(path_))) return error;
         auto fresh = path_;
         fresh += ".new";
         errno = 0;
@@ -94,14 +76,6 @@ public:
     }
 
 private:
-    static std::filesystem::path native(const std::string& name) {
-#ifdef _WIN32
-        return to_wide(name);
-#else
-        return name;
-#endif
-    }
-
     std::string name_;
     std::filesystem::path path_;
 };

@@ -9,10 +9,12 @@
 #define P2PCHAT_IMPLEMENTATION
 #include "p2pchat.hpp"
 
+#include "changed_keys.hpp"
 #include "log.hpp"
 #include "options.hpp"
 #include "outbox.hpp"
 #include "screen.hpp"
+#include "state_folder.hpp"
 #include "style.hpp"
 #include "text.hpp"
 
@@ -71,15 +73,18 @@ private:
             {"b", "/all", "send a message to all peers", &chat::send_to_all},
             {"r", "/reply", "answer whoever wrote last", &chat::reply},
             {"s", "/again", "send again what could not be sent", &chat::send_again},
+            {"k", "/key", "accept the key of somebody who has another now", &chat::accept_key},
             {"?", "/help", "show this", &chat::show_help},
             {"0", "/quit", "leave", nullptr}};
         return all;
     }
+    bool offers(std::string_view key) const { return key != "k" || is_secret(); }
+    bool is_secret() const { return settings_.secrecy != p2pchat::secrecy::off; }
 
     /// Runs what was chosen; false if that is to leave.
     bool choose(std::string_view choice) {
         for (const auto& [key, word, help, run] : entries()) {
-            if (choice != key && choice != word) continue;
+            if ((choice != key && choice != word) || !offers(key)) continue;
             if (run != nullptr) (this->*run)();
             return run != nullptr;
         }
@@ -94,6 +99,7 @@ private:
         if (!settings_.log.empty())
             if (const auto error = log_.open(settings_.log))
                 return menu::wrong_flag("--log " + settings_.log, error.message());
+        if (const auto status = find_keys()) return status;
         if (!ask_who_we_are()) return end();
         if (!node_)
             if (const auto reason = start(settings_.port); !reason.empty())
@@ -102,11 +108,50 @@ private:
         screen_.print(style_.quiet("Your detected IP address: " + us.address() +
                                    "\nServer listening on all interfaces (port " +
                                    std::to_string(us.port()) + ")"));
+        if (is_secret()) show_own_key();
         if (screen_.live())
             screen_.print(style_.quiet(
                 "Esc goes back to the menu, and so does Enter where it answers nothing."));
         outbox_->resume();
         return std::nullopt;
+    }
+
+    /// Sets which files no flag says, and finds out what is wrong with a flag, which no answer to a
+    /// question would mend: an exit status, then.
+    std::optional<int> find_keys() {
+        if (!is_secret()) return std::nullopt;
+        if (settings_.identity.empty()) settings_.identity = menu::state_file("identity");
+        if (settings_.pins.empty()) settings_.pins = menu::state_file("pins");
+        p2pchat::config trial;  // what is wrong is what was set last
+        trial.team = "trial";
+        trial.address = "127.0.0.1";
+        const auto try_out = [&](const std::string& flag, const std::string& value,
+                                 const std::string& file) -> std::optional<int> {
+            auto error = menu::make_folder_of(menu::native(file));
+            if (!error) error = p2pchat::node(trial).start();
+            if (!error) return std::nullopt;
+            return menu::wrong_flag(flag + ' ' + value, error.message());
+        };
+        trial.secrecy = settings_.secrecy;
+        const std::string word(menu::secrecy_words[static_cast<int>(settings_.secrecy)]);
+        if (const auto status = try_out("--secrecy", word, {})) return status;
+        trial.identity = settings_.identity;
+        if (const auto status = try_out("--identity", trial.identity, trial.identity))
+            return status;
+        trial.pins = settings_.pins;
+        return try_out("--pins", trial.pins, trial.pins);
+    }
+
+    void show_own_key() {
+        screen_.print("Your key: " + fingerprint(node_->key()));
+        if (settings_.identity.empty())
+            screen_.print(
+                style_.warning("There is no folder to keep keys in: yours is a new one "
+                               "each time."));
+        else if (settings_.pins.empty())
+            screen_.print(
+                style_.warning("There is no folder to keep keys in: those of others are "
+                               "forgotten at the end."));
     }
 
     /// Makes a node that listens on `port`. Returns what is wrong; empty: nothing.
@@ -117,6 +162,9 @@ private:
         config.address = settings_.address;
         config.leave_on_stop = true;
         config.discovery = settings_.discovery;
+        config.secrecy = settings_.secrecy;
+        config.identity = settings_.identity;
+        config.pins = settings_.pins;
         node_.emplace(std::move(config));
         outbox_.emplace(
             *node_, screen_, style_, log_,
@@ -126,6 +174,7 @@ private:
             [this](const p2pchat::peer& p, p2pchat::departure how) { show_departure(p, how); });
         node_->on_peer_found([this](const p2pchat::candidate& who) { show_found(who, true); });
         node_->on_peer_gone([this](const p2pchat::candidate& who) { show_found(who, false); });
+        node_->on_key_changed([this](const p2pchat::peer& offered) { show_changed_key(offered); });
         const auto error = node_->start();
         if (!error) return {};
         const bool taken = error == std::errc::address_in_use;
@@ -257,6 +306,7 @@ private:
             const std::lock_guard<std::mutex> lock(mutex_);
             last_writer_ = m.reply_to();
         }
+        const std::string secret = m.key ? "[secret] " : "";
         const std::string mark =
             m.verified ? "" : "[not verified, came from " + to_string(m.origin) + "] ";
         const std::string time = screen_.live() ? menu::now("%H:%M:%S ") : "";
@@ -265,8 +315,9 @@ private:
             connects && screen_.live()
                 ? style_.quiet(sender + " (" + team + ") connected.")
                 : style_.peer(sender, sender + ' ' + team) + ' ' + menu::visible(m.text);
-        screen_.notify(style_.quiet(time) + style_.warning(mark) + line);
-        if (const auto error = log_.add("<- " + mark + sender + ' ' + m.team + ' ' + m.text))
+        screen_.notify(style_.quiet(time) + style_.good(secret) + style_.warning(mark) + line);
+        if (const auto error =
+                log_.add("<- " + secret + mark + sender + ' ' + m.team + ' ' + m.text))
             screen_.notify(style_.warning("The log cannot be written: " + error.message()));
     }
 
@@ -290,6 +341,19 @@ private:
         if (!screen_.live() || ++found_lately_ > 5) return;
         screen_.notify(style_.quiet(to_string(who.address) + " (" + menu::visible(who.team) +
                                     (here ? ") is on the network." : ") is off the network.")));
+    }
+
+    /// Once for each address and key, and no more than there is room for.
+    void show_changed_key(const p2pchat::peer& offered) {
+        if (!changed_.add(offered)) return;
+        const auto team = offered.team.empty() ? "" : " (" + menu::visible(offered.team) + ")";
+        screen_.notify(
+            style_.bad("KEY CHANGED: " + to_string(offered.address) + team +
+                       " does not have the key that is known, and is refused. Its key now: " +
+                       fingerprint(offered.key) + ". If you know why, type k to accept it."));
+        if (!changed_.has_room(offered.address))
+            screen_.notify(
+                style_.bad("Of further keys from there you are not told, until k makes room."));
     }
 
     // ---- the menu's entries
@@ -335,6 +399,41 @@ private:
 
     void send_again() { outbox_->send_again(); }
 
+    void accept_key() {
+        const auto offered = changed_.all();
+        if (offered.empty()) return screen_.print("Nobody has another key.");
+        std::size_t which = 1;
+        if (offered.size() > 1) {
+            list(offered);
+            const auto wrong = [&](const std::string& answer) {
+                const auto value = menu::number(answer, 0, offered.size());
+                if (value) which = *value;
+                return value ? ""
+                             : "Enter a number from 1 to " + std::to_string(offered.size()) + ".";
+            };
+            if (!ask("Select key number: ", wrong) || which == 0) return;
+        }
+        decide_on(offered[which - 1]);
+    }
+
+    void decide_on(const p2pchat::peer& offered) {
+        screen_.print(described(offered));
+        screen_.print(style_.quiet(
+            "Compare that, not by this chat, with what their program shows as \"Your key\"."));
+        std::string said;
+        const bool given = ask("Accept it (yes, no): ", [&](const std::string& answer) {
+            said = answer;
+            const bool clear = said == "yes" || said == "no" || said == "0";
+            return clear ? "" : "yes accepts it, no forgets that it was shown, 0 goes back.";
+        });
+        if (!given || said == "0") return;
+        if (said == "no") return changed_.remove(offered);
+        changed_.remove_all(offered.address);
+        const auto error = node_->trust(offered.address, offered.key);
+        screen_.print(error ? style_.bad("Not accepted for good: " + error.message())
+                            : "Accepted: " + to_string(offered.address) + " has this key now.");
+    }
+
     void show_peers() {
         const auto peers = node_->peers(), others = found();
         screen_.print(peers.empty() ? "No connected peers." : "Connected Peers:");
@@ -361,6 +460,7 @@ private:
 
     void show_help() {
         for (const auto& [key, word, help, run] : entries()) {
+            if (!offers(key)) continue;
             auto line = std::string(key) + " or " + std::string(word);
             line.resize(16, ' ');
             screen_.print(line + std::string(help));
@@ -408,13 +508,16 @@ private:
     std::string described(const p2pchat::peer& peer) const {
         const auto address = to_string(peer.address);
         const auto team = peer.team.empty() ? "" : " - " + menu::visible(peer.team);
-        return style_.peer(address, address + team) + (peer.linked ? " (linked)" : "");
+        const auto key = peer.key ? " key " + fingerprint(peer.key) : "";
+        return style_.peer(address, address + team) + (peer.linked ? " (linked)" : "") +
+               style_.quiet(key);
     }
 
     menu::options settings_;
     menu::screen screen_;
     const menu::style style_{screen_.colours()};
     menu::chat_log log_;
+    menu::changed_keys changed_;
     endpoint last_recipient_;
     std::mutex mutex_;                                     // guards the next
     endpoint last_writer_;                                 // who can be answered

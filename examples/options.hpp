@@ -13,6 +13,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 namespace menu {
@@ -25,7 +26,13 @@ struct options {
     std::string log;        ///< a file; empty: none
     std::string outbox;     ///< a file; empty: the default
     bool discovery = true;  ///< find others on the LAN, and be found
+    p2pchat::secrecy secrecy = p2pchat::secrecy::off;
+    std::string identity;  ///< a file; empty: the default
+    std::string pins;      ///< a file; empty: the default
 };
+
+/// In the order of p2pchat::secrecy.
+inline constexpr std::string_view secrecy_words[] = {"off", "known", "required"};
 
 inline constexpr std::string_view usage =
     R"(Usage: p2pchat [flags]
@@ -38,6 +45,11 @@ Chats with the peers of the local network. Asks for whatever no flag says.
   --no-discovery          do not look for others on the network, nor be found by them
   --log FILE              append the conversation to this file
   --outbox FILE           where messages wait for who is not there
+  --secrecy off           nothing is encrypted: the default
+  --secrecy known         encrypted with those who announce it or whose key is known
+  --secrecy required      encrypted with all; nothing else is sent or taken
+  --identity FILE         where your key is, made at the first start; with --secrecy
+  --pins FILE             where the keys of others are remembered; with --secrecy
   -h, --help              show this and leave
   --version               show the version and leave
 )";
@@ -77,12 +89,22 @@ inline std::string set_option(std::string_view name, const std::string& value, o
         result.address = value;
         return p2pchat::endpoint(value, 1) ? "" : "not an IP address";
     }
-    if (name == "--log") {
-        result.log = value;
-        return value.empty() ? "needs a file's name" : "";
+    if (name == "--secrecy") {
+        const auto word = std::find(std::begin(secrecy_words), std::end(secrecy_words), value);
+        if (word == std::end(secrecy_words)) return "off, known or required";
+        result.secrecy = static_cast<p2pchat::secrecy>(word - std::begin(secrecy_words));
+        return {};
     }
-    if (name == "--outbox") {
-        result.outbox = value;
+    static constexpr struct {
+        std::string_view flag;
+        std::string options::*file;
+    } files[] = {{"--log", &options::log},
+                 {"--outbox", &options::outbox},
+                 {"--identity", &options::identity},
+                 {"--pins", &options::pins}};
+    for (const auto& [flag, file] : files) {
+        if (name != flag) continue;
+        result.*file = value;
         return value.empty() ? "needs a file's name" : "";
     }
     p2pchat::endpoint peer;  // --default-peer
@@ -98,8 +120,9 @@ inline int wrong_flag(std::string_view flag, const std::string& why) {
 
 /// Reads the command line into `result`; returns an exit status if the program is to end here.
 inline std::optional<int> read_options(const std::vector<std::string>& arguments, options& result) {
-    static constexpr std::string_view with_value[] = {"--team",         "--port", "--address",
-                                                      "--default-peer", "--log",  "--outbox"};
+    static constexpr std::string_view with_value[] = {"--team",         "--port",     "--address",
+                                                      "--default-peer", "--log",      "--outbox",
+                                                      "--secrecy",      "--identity", "--pins"};
     for (auto argument = arguments.begin(); argument != arguments.end(); ++argument) {
         const auto equals = argument->find('=');
         const std::string name = argument->substr(0, equals);
@@ -117,6 +140,11 @@ inline std::optional<int> read_options(const std::vector<std::string>& arguments
         const auto wrong = set_option(name, value, result);
         if (!wrong.empty()) return wrong_flag(name + ' ' + value, wrong);
     }
+    // Whoever names a file of keys takes it that they are used.
+    if (result.secrecy == p2pchat::secrecy::off)
+        for (const auto& [flag, file] :
+             {std::pair("--identity ", result.identity), std::pair("--pins ", result.pins)})
+            if (!file.empty()) return wrong_flag(flag + file, "needs --secrecy known or required");
     if (result.default_peers.empty()) result.default_peers.push_back({"10.206.5.228", 6555});
     return std::nullopt;
 }
