@@ -144,14 +144,10 @@ private:
 
     void show_own_key() {
         screen_.print("Your key: " + fingerprint(node_->key()));
-        if (settings_.identity.empty())
-            screen_.print(
-                style_.warning("There is no folder to keep keys in: yours is a new one "
-                               "each time."));
-        else if (settings_.pins.empty())
-            screen_.print(
-                style_.warning("There is no folder to keep keys in: those of others are "
-                               "forgotten at the end."));
+        if (!settings_.identity.empty() && !settings_.pins.empty()) return;
+        const std::string lost = settings_.identity.empty() ? "yours is a new one each time."
+                                                            : "those of others are forgotten.";
+        screen_.print(style_.warning("There is no folder to keep keys in: " + lost));
     }
 
     /// Makes a node that listens on `port`. Returns what is wrong; empty: nothing.

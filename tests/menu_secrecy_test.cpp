@@ -1,0 +1,395 @@
+// The menu program where what is said is secret: whose key is whose, and what if it changes. With
+// OpenSSL. POSIX only.
+//
+// SPDX-License-Identifier: MIT
+
+#include "examples/changed_keys.hpp"
+#include "menu_program.hpp"
+
+#include <doctest/doctest.h>
+
+#include <filesystem>
+#include <fstream>
+#include <memory>
+#include <sstream>
+
+using support::flags;
+using support::has_terminals;
+using support::menu_program;
+using support::nobody;
+using support::recording_node;
+
+namespace {
+
+/// A file that nobody has made yet, in a folder that goes at the end.
+std::string new_file() {
+    static int count = 0;
+    return support::state_folder() + "/secrecy-" + std::to_string(++count);
+}
+
+std::string content(const std::string& file) {
+    std::ostringstream all;
+    all << std::ifstream(file).rdbuf();
+    return all.str();
+}
+
+/// A program with a key, over pipes.
+struct person {
+    /// With files of its own, if none are given.
+    person(std::string team_name, const nobody& place, const std::string& identity = new_file(),
+           const std::string& pins = new_file(), const std::string& mode = "required")
+        : team(std::move(team_name)),
+          address(place.address()),
+          program(flags({"--team", team, "--port", support::port_of(address), "--secrecy", mode,
+                         "--identity", identity, "--pins", pins})),
+          key(own_key(program)) {}
+
+    /// The fingerprint that a program says is its own.
+    static std::string own_key(menu_program& program) {
+        constexpr std::size_t size = 8 * 5 + 7;
+        REQUIRE(program.expect("\nYour key: "));
+        const auto at = program.text().find("\nYour key: ") + 11;
+        REQUIRE(program.wait_until_output(
+            [&] { return program.text().find('\n', at) != std::string::npos; }));
+        const auto key = program.text().substr(at, program.text().find('\n', at) - at);
+        REQUIRE_EQ(key.size(), size);
+        return key;
+    }
+
+    void send(const p2pchat::endpoint& to, const std::string& text) {
+        REQUIRE(program.choose("1"));
+        REQUIRE(program.answer("Enter recipient's IP address: ", to_string(to)));
+        REQUIRE(program.answer("Enter your message (type 'exit' to disconnect): ", text));
+    }
+    void leave() {
+        REQUIRE(program.choose("0"));
+        CHECK_EQ(program.finish(), 0);
+    }
+    std::string name() const { return to_string(address) + ' ' + team; }
+
+    const std::string team;
+    const p2pchat::endpoint address;
+    menu_program program;
+    const std::string key;
+};
+
+/// How it is told that somebody has another key.
+std::string changed(const p2pchat::endpoint& who, const std::string& team, const std::string& key) {
+    return "KEY CHANGED: " + to_string(who) + (team.empty() ? "" : " (" + team + ')') +
+           " does not have the key that is known, and is refused. Its key now: " + key +
+           ". If you know why, type k to accept it.";
+}
+
+std::size_t count(const std::string& text, std::string_view part) {
+    std::size_t result = 0;
+    for (auto at = text.find(part); at != text.npos; at = text.find(part, at + 1)) ++result;
+    return result;
+}
+
+p2pchat::config secret(const std::string& team, std::uint16_t port) {
+    auto settings = support::local(team);
+    settings.secrecy = p2pchat::secrecy::required;
+    settings.port = port;
+    return settings;
+}
+
+/// Is known to `ours` by a key, and then has another one.
+std::unique_ptr<recording_node> with_another_key(person& ours, const std::string& team,
+                                                 const nobody& place) {
+    const auto settings = secret(team, place.address().port());
+    {
+        recording_node first(settings);
+        REQUIRE_FALSE(first->send(ours.address, "as before"));
+        REQUIRE(ours.program.expect_line("[secret] " + to_string(place.address()) + ' ' + team +
+                                         " as before"));
+    }
+    auto second = std::make_unique<recording_node>(settings);
+    REQUIRE((*second)->send(ours.address, "changed") == p2pchat::errc::not_taken);
+    REQUIRE(
+        ours.program.expect_line(changed(place.address(), team, fingerprint((*second)->key()))));
+    return second;
+}
+
+p2pchat::peer offer(const p2pchat::endpoint& who, unsigned char key) {
+    p2pchat::peer result;
+    result.address = who;
+    result.key.bytes[0] = key;
+    return result;
+}
+
+}  // namespace
+
+TEST_CASE("two people talk secretly, and each shows the other's key") {
+    const nobody here, there;
+    person ann("Ann", here), bob("Bob", there);
+    CHECK_NE(ann.key, bob.key);
+    ann.send(bob.address, "Hi, Bob!");
+    CHECK(bob.program.expect_line("[secret] " + ann.name() + " Hi, Bob!"));
+    bob.send(ann.address, "Hi, Ann!");
+    CHECK(ann.program.expect_line("[secret] " + bob.name() + " Hi, Ann!"));
+    const std::string of_ann = to_string(ann.address) + " - Ann key " + ann.key,
+                      of_bob = to_string(bob.address) + " - Bob key " + bob.key;
+    REQUIRE(ann.program.choose("2"));
+    CHECK(ann.program.expect("Connected Peers:\n" + of_bob + "\n**** Menu"));
+    REQUIRE(bob.program.choose("3"));
+    CHECK(bob.program.expect("Active Peers:\n1. " + of_ann + "\nSelect peer number: "));
+    bob.program.enter("1");
+    CHECK(ann.program.expect_line("[secret] " + bob.name() + " CONNECT"));
+    REQUIRE(ann.program.choose("2"));
+    CHECK(ann.program.expect(to_string(bob.address) + " - Bob (linked) key " + bob.key + '\n'));
+    REQUIRE(ann.program.choose("?"));
+    CHECK(ann.program.expect("\nk or /key       accept the key of somebody"));
+}
+
+TEST_CASE("the mark and the key are ASCII in a terminal, too") {
+    if (!has_terminals()) return;
+    const nobody here, there;
+    const auto log = new_file();
+    menu_program ours(
+        flags({"--team", "Ours", "--port", support::port_of(here.address()), "--secrecy",
+               "required", "--identity", new_file(), "--pins", new_file(), "--log", log}),
+        support::terminal_kind{}, {"NO_COLOR=1"});
+    REQUIRE(ours.shows("\nYour key: "));
+    recording_node bob(secret("Bob", there.address().port()));
+    REQUIRE_FALSE(bob->send(here.address(), "Hi"));
+    CHECK(ours.shows(" [secret] " + to_string(bob.address()) + " Bob Hi\n"));
+    REQUIRE_FALSE(bob->connect(here.address()).error);
+    CHECK(ours.shows(" [secret] " + to_string(bob.address()) + " (Bob) connected.\n"));
+    CHECK(content(log).find(" <- [secret] " + to_string(bob.address()) + " Bob Hi\n") !=
+          std::string::npos);
+}
+
+TEST_CASE("with --secrecy known the lines about whoever has no key are the original's") {
+    const nobody here, there;
+    person ann("Ann", here, new_file(), new_file(), "known");
+    support::party bob("Bob");
+    bob.send(support::port_of(ann.address), "in clear");
+    CHECK(ann.program.expect_line(bob.name() + " Bob in clear"));
+    REQUIRE(ann.program.choose("2"));
+    CHECK(ann.program.expect("Connected Peers:\n" + bob.name() + " - Bob\n**** Menu"));
+}
+
+TEST_CASE("a key that has changed is refused and told, until it is accepted") {
+    const nobody here, there;
+    person ann("Ann", here);
+    {
+        person bob("Bob", there);
+        bob.send(ann.address, "Hi");
+        REQUIRE(ann.program.expect_line("[secret] " + bob.name() + " Hi"));
+        bob.leave();
+    }
+    REQUIRE(ann.program.choose("k"));
+    CHECK(ann.program.expect("Nobody has another key.\n"));
+    person bob("Bob", there);
+    std::string team;
+    SUBCASE("first by whoever has it") { team = "Bob"; }
+    SUBCASE("first when he is written to") {
+        ann.send(bob.address, "Bob?");
+        REQUIRE(ann.program.expect("Not sent: Bob?"));
+    }
+    const auto told = changed(bob.address, team, bob.key);
+    const std::string described =
+        to_string(bob.address) + (team.empty() ? "" : " - " + team) + " key " + bob.key + '\n';
+    for (const char* text : {"refused", "refused again"}) {
+        bob.send(ann.address, text);
+        REQUIRE(bob.program.expect("the peer closed without taking the message\nNot sent: " +
+                                   std::string(text)));
+        CHECK(ann.program.expect_line(told));
+    }
+    ann.send(bob.address, "refused, too");
+    CHECK(ann.program.expect("Error sending to " + to_string(bob.address) +
+                             ": the key is not the one that is known\nNot sent: refused, too"));
+    CHECK_EQ(count(ann.program.text(), "KEY CHANGED"), 1);
+
+    const std::string question = "Accept it (yes, no): ";
+    REQUIRE(ann.program.choose("k"));
+    CHECK(ann.program.expect(described));
+    for (const char* unclear : {"", "y", "k", "YES"}) {
+        REQUIRE(ann.program.answer(question, unclear));
+        CHECK(ann.program.expect("yes accepts it, no forgets that it was shown, 0 goes back.\n"));
+    }
+    REQUIRE(ann.program.answer(question, "0"));
+    bob.send(ann.address, "not yet");
+    REQUIRE(bob.program.expect("Not sent: not yet"));
+    REQUIRE(ann.program.choose("k"));
+    REQUIRE(ann.program.answer(question, "yes"));
+    CHECK(ann.program.expect("Accepted: " + to_string(bob.address) + " has this key now.\n"));
+    bob.send(ann.address, "at last");
+    CHECK(ann.program.expect_line("[secret] " + bob.name() + " at last"));
+    ann.send(bob.address, "welcome");
+    CHECK(bob.program.expect_line("[secret] " + ann.name() + " welcome"));
+    REQUIRE(ann.program.choose("2"));
+    CHECK(ann.program.expect(to_string(bob.address) + " - Bob key " + bob.key + '\n'));
+    REQUIRE(ann.program.choose("k"));
+    CHECK(ann.program.expect("Nobody has another key.\n"));
+    CHECK_EQ(count(ann.program.text(), "KEY CHANGED"), 1);
+    CHECK_EQ(count(ann.program.text(), "[secret] " + bob.name() + ' '), 2);
+    CHECK_EQ(count(bob.program.text(), "[secret] " + ann.name() + ' '), 1);
+}
+
+TEST_CASE("of several keys that have changed one is chosen; no forgets one") {
+    const nobody here, first_place, second_place;
+    person ann("Ann", here);
+    const auto bob = with_another_key(ann, "Bob", first_place);
+    const auto carl = with_another_key(ann, "Carl", second_place);
+    const std::string of_bob =
+        to_string(bob->address()) + " - Bob key " + fingerprint((*bob)->key()) + '\n';
+    const std::string of_carl =
+        to_string(carl->address()) + " - Carl key " + fingerprint((*carl)->key()) + '\n';
+    const std::string which = "Select key number: ", question = "Accept it (yes, no): ";
+    REQUIRE(ann.program.choose("k"));
+    CHECK(ann.program.expect("1. " + of_bob + "2. " + of_carl));
+    REQUIRE(ann.program.answer(which, "3"));
+    CHECK(ann.program.expect("Enter a number from 1 to 2.\n"));
+    REQUIRE(ann.program.answer(which, "0"));
+    REQUIRE(ann.program.choose("k"));
+    REQUIRE(ann.program.answer(which, "2"));
+    REQUIRE(ann.program.expect(of_carl));
+    REQUIRE(ann.program.answer(question, "yes"));
+    REQUIRE(ann.program.expect("Accepted: " + to_string(carl->address())));
+    CHECK_FALSE((*carl)->send(ann.address, "I am Carl"));
+    CHECK((*bob)->send(ann.address, "I am Bob") == p2pchat::errc::not_taken);
+
+    REQUIRE(ann.program.choose("k"));
+    REQUIRE(ann.program.expect(of_bob));
+    REQUIRE(ann.program.answer(question, "no"));
+    REQUIRE(ann.program.choose("k"));
+    CHECK(ann.program.expect("Nobody has another key.\n"));
+    CHECK((*bob)->send(ann.address, "It is me") == p2pchat::errc::not_taken);
+    CHECK(ann.program.wait_until_output([&] {
+        return count(ann.program.text(), "KEY CHANGED: " + to_string(bob->address())) == 2;
+    }));
+}
+
+TEST_CASE("a flood of changed keys does not flood the screen") {
+    const nobody here, there;
+    person ann("Ann", here);
+    const auto bobs_again = [&](int how_many) {
+        for (int i = 0; i < how_many; ++i) {
+            recording_node bob(secret("Bob", there.address().port()));
+            for (int again = 0; again < 3; ++again) static_cast<void>(bob->send(ann.address, "Hi"));
+        }
+    };
+    bobs_again(1 + 13);  // the first is the one who is known
+    recording_node carl(secret("Carl", 0));
+    REQUIRE_FALSE(carl->send(ann.address, "is told after all those"));
+    REQUIRE(ann.program.expect("Carl is told after all those\n"));
+    CHECK_EQ(count(ann.program.text(), "KEY CHANGED"), menu::changed_keys::share_of_host);
+    CHECK_EQ(count(ann.program.text(), "Of further keys from there you are not told"), 1);
+
+    ann.program.enter("k");
+    REQUIRE(ann.program.answer("\n8. ", "8"));
+    REQUIRE(ann.program.answer("Accept it (yes, no): ", "yes"));
+    REQUIRE(ann.program.expect("Accepted: "));
+    bobs_again(1);
+    CHECK(ann.program.expect("KEY CHANGED: " + to_string(there.address())));
+}
+
+TEST_CASE("keys that have changed are each kept once, within bounds for all and for one host") {
+    menu::changed_keys keys;
+    const p2pchat::endpoint bob("10.1.1.1", 5000);
+    CHECK(keys.add(offer(bob, 1)));
+    CHECK_FALSE(keys.add(offer(bob, 1)));
+    CHECK(keys.add(offer({"10.1.1.1", 5001}, 1)));
+    std::size_t added = 2;
+    for (unsigned char key = 2; key < 100; ++key) added += keys.add(offer(bob, key));
+    CHECK_EQ(added, menu::changed_keys::share_of_host);
+    CHECK_FALSE(keys.has_room(bob));
+    CHECK(keys.has_room({"10.1.1.2", 5000}));
+    for (int host = 2; host < 200; ++host)
+        added += keys.add(offer({"10.1.1." + std::to_string(host), 1}, 1));
+    CHECK_EQ(added, menu::changed_keys::max);
+    CHECK_FALSE(keys.has_room({"10.1.2.1", 5000}));
+
+    keys.remove(offer(bob, 2));
+    CHECK_EQ(keys.all().size(), menu::changed_keys::max - 1);
+    keys.remove_all(bob);
+    const auto left = keys.all();
+    CHECK_EQ(left.size(), menu::changed_keys::max - menu::changed_keys::share_of_host + 1);
+    CHECK_EQ(left[0].address.port(), 5001);
+}
+
+TEST_CASE("who one is outlives the program, and so does whom one knows") {
+    const nobody here, there;
+    const auto identity = new_file(), pins = new_file();
+    std::string key;
+    person bob("Bob", there);
+    {
+        person ann("Ann", here, identity, pins);
+        key = ann.key;
+        bob.send(ann.address, "Hi");
+        REQUIRE(ann.program.expect_line("[secret] " + bob.name() + " Hi"));
+        ann.send(bob.address, "Hi");
+        REQUIRE(bob.program.expect_line("[secret] " + ann.name() + " Hi"));
+        ann.leave();
+    }
+    CHECK_EQ(content(pins).rfind(bob.name() + ' ', 0), 0);
+    person ann("Ann", here, identity, pins);
+    CHECK_EQ(ann.key, key);
+    ann.send(bob.address, "me again");
+    CHECK(bob.program.expect_line("[secret] " + ann.name() + " me again"));
+    CHECK_EQ(count(bob.program.text(), "KEY CHANGED"), 0);
+}
+
+TEST_CASE("keys stand in the user's state folder, if nothing else is said and there is one") {
+    const auto key = [](const std::string& first) {
+        const nobody place;
+        menu_program program(flags({"--team", "Ann", "--port", support::port_of(place.address()),
+                                    "--secrecy=known"}),
+                             first);
+        auto result = person::own_key(program);
+        REQUIRE(program.choose("0"));
+        REQUIRE_EQ(program.finish(), 0);
+        const auto without = program.text().find(
+            "\nThere is no folder to keep keys in: yours is a new one each time.\n");
+        CHECK_EQ(without != std::string::npos, !first.empty());
+        return result;
+    };
+    const auto first = key("");
+    CHECK_EQ(key(""), first);
+    for (const char* name : {"/p2pchat/identity", "/p2pchat/pins"})
+        CHECK(std::filesystem::exists(support::state_folder() + name));
+    const std::string homeless = "unset HOME XDG_STATE_HOME";
+    const auto once = key(homeless);
+    CHECK_NE(once, first);
+    CHECK_NE(key(homeless), once);
+}
+
+TEST_CASE("a wrong flag about keys is named, before any question") {
+    const auto ends = [](const menu_program::words& arguments, const std::string& why) {
+        menu_program program(flags(arguments));
+        CHECK_EQ(program.finish(), 2);
+        CHECK_EQ(program.text(), "p2pchat: " + why + "\nSee p2pchat --help.\n");
+    };
+    const auto wrong = new_file(), good = new_file();
+    std::ofstream(wrong) << "nothing of the kind\n";
+    std::filesystem::permissions(
+        wrong, std::filesystem::perms::owner_read | std::filesystem::perms::owner_write);
+    ends({"--secrecy"}, "--secrecy: needs a value");
+    ends({"--secrecy", "maybe"}, "--secrecy maybe: off, known or required");
+    ends({"--identity="}, "--identity : needs a file's name");
+    ends({"--pins="}, "--pins : needs a file's name");
+    ends({"--identity", good}, "--identity " + good + ": needs --secrecy known or required");
+    ends({"--secrecy=off", "--pins", good},
+         "--pins " + good + ": needs --secrecy known or required");
+    ends({"--secrecy", "known", "--identity", wrong},
+         "--identity " + wrong + ": the identity is no P-256 key, or others may read its file");
+    ends({"--secrecy", "known", "--identity", good, "--pins", wrong},
+         "--pins " + wrong + ": a line of the pins is not \"address team key\"");
+    ends({"--secrecy", "known", "--identity", wrong + "/none"},
+         "--identity " + wrong + "/none: Not a directory");
+    ends({"--secrecy", "known", "--identity", good, "--pins", support::state_folder()},
+         "--pins " + support::state_folder() + ": Is a directory");
+    menu_program help({"--help"});
+    CHECK_EQ(help.finish(), 0);
+    for (const char* flag : {"--secrecy required", "--identity FILE", "--pins FILE"})
+        CHECK(help.text().find(flag) != std::string::npos);
+}
+
+TEST_CASE("without --secrecy there are no keys to see or to accept") {
+    support::party ours("Ours");
+    REQUIRE(ours.program.choose("?"));
+    REQUIRE(ours.program.choose("k"));
+    REQUIRE(ours.program.expect("Invalid choice. Try again.\n"));
+    for (const char* word : {"key", "secret"}) CHECK_EQ(count(ours.program.text(), word), 0);
+}
