@@ -82,7 +82,7 @@ std::string changed(const p2pchat::endpoint& who, const std::string& team, const
 
 std::size_t count(const std::string& text, std::string_view part) {
     std::size_t result = 0;
-    for (auto at = text.find(part); at != text.npos; at = text.find(part, at + 1)) ++result;
+    for (auto at = text.find(part); at != std::string::npos; at = text.find(part, at + 1)) ++result;
     return result;
 }
 
