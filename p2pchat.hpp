@@ -824,12 +824,14 @@ inline bool is_private(handle) noexcept { return true; }
 
 inline std::ptrdiff_t read_file(handle file, char* to, std::size_t size) noexcept {
     DWORD count = 0;
-    return ::ReadFile(file_of(file), to, static_cast<DWORD>(size), &count, nullptr) ? count : -1;
+    const BOOL done = ::ReadFile(file_of(file), to, static_cast<DWORD>(size), &count, nullptr);
+    return done ? static_cast<std::ptrdiff_t>(count) : -1;
 }
 
 inline std::ptrdiff_t write_file(handle file, const char* from, std::size_t size) noexcept {
     DWORD count = 0;
-    return ::WriteFile(file_of(file), from, static_cast<DWORD>(size), &count, nullptr) ? count : -1;
+    const BOOL done = ::WriteFile(file_of(file), from, static_cast<DWORD>(size), &count, nullptr);
+    return done ? static_cast<std::ptrdiff_t>(count) : -1;
 }
 
 /// Gives a file its name, if no other has it.
