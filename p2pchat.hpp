@@ -446,7 +446,8 @@ struct config {
     std::string identity;  ///< a file with our private key, made at the first start; it must be
                            ///< ours alone (not checked on Windows). Empty: a new key each start
     std::string pins;      ///< a file with the keys of others, a line each; several programs may
-                           ///< share it. Empty: they are known until stop()
+                           ///< share it. Empty: they are known until stop(). On Windows both
+                           ///< names are UTF-8
 };
 
 // -------------------------------------------------------------------------------------- >> node
@@ -809,12 +810,20 @@ inline std::error_code file_error() noexcept {
 
 inline HANDLE file_of(handle file) noexcept { return reinterpret_cast<HANDLE>(file); }
 
-inline handle open_file(const std::string& path, file_use use) noexcept {
+/// From UTF-8, as which the name of a file is given.
+inline std::wstring wide(const std::string& path) {
+    const int size = ::MultiByteToWideChar(CP_UTF8, 0, path.c_str(), -1, nullptr, 0);
+    std::wstring result(static_cast<std::size_t>(size), L'\0');
+    ::MultiByteToWideChar(CP_UTF8, 0, path.c_str(), -1, result.data(), size);
+    return result;
+}
+
+inline handle open_file(const std::string& path, file_use use) {
     constexpr DWORD access[] = {GENERIC_READ, FILE_APPEND_DATA, GENERIC_WRITE};
     constexpr DWORD creation[] = {OPEN_EXISTING, OPEN_ALWAYS, CREATE_NEW};
-    return reinterpret_cast<handle>(::CreateFileA(
-        path.c_str(), access[static_cast<int>(use)], FILE_SHARE_READ | FILE_SHARE_WRITE, nullptr,
-        creation[static_cast<int>(use)], FILE_ATTRIBUTE_NORMAL, nullptr));
+    return reinterpret_cast<handle>(::CreateFileW(
+        wide(path).c_str(), access[static_cast<int>(use)], FILE_SHARE_READ | FILE_SHARE_WRITE,
+        nullptr, creation[static_cast<int>(use)], FILE_ATTRIBUTE_NORMAL, nullptr));
 }
 
 inline void close_file(handle file) noexcept { ::CloseHandle(file_of(file)); }
@@ -835,11 +844,11 @@ inline std::ptrdiff_t write_file(handle file, const char* from, std::size_t size
 }
 
 /// Gives a file its name, if no other has it.
-inline bool name_file(const std::string& draft, const std::string& path) noexcept {
-    return ::MoveFileA(draft.c_str(), path.c_str()) != 0;
+inline bool name_file(const std::string& draft, const std::string& path) {
+    return ::MoveFileW(wide(draft).c_str(), wide(path).c_str()) != 0;
 }
 
-inline void remove_file(const std::string& path) noexcept { ::DeleteFileA(path.c_str()); }
+inline void remove_file(const std::string& path) { ::DeleteFileW(wide(path).c_str()); }
 
 }  // namespace p2pchat::detail::os
 
