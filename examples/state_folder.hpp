@@ -18,13 +18,14 @@ namespace menu {
 
 /// A file in the folder that the system gives each user for such. Empty if there is none.
 inline std::string state_file(const std::string& name) {
+#ifdef _WIN32
+    const wchar_t* const value = _wgetenv(L"LOCALAPPDATA");
+    const std::string folder = value ? to_utf8(value) : "";
+#else
     const auto of_environment = [](const char* variable) {
         const char* const value = std::getenv(variable);
         return std::string(value ? value : "");
     };
-#ifdef _WIN32
-    std::string folder = of_environment("LOCALAPPDATA");
-#else
     std::string folder = of_environment("XDG_STATE_HOME");
     const auto home = of_environment("HOME");
     if (folder.empty() && !home.empty()) folder = home + "/.local/state";
