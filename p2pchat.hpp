@@ -3527,6 +3527,7 @@ public:
     /// From here on it is secret; who connects has then something to send.
     std::error_code begin(std::unique_ptr<session> with) {
         session_ = std::move(with);
+        socket_.no_delay();  // or a second piece waits until the first is acknowledged
         std::string none;
         return session_->open({}, none);
     }
