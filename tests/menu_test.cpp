@@ -139,6 +139,7 @@ TEST_CASE("who leaves says so to all who know it") {
         REQUIRE(a.program.expect_line(b.name() + " Team_B Hi"));
     }
     SUBCASE("by a signal") {
+        REQUIRE(a.program.expect("Enter choice: "));  // it has heard that it was delivered
         a.program.interrupt(SIGTERM);
         CHECK(b.program.expect_line(a.name() + " (Team_A) disconnected."));
         return;
