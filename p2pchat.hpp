@@ -3309,7 +3309,9 @@ private:
             pair_.reset(EVP_EC_gen(SN_X9_62_prime256v1));
             if (!pair_) return std::make_error_code(std::errc::not_enough_memory);
             if (file.empty()) return {};
-            error = os::create_private(file, to_pem());
+            pem = to_pem();
+            error = os::create_private(file, pem);
+            OPENSSL_cleanse(pem.data(), pem.size());
             if (error != std::errc::file_exists) return error;
             error = os::read_file(file, pem, ours_alone);  // another program was faster
         }

@@ -774,6 +774,31 @@ TEST_CASE("who is known is known after a restart, too") {
     if (bob) CHECK((*bob)->key() == key);
 }
 
+TEST_CASE("two programs write down at once whom they meet, a line each") {
+    const folder here;
+    auto settings = secret("Ann");
+    settings.pins = here.file("pins");
+    {
+        recording_node first(settings), second(settings);
+        const auto meet = [](const p2pchat::endpoint& node, std::uint16_t from) {
+            for (std::uint16_t port = from; port < from + 25; ++port) {
+                typed_tls one(node);
+                REQUIRE(one.shake_hands());
+                one.send(wire({"127.0.0.1", port}, "Hi"));
+                one.say_end();
+                CHECK(one.heard_end());
+            }
+        };
+        std::thread other([&] { meet(second.address(), 101); });
+        meet(first.address(), 1);
+        other.join();
+    }
+    const auto lines = content(settings.pins);
+    CHECK_EQ(std::count(lines.begin(), lines.end(), '\n'), 50);
+    p2pchat::node again(settings);
+    CHECK_FALSE(again.start());  // each line is one
+}
+
 TEST_CASE("one address has no more than its share of the keys that are known") {
     const folder here;
     auto settings = secret("Ann");
