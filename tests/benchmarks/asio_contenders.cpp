@@ -11,16 +11,50 @@ namespace {
 
 using asio::ip::tcp;
 
+// The hand-shake of what is secret, and its end.
+#ifdef BENCH_SECRET
+asio_socket begin(tcp::socket socket, bool accepts) {
+    socket.set_option(tcp::no_delay(true));
+    return {std::move(socket), new_tls(accepts)};
+}
+template <typename F>
+void accept_secret(asio_socket& socket, F then) {
+    socket.async_handshake(asio_socket::server, [then](asio::error_code error) {
+        require(!error, "Asio cannot make it secret");
+        then();
+    });
+}
+template <typename F>
+void end(asio_socket& socket, F then) {
+    socket.async_shutdown([then](asio::error_code) { then(); });
+}
+#else
+asio_socket begin(tcp::socket socket, bool) { return socket; }
+template <typename F>
+void accept_secret(asio_socket&, F then) {
+    then();
+}
+template <typename F>
+void end(asio_socket&, F then) {
+    then();
+}
+#endif
+
 class one_shot_session : public std::enable_shared_from_this<one_shot_session> {
 public:
     one_shot_session(tcp::socket socket, std::function<void(std::string_view)>& take)
-        : socket_(std::move(socket)), take_(take) {}
+        : socket_(begin(std::move(socket), true)), take_(take) {}
+
+    void start() {
+        accept_secret(socket_, [self = shared_from_this()] { self->read(); });
+    }
 
     void read() {
         auto self = shared_from_this();
         socket_.async_read_some(asio::buffer(buffer_),
                                 [self](asio::error_code error, std::size_t received) {
-                                    if (error == asio::error::eof) return;
+                                    if (error == asio::error::eof)
+                                        return end(self->socket_, [self] {});
                                     require(!error, "Asio cannot receive");
                                     self->take_({self->buffer_, received});
                                     self->read();
@@ -28,7 +62,7 @@ public:
     }
 
 private:
-    tcp::socket socket_;
+    asio_socket socket_;
     std::function<void(std::string_view)>& take_;
     char buffer_[1024];
 };
@@ -36,7 +70,11 @@ private:
 class link_session : public std::enable_shared_from_this<link_session> {
 public:
     link_session(tcp::socket socket, std::function<void(const parsed&)>& take)
-        : socket_(std::move(socket)), take_(take) {}
+        : socket_(begin(std::move(socket), true)), take_(take) {}
+
+    void start() {
+        accept_secret(socket_, [self = shared_from_this()] { self->read(); });
+    }
 
     void read() {
         auto self = shared_from_this();
@@ -76,7 +114,7 @@ private:
         take_(message);
     }
 
-    tcp::socket socket_;
+    asio_socket socket_;
     std::function<void(const parsed&)>& take_;
     std::string answer_;
     std::size_t kept_ = 0;
@@ -85,9 +123,14 @@ private:
 };
 
 // The raw sockets' hand-shake, then Asio's socket.
-tcp::socket open_asio_link(asio::io_context& context, const std::string& address,
+asio_socket open_asio_link(asio::io_context& context, const std::string& address,
                            std::uint16_t port) {
-    return {context, tcp::v4(), open_link(address, port).release()};
+    const int fd = open_link(address, port).release();
+#ifdef BENCH_SECRET
+    return {tcp::socket(context, tcp::v4(), fd), take_tls(fd)};
+#else
+    return {context, tcp::v4(), fd};
+#endif
 }
 
 }  // namespace
@@ -100,20 +143,28 @@ asio_one_shot_receiver::asio_one_shot_receiver(std::function<void(std::string_vi
 void asio_one_shot_receiver::accept() {
     acceptor_.async_accept([this](asio::error_code error, tcp::socket peer) {
         if (error) return;
-        std::make_shared<one_shot_session>(std::move(peer), take_)->read();
+        std::make_shared<one_shot_session>(std::move(peer), take_)->start();
         accept();
     });
 }
 
 void asio_one_shot_sender::send(const std::string& address, std::uint16_t port,
                                 std::string_view message) {
-    tcp::socket socket(*context_);
-    socket.connect({asio::ip::make_address(address), port});
+    tcp::socket made(*context_);
+    made.connect({asio::ip::make_address(address), port});
+    auto socket = begin(std::move(made), false);
+    asio::error_code error;
+#ifdef BENCH_SECRET
+    socket.handshake(asio_socket::client);
+    asio::write(socket, asio::buffer(message));
+    socket.shutdown(error);  // both ways
+    if (!error) error = asio::error::eof;
+#else
     asio::write(socket, asio::buffer(message));
     socket.shutdown(tcp::socket::shutdown_send);
     char c;
-    asio::error_code error;
     socket.read_some(asio::buffer(&c, 1), error);
+#endif
     require(error == asio::error::eof, "not confirmed by a close");
 }
 
@@ -126,7 +177,7 @@ void asio_link_receiver::accept() {
     acceptor_.async_accept([this](asio::error_code error, tcp::socket peer) {
         if (error) return;
         peer.set_option(tcp::no_delay(true));
-        std::make_shared<link_session>(std::move(peer), take_)->read();
+        std::make_shared<link_session>(std::move(peer), take_)->start();
         accept();
     });
 }
@@ -158,7 +209,15 @@ void asio_async_sender::trip(const std::string& line) {
 }
 
 asio_queue_sender::asio_queue_sender(std::uint16_t port)
-    : socket_(open_asio_link(io_.context(), "127.0.0.1", port)) {}
+    : socket_(open_asio_link(io_.context(), "127.0.0.1", port)) {
+    asio::post(io_.context(), [this] { read(); });
+}
+
+void asio_queue_sender::read() {
+    socket_.async_read_some(asio::buffer(buffer_), [this](asio::error_code error, std::size_t) {
+        if (!error) read();
+    });
+}
 
 void asio_queue_sender::post(std::string line) {
     wait_until([this] { return queued_ < 6400; }, "room in Asio's queue");  // 256 KiB of 40 bytes

@@ -13,10 +13,19 @@
 #include <vector>
 
 #include <asio.hpp>
+#ifdef BENCH_SECRET
+#include <asio/ssl.hpp>
+#endif
 
 #include "raw.hpp"
 
 namespace bench {
+
+#ifdef BENCH_SECRET
+using asio_socket = asio::ssl::stream<asio::ip::tcp::socket>;
+#else
+using asio_socket = asio::ip::tcp::socket;
+#endif
 
 /// An io_context with a thread that runs it.
 class asio_thread {
@@ -77,7 +86,7 @@ public:
 
 private:
     asio::io_context context_{1};
-    asio::ip::tcp::socket socket_;
+    asio_socket socket_;
     ack_reader acks_;
     std::uint64_t sent_ = 0;
 };
@@ -90,7 +99,7 @@ public:
 
 private:
     asio::io_context context_{1};
-    asio::ip::tcp::socket socket_;
+    asio_socket socket_;
     ack_reader acks_;
     std::uint64_t sent_ = 0;
     char buffer_[256];
@@ -103,10 +112,12 @@ public:
     void post(std::string line);
 
 private:
+    void read();  // confirmations, and away with them
     void write();
 
     asio_thread io_;
-    asio::ip::tcp::socket socket_;
+    asio_socket socket_;
+    char buffer_[1024];
     std::deque<std::string> queue_;
     std::atomic<std::size_t> queued_{0};
 };
@@ -119,7 +130,7 @@ public:
 
 private:
     struct peer {
-        asio::ip::tcp::socket socket;
+        asio_socket socket;
         ack_reader acks;
         char buffer[64];
     };

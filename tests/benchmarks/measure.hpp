@@ -14,6 +14,13 @@
 
 namespace bench {
 
+/// Whether this program was built to measure what is secret.
+#ifdef BENCH_SECRET
+inline constexpr bool secret = true;
+#else
+inline constexpr bool secret = false;
+#endif
+
 /// Ends the program: a benchmark that lost a message, or took too long, has no figure to show.
 [[noreturn]] void fail(const std::string& why);
 

@@ -18,6 +18,7 @@ inline p2pchat::config settings() {
     p2pchat::config result;
     result.team = "Team_BTC";
     result.address = "127.0.0.1";
+    if (secret) result.secrecy = p2pchat::secrecy::required;
     return result;
 }
 

@@ -77,7 +77,7 @@ void set_nonblocking(int fd) { fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOC
 
 void send_all(int fd, std::string_view data) {
     while (!data.empty()) {
-        const auto sent = send(fd, data.data(), data.size(), MSG_NOSIGNAL);
+        const auto sent = send_some(fd, data);
         if (sent < 0 && errno == EINTR) continue;
         require(sent > 0, "cannot send");
         data.remove_prefix(static_cast<std::size_t>(sent));
@@ -85,7 +85,7 @@ void send_all(int fd, std::string_view data) {
 }
 
 std::string_view receive_some(int fd, char* buffer, std::size_t size) {
-    const auto received = recv(fd, buffer, size, 0);
+    const auto received = receive(fd, buffer, size);
     require(received >= 0, "cannot receive");
     return {buffer, static_cast<std::size_t>(received)};
 }
@@ -183,11 +183,12 @@ bool parse_digits(std::string_view bytes, parsed& result) {
 descriptor open_link(const std::string& address, std::uint16_t port, std::string_view claim) {
     auto result = connect_to(address, port);
     no_delay(result.get());
+    begin_secret(result.get(), false);
     send_all(result.get(), std::string(claim) + "CONNECT\n");
     std::string answer;
     char c = 0;
     while (c != '\n') {
-        require(recv(result.get(), &c, 1, 0) == 1, "CONNECT was not answered");
+        require(receive(result.get(), &c, 1) == 1, "CONNECT was not answered");
         answer += c;
     }
     require(ends_with(answer, " CONNECT\n"), "CONNECT was answered by something else");
@@ -212,7 +213,7 @@ link_receiver::~link_receiver() {
     require(write(wake_.get(), &one, sizeof one) == sizeof one, "cannot wake the receiver");
     thread_.join();
     for (std::size_t fd = 0; fd < by_descriptor_.size(); ++fd)
-        if (by_descriptor_[fd].open) ::close(static_cast<int>(fd));
+        if (by_descriptor_[fd].open) close_connection(static_cast<int>(fd));
 }
 
 void link_receiver::serve() {
@@ -234,6 +235,7 @@ void link_receiver::accept_all() {
         const int fd = accept4(listener_.get(), nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC);
         if (fd < 0) return;
         no_delay(fd);
+        begin_secret(fd, true);
         const auto index = static_cast<std::size_t>(fd);
         if (by_descriptor_.size() <= index) by_descriptor_.resize(index + 1);
         by_descriptor_[index] = link{};
@@ -243,7 +245,7 @@ void link_receiver::accept_all() {
 }
 
 void link_receiver::read_from(int fd) {
-    const auto received = recv(fd, buffer_.data(), buffer_.size(), 0);
+    const auto received = receive(fd, buffer_.data(), buffer_.size());
     if (received < 0 && errno == EAGAIN) return;
     if (received <= 0) return end(fd);
     auto& from = by_descriptor_[static_cast<std::size_t>(fd)];
@@ -303,7 +305,7 @@ void link_receiver::confirm(int fd, const link& to) {
 
 void link_receiver::end(int fd) {
     by_descriptor_[static_cast<std::size_t>(fd)] = link{};
-    ::close(fd);
+    close_connection(fd);
     --links_;
 }
 

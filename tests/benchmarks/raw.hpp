@@ -16,11 +16,35 @@
 #include <utility>
 #include <vector>
 
+#ifdef BENCH_SECRET
+#include <openssl/ssl.h>
+#endif
+#include <sys/socket.h>
 #include <unistd.h>
 
 namespace bench {
 
 // -------------------------------------------------------------------------------------- sockets
+
+// As the system's calls; where BENCH_SECRET is defined, over TLS from begin_secret() on, which goes
+// on with the first that is received or sent. See secret.cpp.
+#ifdef BENCH_SECRET
+SSL* new_tls(bool accepts);
+SSL* take_tls(int fd);  ///< who takes it owns it
+void begin_secret(int fd, bool accepts);
+ssize_t receive(int fd, char* buffer, std::size_t size);
+ssize_t send_some(int fd, std::string_view data);
+void end_sending(int fd);
+void close_connection(int fd);
+#else
+inline void begin_secret(int, bool) {}
+inline ssize_t receive(int fd, char* buffer, std::size_t size) { return recv(fd, buffer, size, 0); }
+inline ssize_t send_some(int fd, std::string_view data) {
+    return send(fd, data.data(), data.size(), MSG_NOSIGNAL);
+}
+inline void end_sending(int fd) { shutdown(fd, SHUT_WR); }
+inline void close_connection(int fd) { ::close(fd); }
+#endif
 
 class descriptor {
 public:
@@ -35,7 +59,7 @@ public:
     int get() const { return fd_; }
     int release() { return std::exchange(fd_, -1); }
     void reset() {
-        if (fd_ >= 0) ::close(std::exchange(fd_, -1));
+        if (fd_ >= 0) close_connection(std::exchange(fd_, -1));
     }
 
 private:
