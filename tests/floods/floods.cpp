@@ -25,6 +25,7 @@
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
+#include <deque>
 #include <fstream>
 #include <functional>
 #include <iostream>
@@ -42,8 +43,9 @@ using std::chrono::milliseconds;
 using clock_type = std::chrono::steady_clock;
 using namespace std::chrono_literals;
 
-constexpr int connections_a_second = 10000;
-constexpr std::size_t silent_ones = 3000, slow_ones = 1000, posting_ones = 1000, valid_ones = 3000;
+constexpr int connections_a_second = 10000, handshakes_a_second = 1000;
+constexpr std::size_t silent_ones = 3000, slow_ones = 1000, posting_ones = 1000, valid_ones = 3000,
+                      secret_ones = 2000;
 constexpr int datagrams_a_second = 100000;
 constexpr std::size_t datagram_senders = 2000;
 constexpr std::chrono::seconds longest_datagram_flood{10};
@@ -56,16 +58,17 @@ constexpr milliseconds slow_handler = 1ms;
     std::exit(1);
 }
 
-p2pchat::config settings(const char* team) {
+p2pchat::config settings(const char* team, bool secret = false) {
     p2pchat::config result;
     result.team = team;
     result.address = "127.0.0.1";
+    if (secret) result.secrecy = p2pchat::secrecy::required;
     return result;
 }
 
 /// On loopback, as the address is; there is no discovery port 0.
-p2pchat::config settings(const char* team, std::uint16_t discovery_port) {
-    auto result = settings(team);
+p2pchat::config settings(const char* team, std::uint16_t discovery_port, bool secret = false) {
+    auto result = settings(team, secret);
     result.discovery = discovery_port != 0;
     if (result.discovery) result.discovery_port = discovery_port;
     return result;
@@ -85,8 +88,8 @@ constexpr const char* newcomer = "Newcomer";
 
 /// The child process: a node that serves until its standard input ends; then it tells how many
 /// candidates there were at most, and how many datagrams it has ignored.
-int be_the_node(milliseconds handler_time, std::uint16_t discovery_port) {
-    p2pchat::node node(settings("Flooded", discovery_port));
+int be_the_node(milliseconds handler_time, std::uint16_t discovery_port, bool secret) {
+    p2pchat::node node(settings("Flooded", discovery_port, secret));
     node.on_message([=](const message&) {
         if (handler_time != 0ms) std::this_thread::sleep_for(handler_time);
     });
@@ -108,7 +111,8 @@ int be_the_node(milliseconds handler_time, std::uint16_t discovery_port) {
 /// A node in a process of its own, so that what it takes is its own.
 class node_process {
 public:
-    node_process(const char* program, milliseconds handler_time, std::uint16_t discovery_port) {
+    node_process(const char* program, milliseconds handler_time, std::uint16_t discovery_port,
+                 bool secret = false) {
         int in[2], out[2];
         if (::pipe(in) != 0 || ::pipe(out) != 0) fail("no pipe");
         child_ = ::fork();
@@ -119,7 +123,8 @@ public:
             for (int end : {in[0], in[1], out[0], out[1]}) ::close(end);
             const auto time = std::to_string(handler_time.count());
             const auto port = std::to_string(discovery_port);
-            ::execl(program, program, "--node", time.c_str(), port.c_str(), nullptr);
+            ::execl(program, program, "--node", time.c_str(), port.c_str(), secret ? "1" : "0",
+                    nullptr);
             ::_exit(127);
         }
         ::close(in[0]);
@@ -209,17 +214,18 @@ std::string leave_in_quiet(const endpoint&, clock_type::time_point end) {
     return "nothing";
 }
 
-/// Connections that are reset as soon as they stand, some every millisecond.
-std::string connect_and_go(const endpoint& to, clock_type::time_point end) {
+/// Connections that are left to `use` as soon as they stand, some every millisecond.
+template <typename Use>
+std::string connect(int a_second, const endpoint& to, clock_type::time_point end, const Use& use) {
     const auto start = clock_type::now();
     long made = 0;
     while (clock_type::now() < end) {
         const std::chrono::duration<double> time = clock_type::now() - start;
-        const auto due = static_cast<long>(time.count() * connections_a_second);
+        const auto due = static_cast<long>(time.count() * a_second);
         for (; made < due && clock_type::now() < end; ++made) {
             tcp_socket socket;
             if (socket.connect(to, 1000ms)) break;
-            socket.reset();
+            use(std::move(socket));
         }
         std::this_thread::sleep_for(1ms);
     }
@@ -227,6 +233,42 @@ std::string connect_and_go(const endpoint& to, clock_type::time_point end) {
     return std::to_string(std::lround(static_cast<double>(made) / time.count())) +
            " connections a second";
 }
+
+std::string connect_and_go(const endpoint& to, clock_type::time_point end) {
+    return connect(connections_a_second, to, end, [](tcp_socket socket) { socket.reset(); });
+}
+
+#if defined(P2PCHAT_OPENSSL)
+/// Connections that stay, of which one half says some of what a secret one begins with, the other
+/// half all of it; or, to `finish`, all say what makes them secret. None says more.
+std::string shake_hands(bool finish, const endpoint& to, clock_type::time_point end) {
+    p2pchat::detail::tls maker;
+    if (maker.open({})) fail("no TLS");
+    std::deque<p2pchat::detail::stream> all;
+    std::size_t made = 0, finished = 0;
+    const auto use = [&](tcp_socket socket) {
+        auto with = maker.new_session(false);
+        std::string text;
+        std::size_t size = 0;
+        bool ended = false;
+        if (with->open({}, text)) fail("no handshake");
+        if (!finish && ++made % 2 != 0) with->sealed.resize(100);
+        all.emplace_back(std::move(socket));
+        auto& one = all.back();
+        static_cast<void>(one.begin(std::move(with)));
+        static_cast<void>(one.flush());
+        char bytes[4096];
+        while (finish && !one.is_ready())
+            if (one.socket().receive(bytes, sizeof bytes, size, 1000ms) ||
+                one.open({bytes, size}, {}, text, ended))
+                break;
+        finished += one.is_ready();
+        if (all.size() > secret_ones) all.pop_front();
+    };
+    const auto managed = connect(handshakes_a_second, to, end, use);
+    return managed + ", " + std::to_string(finished) + " handshakes finished";
+}
+#endif
 
 /// Whether the node has ended this connection, which it writes nothing to.
 bool has_ended(tcp_socket& socket) {
@@ -416,8 +458,9 @@ struct experience {
     }
 };
 
-experience be_honest(const endpoint& to, bool by_link, clock_type::time_point end) {
-    auto honest = settings("Honest");
+experience be_honest(const endpoint& to, bool by_link, clock_type::time_point end,
+                     bool secret = false) {
+    auto honest = settings("Honest", secret);
     honest.address = to.address();
     p2pchat::node us(honest);
     if (auto error = us.start()) fail("the honest sender: " + error.message());
@@ -443,6 +486,7 @@ struct scene {
     milliseconds handler_time;
     flood work;
     const char* honest_to = "127.0.0.1";  // the flood goes to this one
+    bool secret = false;
 };
 
 const scene scenes[] = {
@@ -453,6 +497,13 @@ const scene scenes[] = {
     {"quiet, slow handler", slow_handler, leave_in_quiet},
     {"posting, slow handler", slow_handler, post_at_full_speed},
     {"one-shots, slow handler", slow_handler, send_one_shots, "::1"},
+#if defined(P2PCHAT_OPENSSL)
+    {"quiet, secret", 0ms, leave_in_quiet, "127.0.0.1", true},
+    {"handshakes begun", 0ms, [](auto& to, auto end) { return shake_hands(false, to, end); },
+     "127.0.0.1", true},
+    {"handshakes finished, silent", 0ms,
+     [](auto& to, auto end) { return shake_hands(true, to, end); }, "127.0.0.1", true},
+#endif
 };
 
 void print(const char* how, const experience& e) {
@@ -478,14 +529,14 @@ bool conclude(node_process& node, const char* name, const std::string& managed,
 
 /// Plays a scene and prints what it was like. False: the honest sender was not served.
 bool play(const char* program, const scene& what, std::chrono::seconds time) {
-    node_process node(program, what.handler_time, 0);
+    node_process node(program, what.handler_time, 0, what.secret);
     const endpoint honest_to(what.honest_to, node.address().port());
     const auto end = clock_type::now() + time;
     experience by_one_shots, by_link;
     std::string managed;
     std::thread flooding([&] { managed = what.work(node.address(), end); });
-    std::thread linked([&] { by_link = be_honest(honest_to, true, end); });
-    by_one_shots = be_honest(honest_to, false, end);
+    std::thread linked([&] { by_link = be_honest(honest_to, true, end, what.secret); });
+    by_one_shots = be_honest(honest_to, false, end, what.secret);
     linked.join();
     flooding.join();
     return conclude(node, what.name, managed, by_one_shots, by_link, what.handler_time == 0ms);
@@ -529,9 +580,9 @@ bool play_datagrams(const char* program, std::chrono::seconds time) {
 
 int main(int argc, char** argv) {
     allow_descriptors();
-    if (argc == 4)
+    if (argc == 5)
         return be_the_node(milliseconds(std::atoi(argv[2])),
-                           static_cast<std::uint16_t>(std::atoi(argv[3])));
+                           static_cast<std::uint16_t>(std::atoi(argv[3])), *argv[4] == '1');
     if (::access("/proc/self/status", R_OK) != 0) {
         std::puts("skipped: this needs /proc");
         return 77;
