@@ -3174,10 +3174,11 @@ struct openssl_free {
 template <typename What>
 using openssl_ptr = std::unique_ptr<What, openssl_free>;
 
-inline public_key key_of(EVP_PKEY* pair) {
+/// As the certificate has it: to encode it anew takes as long as a signature.
+inline public_key key_of(const X509* shown) {
     public_key result;
     unsigned char* der = nullptr;
-    const int size = i2d_PUBKEY(pair, &der);
+    const int size = i2d_X509_PUBKEY(X509_get_X509_PUBKEY(shown), &der);
     if (size <= 0) throw std::bad_alloc();
     EVP_Digest(der, static_cast<std::size_t>(size), result.bytes, nullptr, EVP_sha256(), nullptr);
     OPENSSL_free(der);
@@ -3211,7 +3212,7 @@ public:
         const int why = SSL_get_error(ssl_.get(), size);
         if (!ready && SSL_is_init_finished(ssl_.get())) {
             const openssl_ptr<X509> shown(SSL_get1_peer_certificate(ssl_.get()));
-            key = key_of(X509_get0_pubkey(shown.get()));
+            key = key_of(shown.get());
             ready = true;
         }
         ended = why == SSL_ERROR_ZERO_RETURN;
@@ -3298,7 +3299,7 @@ public:
     std::unique_ptr<session> new_session(bool accepts) {
         return std::make_unique<tls_session>(context_.get(), method_.get(), accepts);
     }
-    public_key own() const { return pair_ ? key_of(pair_.get()) : public_key(); }
+    public_key own() const { return key_of(SSL_CTX_get0_certificate(context_.get())); }
 
 private:
     std::error_code load(const std::string& file) {
