@@ -3406,8 +3406,9 @@ public:
     bool requires_all() const noexcept { return mode_ == secrecy::required; }
     /// Whether nothing goes there in clear.
     bool wants(const endpoint& to) const {
-        return requires_all() || pins_.count(to) != 0 || able_.count(to) != 0;
+        return requires_all() || knows(to) || able_.count(to) != 0;
     }
+    bool knows(const endpoint& who) const { return pins_.count(who) != 0; }
     /// None: it is not known.
     public_key of(const endpoint& who) const {
         const auto found = pins_.find(who);
@@ -3424,7 +3425,7 @@ public:
     /// or nothing. With `may_pin` it is remembered, if it is the first.
     errc check(const endpoint& who, std::string_view team, const public_key& shown, bool may_pin) {
         if (mode_ == secrecy::off) return no_error;
-        if (shown && may_pin && pins_.count(who) == 0 && has_room(who)) {
+        if (shown && may_pin && !knows(who) && has_room(who)) {
             static_cast<void>(load());  // another program may know it by now
             // What cannot be written holds until the end.
             if (pins_.emplace(who, shown).second) static_cast<void>(store(who, team, shown));
@@ -4680,7 +4681,7 @@ private:
     }
     void take(std::string_view line) {
         message_view what;
-        if (!connection_.is_secret() && shared_.keys.of(who_.key)) return refuse(errc::in_clear);
+        if (!connection_.is_secret() && shared_.keys.knows(who_.key)) return refuse(errc::in_clear);
         if (const errc error = scan_from(line, who_.remote, what); error != no_error)
             return shared_.report.rejected(who_.remote, make_error_code(error));
         if (what.sender != who_.claim) {
@@ -4869,7 +4870,7 @@ struct route {
     }
     /// Whoever can be secret by now is written to so.
     void retire_clear(const keyring& keys) {
-        if (!current || current->key() || !keys.wants(peer)) return;
+        if (!current || !keys.wants(peer) || current->key()) return;
         ++held;  // should the link break here
         retire(*std::exchange(current, nullptr));
         --held;

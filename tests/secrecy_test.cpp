@@ -838,10 +838,19 @@ TEST_CASE("who announces that he can be secret is written to so from the first w
     settings.discovery_port = nobody().address().port();
     recording_node ann(settings);
     settings.team = "Bob";
-    recording_node bob(settings);
-    REQUIRE(ann.wait_found(1));
-    CHECK_EQ(ann.seen().found[0].knows, "tls");
-    CHECK_FALSE(ann->send(bob.address(), "Hi"));
-    REQUIRE(bob.wait_text("Hi"));
-    CHECK(bob.seen().messages[0].key == ann->key());
+    {
+        recording_node bob(settings);
+        settings.port = bob.address().port();
+        REQUIRE(ann.wait_found(1));
+        CHECK_EQ(ann.seen().found[0].knows, "tls");
+        CHECK_FALSE(ann->send(bob.address(), "Hi"));
+        REQUIRE(bob.wait_text("Hi"));
+        CHECK(bob.seen().messages[0].key == ann->key());
+    }
+    // Whoever hides that changes nothing for who is known by now.
+    settings.secrecy = secrecy::off;
+    recording_node eve(settings);
+    REQUIRE(ann.wait([](const record& r) { return r.found.back().knows.empty(); }));
+    CHECK_EQ(ann->send(eve.address(), "Hi"), errc::secrecy_failed);
+    CHECK(eve.seen().messages.empty());
 }
