@@ -97,7 +97,7 @@ void print_memory(const char* name, double bytes, double wanted) {
 /// Two of a kind, one alone with its link, one among idle ones. Returns what an idle link takes.
 template <typename Side>
 double measure(const char* name, double wanted_bytes, double wanted_ratio, link_farm& farm,
-             int rounds) {
+               int rounds) {
     const auto lonely = std::make_shared<Side>();
     lonely->connect();
     const auto crowded = std::make_shared<Side>();
