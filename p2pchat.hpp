@@ -2327,6 +2327,14 @@ bool read_available(tcp_socket& socket, char (&buffer)[size], const Take& take) 
 namespace p2pchat {
 namespace detail {
 
+/// A peer without its key, which whoever keeps the keys adds: without secrecy it has none.
+struct known_peer {
+    endpoint address;
+    std::string team;
+    std::chrono::system_clock::time_point last_heard;
+    bool linked = false;
+};
+
 class peer_table {
 public:
     explicit peer_table(std::size_t max) : max_(max) {}
@@ -2338,7 +2346,7 @@ public:
         auto place = linked_.begin();
         if (linked_.empty() || place->address != address) {  // else: it goes on talking
             const auto found = places_.find(address);
-            if (found == places_.end()) return add({address, std::string(team), now, false, {}});
+            if (found == places_.end()) return add({address, std::string(team), now, false});
             place = found->second;
         }
         if (place->team != team) place->team = team;
@@ -2359,7 +2367,7 @@ public:
     }
 
     /// Whom to remove, as there are more than the maximum; null if there are not.
-    const peer* surplus() const noexcept {
+    const known_peer* surplus() const noexcept {
         return by_age_.size() > max_ ? &by_age_.back() : nullptr;
     }
 
@@ -2367,8 +2375,9 @@ public:
     bool remove(const endpoint& address, peer& removed) noexcept {
         const auto found = places_.find(address);
         if (found == places_.end()) return false;
-        removed = std::move(*found->second);
-        group_of(removed).erase(found->second);
+        known_peer& known = *found->second;
+        removed = {known.address, std::move(known.team), known.last_heard, known.linked, {}};
+        group_of(known).erase(found->second);
         places_.erase(found);
         return true;
     }
@@ -2384,23 +2393,26 @@ public:
 
     /// Ordered by address.
     std::vector<peer> snapshot() const {
-        std::vector<peer> all(by_age_.begin(), by_age_.end());
-        all.insert(all.end(), linked_.begin(), linked_.end());
+        std::vector<peer> all;
+        all.reserve(size());
+        for (const group* some : {&by_age_, &linked_})
+            for (const known_peer& one : *some)
+                all.push_back({one.address, one.team, one.last_heard, one.linked, {}});
         std::sort(all.begin(), all.end(),
                   [](const peer& a, const peer& b) { return a.address < b.address; });
         return all;
     }
 
 private:
-    using group = std::list<peer>;
+    using group = std::list<known_peer>;
 
-    bool add(const peer& fresh) {
+    bool add(const known_peer& fresh) {
         group one(1, fresh);
         places_.emplace(fresh.address, one.begin());
         by_age_.splice(by_age_.begin(), one);
         return true;
     }
-    group& group_of(const peer& one) noexcept { return one.linked ? linked_ : by_age_; }
+    group& group_of(const known_peer& one) noexcept { return one.linked ? linked_ : by_age_; }
 
     std::size_t max_;
     group by_age_;  // heard from most recently first
@@ -2422,7 +2434,7 @@ bool peer_set::heard(const endpoint& address, std::string_view team) {
     const std::lock_guard<std::mutex> lock(state_->mutex);
     const bool fresh = state_->heard(address, team, detail::os::wall_time());
     peer removed;
-    if (const peer* const oldest = state_->surplus()) state_->remove(oldest->address, removed);
+    if (const auto* const oldest = state_->surplus()) state_->remove(oldest->address, removed);
     return fresh && state_->contains(address);
 }
 
@@ -2901,7 +2913,7 @@ public:
 
 private:
     void forget_surplus() noexcept {
-        if (const peer* const oldest = peers_.surplus())
+        if (const auto* const oldest = peers_.surplus())
             left(oldest->address, departure::forgotten);
     }
 
@@ -3537,7 +3549,11 @@ public:
     }
     bool is_secret() const noexcept { return session_ != nullptr; }
     bool is_ready() const noexcept { return !session_ || session_->ready; }
-    public_key key() const noexcept { return session_ ? session_->key : public_key(); }
+    /// Of the other side; none in clear.
+    const public_key& key() const noexcept {
+        static constexpr public_key none;
+        return session_ ? session_->key : none;
+    }
     /// Something is sealed that there was no room for.
     bool has_pending() const noexcept { return session_ && !session_->sealed.empty(); }
 
@@ -3706,7 +3722,7 @@ inline errc check_claim(const context& shared, const message_view& what, const e
          (is_from_here(remote, socket) && is_here(claim))))
         return errc::own_address;
     if (!holds(claim, remote, socket)) return errc::sender_not_verified;
-    const auto key = over.key();
+    const public_key& key = over.key();
     const errc wrong = shared.keys.check(claim, what.team, key, claim.same_address(remote));
     if (wrong == errc::key_changed) shared.report.key_changed(claim, what.team, key);
     return wrong;
@@ -4489,6 +4505,7 @@ public:
     void begin(stream connection) {
         head_ = head_of(claim_over(shared_.us, connection.socket()), shared_.us.team);
         connection_ = std::move(connection);
+        connection_.release_idle_memory();  // of the handshake
         os::reset_on_close(connection_.native_handle(), false);
         connection_.socket().no_delay();
         connection_.socket().keep_alive(shared_.settings.keep_alive);
@@ -4589,7 +4606,7 @@ public:
     const std::string& head() const noexcept { return head_; }
     exchange_state exchange;  ///< of whoever exchanges peers over it
     bool heard_exit() const noexcept { return heard_exit_; }
-    public_key key() const noexcept { return connection_.key(); }
+    const public_key& key() const noexcept { return connection_.key(); }
     link_list::iterator place;  ///< in the link_set
 
     void on_readable() override {
