@@ -446,6 +446,8 @@ TEST_CASE("with secrecy required nothing is taken, or sent, in clear") {
     opener.send(wire({"127.0.0.1", 5000}, "CONNECT\n"));
     CHECK(opener.read_to_end() == ending::reset);
     CHECK(bob.wait_rejected(errc::in_clear, 2));
+    CHECK(one_shot(bob.address(), wire(bob.address(), "I am you")) == ending::reset);
+    CHECK(bob.wait_rejected(errc::in_clear, 3));
     CHECK(bob.seen().messages.empty());
 
     original python;
