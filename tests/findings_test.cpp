@@ -251,7 +251,7 @@ void lose_second_segment(raw_listener& listener) {
 /// Has all connections of this host come from one port; what leads to that is connected to itself.
 bool connects_from(std::uint16_t port) {
     std::ofstream range("/proc/sys/net/ipv4/ip_local_port_range");
-    range << port << ' ' << port << std::endl;
+    range << port << ' ' << port << '\n' << std::flush;
     if (!range.good()) MESSAGE("skipped: this needs a /proc/sys that can be written");
     return range.good();
 }
