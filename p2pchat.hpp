@@ -3378,12 +3378,13 @@ private:
 
 #else
 
-class tls {
+class no_tls {
 public:
     std::error_code open(const std::string&) { return make_error_code(errc::not_supported); }
     std::unique_ptr<session> new_session(bool) { return nullptr; }
     public_key own() const { return {}; }
 };
+using tls = no_tls;  // by another name, so that what measures both can tell them apart
 
 #endif
 
