@@ -2798,8 +2798,8 @@ public:
     void message(const message_view& what, const endpoint& origin, bool verified,
                  const public_key& key) {
         const bool secret(key);
-        auto& news = mailbox_.add<message_event>(what.team, what.text,
-                                                 bytes_of(key).substr(0, secret ? 32 : 0));
+        const auto shown = secret ? bytes_of(key) : std::string_view();
+        auto& news = mailbox_.add<message_event>(what.team, what.text, shown);
         news.secret = secret;
         news.text_size = static_cast<std::uint32_t>(what.text.size());
         news.sender = what.sender;
@@ -3411,6 +3411,8 @@ public:
         if (mode_ == secrecy::off) return {};
         if (const auto error = tls_.open(settings.identity)) return error;
         own_ = tls_.own();
+        if (!file_.empty())  // there is one from now on
+            if (const auto error = os::write_file(file_, os::file_use::append, {})) return error;
         return load();
     }
     const public_key& own() const noexcept { return own_; }
@@ -3448,16 +3450,17 @@ public:
         return !pinned || pinned == shown ? no_error : errc::key_changed;
     }
     std::error_code trust(const endpoint& who, const public_key& key) {
-        if (key)
-            pins_[who] = key;
-        else
-            pins_.erase(who);
+        pin(who, key);
         return store(who, {}, key);
     }
 
 private:
     static constexpr int share_of_host = 64;
 
+    /// No key: forgets the one that there is.
+    void pin(const endpoint& who, const public_key& key) {
+        key ? void(pins_[who] = key) : void(pins_.erase(who));
+    }
     bool has_room(const endpoint& who) const {
         auto one = pins_.lower_bound({who.bytes(), 0, 0});
         int of_host = 0;
@@ -3477,8 +3480,7 @@ private:
         if (file_.empty()) return {};
         bool ours_alone = false;
         std::string all;
-        auto error = os::write_file(file_, os::file_use::append, {});  // there is one now
-        if (!error) error = os::read_file(file_, all, ours_alone);
+        auto error = os::read_file(file_, all, ours_alone);
         // Somebody died while it wrote the last line: which ends so, and is passed over.
         if (!error && !all.empty() && all.back() != '\n') {
             error = os::write_file(file_, os::file_use::append, "#\n");
@@ -3498,10 +3500,7 @@ private:
         const bool good = !parse(line.substr(0, line.find(' ')), who) && who &&
                           scan_key(line.substr(line.rfind(' ') + 1), key);
         if (!good) return make_error_code(errc::bad_pins);
-        if (key)
-            pins_[who] = key;
-        else
-            pins_.erase(who);
+        pin(who, key);
         return {};
     }
 
@@ -4735,9 +4734,7 @@ private:
             unconfirmed_ -= in_flight_.front().size;
             shared_.report.outcome(in_flight_, in_flight_.begin(), {});
         }
-        if (confirmed_ < count) {  // it confirms what we never sent
-            return refuse(errc::protocol_error);
-        }
+        if (confirmed_ < count) return refuse(errc::protocol_error);  // what we never sent
         if (!fresh) return;
         progress_ = shared_.events.now();
         owner_.on_confirmed(*this);
@@ -5732,10 +5729,10 @@ public:
 
     void on_datagram(const datagram_port& at, std::string_view bytes, const endpoint& from) {
         message_view what;
-        const bool good = bytes.size() <= 512 && scan_from(bytes, from, what) == no_error;
+        const bool valid = bytes.size() <= 512 && scan_from(bytes, from, what) == no_error;
         const auto ours = [&](const datagram_port& one) { return from == claim_on(one); };
         if (std::any_of(ours_.begin(), ours_.end(), ours)) return;
-        if (!good || !network_of(from) || what.sender != from)
+        if (!valid || !network_of(from) || what.sender != from)
             return shared_.report.count_ignored();
         const auto word = what.text.substr(0, what.text.find(' '));
         if (is_exit(word)) return found_.forget(from);
