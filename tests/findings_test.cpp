@@ -256,6 +256,17 @@ bool connects_from(std::uint16_t port) {
     return range.good();
 }
 
+/// Calls `test` with a node, and the port on which nobody listens and from which it connects.
+template <class Test>
+void connect_to_itself(const Test& test) {
+    const bool ran = support::run_on_own_host([&] {
+        recording_node node;
+        const endpoint nowhere = raw_listener().address();
+        if (connects_from(nowhere.port())) test(node, nowhere);
+    });
+    if (!ran) MESSAGE("skipped: this needs Linux network namespaces (root, iproute2)");
+}
+
 /// Has a listener's connections take little until somebody reads.
 void take_little(raw_listener& listener) {
     const int handle = static_cast<int>(listener.socket().native_handle());
@@ -464,15 +475,7 @@ TEST_CASE("a link that is stopped in the middle of a line ends in order only if 
 }
 
 TEST_CASE("a CONNECT that comes back by a port that is connected to itself makes no link") {
-    host own;
-    if (!own.usable() || !own.command("ip link set lo up")) {
-        MESSAGE("skipped: this needs Linux network namespaces (root, iproute2)");
-        return;
-    }
-    own.run([] {
-        recording_node node;
-        const endpoint nowhere = raw_listener().address();
-        if (!connects_from(nowhere.port())) return;
+    connect_to_itself([](recording_node& node, const endpoint& nowhere) {
         const auto result = node->connect(nowhere);
         CHECK(result.error == std::errc::connection_refused);
         CHECK_FALSE(result.linked);
@@ -482,16 +485,8 @@ TEST_CASE("a CONNECT that comes back by a port that is connected to itself makes
 }
 
 TEST_CASE("what comes back by a port that is connected to itself was delivered to nobody") {
-    host own;
-    if (!own.usable() || !own.command("ip link set lo up")) {
-        MESSAGE("skipped: this needs Linux network namespaces (root, iproute2)");
-        return;
-    }
-    own.run([] {
-        outcomes sent;
-        recording_node node;
-        const endpoint nowhere = raw_listener().address();
-        if (!connects_from(nowhere.port())) return;
+    outcomes sent;
+    connect_to_itself([&](recording_node& node, const endpoint& nowhere) {
         const auto refused = std::make_error_code(std::errc::connection_refused);
         SUBCASE("send") { CHECK(node->send(nowhere, "to nobody") == refused); }
         SUBCASE("post") {

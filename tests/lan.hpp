@@ -178,6 +178,14 @@ private:
     bool usable_ = false;
 };
 
+/// Runs `task` on a host of its own; false where there can be none.
+inline bool run_on_own_host(const std::function<void()>& task) {
+    host own;
+    if (!own.usable() || !own.command("ip link set lo up")) return false;
+    own.run(task);
+    return true;
+}
+
 }  // namespace support
 
 #endif
@@ -188,8 +196,7 @@ namespace support {
 /// whose nodes are gone, and which another test's node may have by then.
 inline void alone(const std::function<void()>& task) {
 #if defined(__linux__)
-    host own;
-    if (own.usable() && own.command("ip link set lo up")) return own.run(task);
+    if (run_on_own_host(task)) return;
 #endif
     task();
 }

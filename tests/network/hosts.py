@@ -8,6 +8,7 @@ counts nothing per cause.) Needs root, iproute2 and /dev/net/tun.
 SPDX-License-Identifier: MIT
 """
 
+import concurrent.futures
 import ctypes
 import fcntl
 import heapq
@@ -68,21 +69,24 @@ class Host:
             if libc.setns(namespace.fileno(), 0x40000000) != 0:  # CLONE_NEWNET
                 raise OSError(ctypes.get_errno(), 'setns')
 
+    def call(self, work):
+        """What `work` returns, or raises, in a thread on this host."""
+        def here():
+            self.enter()
+            return work()
+
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            return pool.submit(here).result()
+
     def listen(self, device):
         """A socket that gets all that passes at a device."""
-        opened = []
-
         def work():
-            self.enter()
             heard = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))  # all kinds
             heard.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 * 1024 * 1024)
             heard.bind((device, 0))
-            opened.append(heard)
+            return heard
 
-        worker = threading.Thread(target=work)
-        worker.start()
-        worker.join()
-        return opened[0]
+        return self.call(work)
 
     def remove(self):
         for program in self.programs:
@@ -265,27 +269,21 @@ class BadWire:
 
 def open_tun(host, address, peer, ethernet):
     """A device on the host with its one route; reading gives what the host sends."""
-    opened = []
     kind = 2 if ethernet else 1  # IFF_TAP, IFF_TUN
 
     def work():
-        try:
-            host.enter()
-            end = os.open('/dev/net/tun', os.O_RDWR | os.O_NONBLOCK)
-            # TUNSETIFF with IFF_NO_PI: bare packets.
-            fcntl.ioctl(end, 0x400454CA, struct.pack('16sH22x', b'lan', 0x1000 | kind))
-            opened.append(end)
-        except OSError as error:
-            opened.append(error)
+        end = os.open('/dev/net/tun', os.O_RDWR | os.O_NONBLOCK)
+        # TUNSETIFF with IFF_NO_PI: bare packets.
+        fcntl.ioctl(end, 0x400454CA, struct.pack('16sH22x', b'lan', 0x1000 | kind))
+        return end
 
-    worker = threading.Thread(target=work)
-    worker.start()
-    worker.join()
-    if isinstance(opened[0], OSError):
-        raise Unusable(f'/dev/net/tun: {opened[0]}')
+    try:
+        end = host.call(work)
+    except OSError as error:
+        raise Unusable(f'/dev/net/tun: {error}') from error
     if ethernet:
         host.add_address('lan', f'{address}/24')
     else:
         host.ip('addr', 'add', address, 'peer', peer, 'dev', 'lan')
         host.ip('link', 'set', 'lan', 'up')
-    return opened[0]
+    return end
