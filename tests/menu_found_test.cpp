@@ -12,8 +12,8 @@
 
 #include <fstream>
 #include <memory>
-#include <sstream>
 
+using support::content;
 using support::flags;
 using support::has_terminals;
 using support::menu_program;
@@ -21,13 +21,6 @@ using support::recording_node;
 using support::terminal_kind;
 
 namespace {
-
-std::string contents(const std::string& path) {
-    std::ifstream file(path);
-    std::ostringstream all;
-    all << file.rdbuf();
-    return all.str();
-}
 
 std::string kept_file(const std::string& port) {
     return support::state_folder() + "/p2pchat/outbox-" + port;
@@ -149,13 +142,13 @@ TEST_CASE("what is for somebody who is not there is kept, and sent when he is") 
     person ours("Ours", port);
     ours.send(theirs, "are you there?");
     CHECK(ours.program.shows("Kept until 127.0.0.1:" + theirs + " is there: are you there?"));
-    CHECK(contents(kept_file(port)).find(" 127.0.0.1:" + theirs + " are you there?\n") !=
+    CHECK(content(kept_file(port)).find(" 127.0.0.1:" + theirs + " are you there?\n") !=
           std::string::npos);
     recording_node them(known_by_port(theirs));
     REQUIRE_FALSE(them->send({"127.0.0.1", known_by_port(port).port}, "now I am"));
     CHECK(them.wait_text("are you there?"));
     CHECK(ours.program.shows("✓ Delivered to 127.0.0.1:" + theirs + ": are you there?"));
-    CHECK(contents(kept_file(port)).empty());
+    CHECK(content(kept_file(port)).empty());
     ours.leave();
 }
 

@@ -7,6 +7,7 @@
 #define P2PCHAT_TESTS_MENU_PROGRAM_HPP
 
 #include "emulated_screen.hpp"
+#include "files.hpp"
 #include "support.hpp"
 
 #include <fcntl.h>
@@ -19,7 +20,6 @@
 #include <unistd.h>
 
 #include <cerrno>
-#include <filesystem>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -44,15 +44,9 @@ inline std::string free_port() {
 
 /// Where programs of this test keep what outlives them; gone when it ends.
 inline const std::string& state_folder() {
-    static const struct folder {
-        std::string path = (std::filesystem::temp_directory_path() / "p2pchat-XXXXXX").string();
-        folder() { REQUIRE(mkdtemp(path.data()) != nullptr); }
-        ~folder() {
-            std::error_code ignored;
-            std::filesystem::remove_all(path, ignored);
-        }
-    } one;
-    return one.path;
+    static const folder one;
+    static const std::string path = one.path();
+    return path;
 }
 
 /// What a pseudo-terminal is like.

@@ -11,8 +11,8 @@
 #include <filesystem>
 #include <fstream>
 #include <memory>
-#include <sstream>
 
+using support::content;
 using support::flags;
 using support::has_terminals;
 using support::menu_program;
@@ -25,12 +25,6 @@ namespace {
 std::string new_file() {
     static int count = 0;
     return support::state_folder() + "/secrecy-" + std::to_string(++count);
-}
-
-std::string content(const std::string& file) {
-    std::ostringstream all;
-    all << std::ifstream(file).rdbuf();
-    return all.str();
 }
 
 /// A program with a key, over pipes.

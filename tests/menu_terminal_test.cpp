@@ -73,11 +73,7 @@ struct temporary_file {
     temporary_file& operator=(const temporary_file&) = delete;
     ~temporary_file() { std::remove(name.c_str()); }
 
-    std::string text() const {
-        std::ostringstream result;
-        result << std::ifstream(name).rdbuf();
-        return result.str();
-    }
+    std::string text() const { return support::content(name); }
 };
 
 }  // namespace

@@ -2,6 +2,7 @@
 //
 // SPDX-License-Identifier: MIT
 
+#include "files.hpp"
 #include "support.hpp"
 
 #include <openssl/evp.h>
@@ -13,8 +14,6 @@
 #include <filesystem>
 #include <fstream>
 #include <memory>
-#include <random>
-#include <sstream>
 
 using namespace support;
 using p2pchat::errc;
@@ -26,32 +25,6 @@ p2pchat::config secret(std::string team = "BTC", secrecy mode = secrecy::require
     auto settings = local(std::move(team));
     settings.secrecy = mode;
     return settings;
-}
-
-/// A folder of its own, gone at the end.
-class folder {
-public:
-    folder() {
-        std::random_device random;
-        path_ = std::filesystem::temp_directory_path() /
-                ("p2pchat-" + std::to_string(random()) + std::to_string(random()));
-        std::filesystem::create_directory(path_);
-    }
-    folder(const folder&) = delete;
-    folder& operator=(const folder&) = delete;
-    ~folder() { std::filesystem::remove_all(path_); }
-
-    std::string file(const char* name) const { return (path_ / name).string(); }
-
-private:
-    std::filesystem::path path_;
-};
-
-std::string content(const std::string& file) {
-    std::ifstream in(file, std::ios::binary);
-    std::ostringstream all;
-    all << in.rdbuf();
-    return all.str();
 }
 
 /// Hands on what two others say to each other, and may change it.
