@@ -9,14 +9,14 @@
 #define P2PCHAT_IMPLEMENTATION
 #include "p2pchat.hpp"
 
-#include "changed_keys.hpp"
-#include "log.hpp"
-#include "options.hpp"
 #include "outbox.hpp"
-#include "screen.hpp"
-#include "state_folder.hpp"
-#include "style.hpp"
-#include "text.hpp"
+#include "settings/changed_keys.hpp"
+#include "settings/folder.hpp"
+#include "settings/log.hpp"
+#include "settings/options.hpp"
+#include "terminal/screen.hpp"
+#include "terminal/style.hpp"
+#include "terminal/text.hpp"
 
 #include <algorithm>
 #include <chrono>

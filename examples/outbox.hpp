@@ -6,12 +6,12 @@
 #ifndef MENU_OUTBOX_HPP
 #define MENU_OUTBOX_HPP
 
-#include "kept_file.hpp"
-#include "log.hpp"
 #include "p2pchat.hpp"
-#include "screen.hpp"
-#include "style.hpp"
-#include "text.hpp"
+#include "settings/kept_file.hpp"
+#include "settings/log.hpp"
+#include "terminal/screen.hpp"
+#include "terminal/style.hpp"
+#include "terminal/text.hpp"
 
 #include <chrono>
 #include <condition_variable>

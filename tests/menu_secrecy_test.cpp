@@ -3,7 +3,7 @@
 //
 // SPDX-License-Identifier: MIT
 
-#include "examples/changed_keys.hpp"
+#include "examples/settings/changed_keys.hpp"
 #include "menu_program.hpp"
 
 #include <doctest/doctest.h>

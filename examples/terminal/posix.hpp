@@ -1,4 +1,4 @@
-// terminal_posix.hpp - the terminal, or the pipes in its place, on POSIX systems.
+// posix.hpp - the terminal, or the pipes in its place, on POSIX systems.
 //
 // SPDX-License-Identifier: MIT
 

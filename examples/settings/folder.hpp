@@ -1,4 +1,4 @@
-// state_folder.hpp - where files stand that outlive the program, if no flag says where.
+// folder.hpp - where files stand that outlive the program, if no flag says where.
 //
 // SPDX-License-Identifier: MIT
 
@@ -11,7 +11,7 @@
 #include <system_error>
 
 #ifdef _WIN32
-#include "windows_text.hpp"
+#include "../terminal/windows_text.hpp"
 #endif
 
 namespace menu {

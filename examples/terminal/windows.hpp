@@ -1,4 +1,4 @@
-// terminal_windows.hpp - the console, or the pipes in its place, on Windows.
+// windows.hpp - the console, or the pipes in its place, on Windows.
 //
 // SPDX-License-Identifier: MIT
 

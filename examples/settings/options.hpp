@@ -6,7 +6,7 @@
 #define MENU_OPTIONS_HPP
 
 #include "p2pchat.hpp"
-#include "text.hpp"
+#include "../terminal/text.hpp"
 
 #include <cstdint>
 #include <iostream>

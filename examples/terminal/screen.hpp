@@ -6,9 +6,9 @@
 #define MENU_SCREEN_HPP
 
 #ifdef _WIN32
-#include "terminal_windows.hpp"
+#include "windows.hpp"
 #else
-#include "terminal_posix.hpp"
+#include "posix.hpp"
 #endif
 
 #include <mutex>

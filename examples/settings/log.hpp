@@ -5,7 +5,7 @@
 #ifndef MENU_LOG_HPP
 #define MENU_LOG_HPP
 
-#include "text.hpp"
+#include "../terminal/text.hpp"
 
 #include <cerrno>
 #include <mutex>
@@ -14,7 +14,7 @@
 #include <system_error>
 
 #ifdef _WIN32
-#include "windows_text.hpp"
+#include "../terminal/windows_text.hpp"
 #else
 #include <fcntl.h>
 #include <unistd.h>

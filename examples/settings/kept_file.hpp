@@ -6,7 +6,7 @@
 #define MENU_KEPT_FILE_HPP
 
 #include "p2pchat.hpp"
-#include "state_folder.hpp"
+#include "folder.hpp"
 
 #include <cerrno>
 #include <charconv>
