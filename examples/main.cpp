@@ -9,11 +9,14 @@
 #define P2PCHAT_IMPLEMENTATION
 #include "p2pchat.hpp"
 
+#include "conversation.hpp"
 #include "outbox.hpp"
+#include "people.hpp"
 #include "settings/changed_keys.hpp"
 #include "settings/folder.hpp"
 #include "settings/log.hpp"
 #include "settings/options.hpp"
+#include "settings/remembered.hpp"
 #include "terminal/screen.hpp"
 #include "terminal/style.hpp"
 #include "terminal/text.hpp"
@@ -42,60 +45,111 @@ public:
     /// From the first question to the last line; returns the program's exit status.
     int run() {
         if (const auto ended = begin()) return *ended;
-        while (!screen_.leaving()) {
-            const std::string menu =
-                "**** Menu ****\n"
-                "1. Send message\n"
-                "2. Query active peers\n"
-                "3. Connect to active peers\n"
-                "4. Send mandatory message to default peers\n"
-                "0. Quit";
-            const char* more = "\nb. Send to all   r. Reply   s. Send again   ?. Help";
-            screen_.print(style_.quiet(screen_.live() ? menu + more : menu));
-            const auto choice = screen_.ask("Enter choice: ");
-            if (choice && !choose(menu::trimmed(*choice))) break;
-        }
+        while (!screen_.leaving())
+            if (!(conversation_->is_open() ? converse() : choose_from_menu())) break;
         return end();
     }
 
 private:
-    /// What can be chosen: the original's numbers, and what one may want beyond them.
+    /// What can be chosen from the menu by its key, and anywhere by its word.
     struct entry {
-        std::string_view key, word, help;
-        void (chat::*run)();  // none: leave
+        std::string_view key, word, argument, help;
+        void (chat::*run)(const std::string& argument);  // none: leave
     };
     static const std::vector<entry>& entries() {
         static const std::vector<entry> all = {
-            {"1", "/send", "send a message", &chat::send_message},
-            {"2", "/peers", "show whom we have heard from, and who was found", &chat::show_peers},
-            {"3", "/connect", "connect to one of them", &chat::connect_to_peer},
-            {"4", "/mandatory", "send a message to the default peers", &chat::send_mandatory},
-            {"b", "/all", "send a message to all peers", &chat::send_to_all},
-            {"r", "/reply", "answer whoever wrote last", &chat::reply},
-            {"s", "/again", "send again what could not be sent", &chat::send_again},
-            {"k", "/key", "accept the key of somebody who has another now", &chat::accept_key},
-            {"?", "/help", "show this", &chat::show_help},
-            {"0", "/quit", "leave", nullptr}};
+            {"1", "/send", "", "send a message", &chat::send_message},
+            {"2", "/peers", "", "show whom we have heard from, and who was found",
+             &chat::show_peers},
+            {"3", "/connect", "", "connect to one of them", &chat::connect_to_peer},
+            {"4", "/mandatory", "", "send a message to the default peers", &chat::send_mandatory},
+            {"c", "/chat", "NAME", "each line is a message: to NAME, or to all", &chat::open_chat},
+            {"b", "/all", "TEXT", "send a message to all peers", &chat::send_to_all},
+            {"r", "/reply", "", "answer whoever wrote last", &chat::reply},
+            {"s", "/again", "", "send again what could not be sent", &chat::send_again},
+            {"n", "/name", "WHO NAME", "call somebody so, for good", &chat::give_name},
+            {"k", "/key", "", "accept the key of somebody who has another now", &chat::accept_key},
+            {"m", "/menu", "", "leave a chat for the menu", &chat::show_menu},
+            {"?", "/help", "", "show this", &chat::show_help},
+            {"0", "/quit", "", "leave", nullptr}};
         return all;
     }
     bool offers(std::string_view key) const { return key != "k" || is_secret(); }
     bool is_secret() const { return settings_.secrecy != p2pchat::secrecy::off; }
 
-    /// Runs what was chosen; false if that is to leave.
-    bool choose(std::string_view choice) {
-        for (const auto& [key, word, help, run] : entries()) {
-            if ((choice != key && choice != word) || !offers(key)) continue;
-            if (run != nullptr) (this->*run)();
+    /// Runs what was typed, if it is one of those: a key, or a word with what is behind it. Whether
+    /// the program goes on; nothing if it is none.
+    std::optional<bool> run_entry(std::string_view typed) {
+        const auto space = typed.find(' ');
+        const auto name = typed.substr(0, space);
+        const std::string argument(space == typed.npos ? "" : menu::trimmed(typed.substr(space)));
+        for (const auto& [key, word, takes, help, run] : entries()) {
+            const bool chosen = name == word || (name == key && !conversation_->is_open());
+            if (!chosen || !offers(key) || (takes.empty() && !argument.empty())) continue;
+            if (run != nullptr) (this->*run)(argument);
             return run != nullptr;
         }
-        screen_.print("Invalid choice. Try again.");
-        return true;
+        return std::nullopt;
+    }
+
+    /// A script gets the menu before each choice, as from the original; a person once, and then by
+    /// Enter. False: leave.
+    bool choose_from_menu() {
+        const std::string menu =
+            "**** Menu ****\n"
+            "1. Send message\n"
+            "2. Query active peers\n"
+            "3. Connect to active peers\n"
+            "4. Send mandatory message to default peers\n"
+            "0. Quit";
+        const char* more = "\nc. Chat  b. To all  r. Reply  ?. Help";
+        if (menu_is_due_) screen_.print(style_.quiet(screen_.live() ? menu + more : menu));
+        menu_is_due_ = !screen_.live();
+        const auto choice = screen_.ask("Enter choice: ");
+        const auto typed = choice ? menu::trimmed(*choice) : "";
+        menu_is_due_ = menu_is_due_ || typed.empty();
+        if (!choice || (typed.empty() && screen_.live())) return true;
+        const auto goes_on = run_entry(typed);
+        if (!goes_on) screen_.print("Invalid choice. Try again.");
+        return goes_on.value_or(true);
+    }
+
+    /// A line of a conversation: a message, a command, or `//` for a message that begins with a
+    /// slash. False: leave.
+    bool converse() {
+        const auto line = screen_.ask(conversation_->prompt(), true);
+        if (!line) return show_menu(""), true;
+        const std::string typed(menu::trimmed(*line));
+        if (typed.empty()) return true;
+        if (typed.front() != '/') return conversation_->say(typed), true;
+        if (typed.substr(0, 2) == "//") return conversation_->say(typed.substr(1)), true;
+        if (typed.rfind("/all ", 0) != 0)  // which is shown as sent
+            screen_.print(style_.quiet(conversation_->prompt() + menu::visible(typed)));
+        const auto goes_on = run_entry(typed);
+        if (!goes_on)
+            screen_.print(style_.warning(
+                "No such command; /help lists them. // begins a message with a slash."));
+        return goes_on.value_or(true);
+    }
+
+    /// What Tab may put in place of the last word.
+    std::vector<std::string> words_for(const std::string& typed) const {
+        std::vector<std::string> words;
+        const auto space = typed.find(' ');
+        const auto first = std::string_view(typed).substr(0, space);
+        const bool takes_name = first == "/chat" || first == "/name";
+        if (asks_recipient_ || (takes_name && space != typed.npos)) return people_->names();
+        if (space == typed.npos && !typed.empty())
+            for (const auto& one : entries())
+                if (offers(one.key)) words.emplace_back(one.word);
+        return words;
     }
 
     // ---- beginning and end
 
     /// Asks for what the flags left open and starts; an exit status if that ends the program.
     std::optional<int> begin() {
+        read_settings();
         if (!settings_.log.empty())
             if (const auto error = log_.open(settings_.log))
                 return menu::wrong_flag("--log " + settings_.log, error.message());
@@ -104,6 +158,7 @@ private:
         if (!node_)
             if (const auto reason = start(settings_.port); !reason.empty())
                 return std::cerr << "p2pchat: " << reason << '\n', 1;
+        write_settings();
         const auto us = node_->address();
         screen_.print(style_.quiet("Your detected IP address: " + us.address() +
                                    "\nServer listening on all interfaces (port " +
@@ -112,16 +167,53 @@ private:
         if (screen_.live())
             screen_.print(style_.quiet(
                 "Esc goes back to the menu, and so does Enter where it answers nothing."));
+        screen_.complete_with([this](const std::string& typed) { return words_for(typed); });
+        if (!settings_.quiet) screen_.set_title("p2pchat " + menu::visible(settings_.team));
         outbox_->resume();
         return std::nullopt;
+    }
+
+    /// What was answered at an earlier start. A script answers each time.
+    void read_settings() {
+        if (!settings_.keeps || !screen_.live())
+            settings_.folder.clear();
+        else if (settings_.folder.empty())
+            settings_.folder = menu::default_folder();
+        remembered_.read(state_file("settings"));
+        names_.read(state_file("names"));
+        const auto team = remembered_.find("team");
+        const auto port = menu::number(remembered_.find("port"), 1, 65535);
+        if (settings_.team.empty() && menu::wrong_team(team).empty()) settings_.team = team;
+        if (settings_.port != 0 || !port) return;
+        settings_.port = static_cast<std::uint16_t>(*port);
+        port_is_remembered_ = true;
+    }
+
+    /// Each answer of a person, the first time.
+    void write_settings() {
+        std::error_code error;
+        for (const auto& [key, value] :
+             {std::pair("team", settings_.team),
+              std::pair("port", std::to_string(node_->address().port()))})
+            if (remembered_.find(key).empty() && !error) error = remembered_.set(key, value);
+        if (error)
+            screen_.print(style_.warning("Settings cannot be stored: " + error.message()));
+        else if (!remembered_.name().empty())
+            screen_.print(style_.quiet("Team and port are remembered in " +
+                                       menu::visible(remembered_.name())));
+    }
+
+    /// A file that outlives the program. Empty: none is to.
+    std::string state_file(const std::string& name) const {
+        return settings_.folder.empty() ? "" : settings_.folder + '/' + name;
     }
 
     /// Sets which files no flag says, and finds out what is wrong with a flag, which no answer to a
     /// question would mend: an exit status, then.
     std::optional<int> find_keys() {
         if (!is_secret()) return std::nullopt;
-        if (settings_.identity.empty()) settings_.identity = menu::state_file("identity");
-        if (settings_.pins.empty()) settings_.pins = menu::state_file("pins");
+        if (settings_.identity.empty()) settings_.identity = state_file("identity");
+        if (settings_.pins.empty()) settings_.pins = state_file("pins");
         p2pchat::config trial;  // what is wrong is what was set last
         trial.team = "trial";
         trial.address = "127.0.0.1";
@@ -162,9 +254,11 @@ private:
         config.identity = settings_.identity;
         config.pins = settings_.pins;
         node_.emplace(std::move(config));
-        outbox_.emplace(
-            *node_, screen_, style_, log_,
-            settings_.outbox.empty() ? menu::default_kept_file(port) : settings_.outbox);
+        outbox_.emplace(*node_, screen_, style_, log_,
+                        settings_.outbox.empty() ? state_file("outbox-" + std::to_string(port))
+                                                 : settings_.outbox);
+        people_.emplace(*node_, *outbox_, names_);
+        conversation_.emplace(screen_, style_, *people_, *outbox_, log_);
         node_->on_message([this](const p2pchat::message& m) { show_message(m); });
         node_->on_peer_left(
             [this](const p2pchat::peer& p, p2pchat::departure how) { show_departure(p, how); });
@@ -205,10 +299,23 @@ private:
     /// Asks for what the flags left open. Esc goes back to the first question.
     bool ask_who_we_are() {
         const bool team_is_given = !settings_.team.empty();
+        if (port_is_remembered_) {
+            const auto port = std::exchange(settings_.port, std::uint16_t{0});
+            const auto reason = team_is_given ? take_port(port) : "";
+            if (node_) return true;
+            if (!reason.empty()) screen_.print(style_.warning(reason));
+        }
         while (!screen_.leaving())
             if ((team_is_given || ask_team()) && (settings_.port != 0 || ask_own_port()))
                 return true;
         return false;
+    }
+
+    /// Says what is wrong with a port; empty: it is ours.
+    std::string take_port(std::uint16_t port) {
+        auto reason = start(port);
+        if (!reason.empty()) conversation_.reset(), people_.reset(), outbox_.reset(), node_.reset();
+        return reason;
     }
 
     bool ask_team() {
@@ -231,22 +338,21 @@ private:
     }
 
     bool ask_own_port() {
-        return ask_port("Enter your port number: ", [&](std::uint16_t port) {
-            auto reason = start(port);
-            if (!reason.empty()) outbox_.reset(), node_.reset();
-            return reason;
-        });
+        return ask_port("Enter your port number: ",
+                        [&](std::uint16_t port) { return take_port(port); });
     }
 
     /// Takes an address, which may be with its port, a number from the list, or none: the last one.
     bool ask_recipient(endpoint& to) {
-        const auto peers = known();
+        const auto peers = people_->known();
         show_recipients(peers);
         bool back = false;
+        asks_recipient_ = true;
         const bool given = ask("Enter recipient's IP address: ", [&](const std::string& answer) {
             back = answer == "0";
             return back ? std::string() : read_recipient(answer, peers, to);
         });
+        asks_recipient_ = false;
         if (!given || back) return false;
         const bool whole =
             to.port() != 0 || ask_port("Enter recipient's port number: ", [&](std::uint16_t port) {
@@ -268,6 +374,10 @@ private:
             to = peers[*index - 1].address;
             return {};
         }
+        const auto called = people_->called(answer);
+        if (called.size() == 1) to = called.front().address;
+        if (called.size() > 1) return "Several are called so: Tab or /peers tells them apart.";
+        if (!called.empty()) return {};
         auto error = parse(answer, to);
         if (!error && to) return {};
         const auto colon = answer.find(':');
@@ -305,13 +415,17 @@ private:
         const std::string secret = m.key ? "[secret] " : "";
         const std::string mark =
             m.verified ? "" : "[not verified, came from " + to_string(m.origin) + "] ";
+        const bool all = menu::is_to_all(m.text) && screen_.live();
+        const auto text = menu::visible(m.text.substr(all ? menu::to_all.size() : 0));
         const std::string time = screen_.live() ? menu::now("%H:%M:%S ") : "";
         // Not to a script, which knows the original's line.
-        const auto line =
-            connects && screen_.live()
-                ? style_.quiet(sender + " (" + team + ") connected.")
-                : style_.peer(sender, sender + ' ' + team) + ' ' + menu::visible(m.text);
+        const auto line = conversation_->is_open() ? conversation_->shown(m)
+                          : connects && screen_.live()
+                              ? style_.quiet(sender + " (" + team + ") connected.")
+                              : style_.quiet(all ? "[to all] " : "") +
+                                    style_.peer(sender, sender + ' ' + team) + ' ' + text;
         screen_.notify(style_.quiet(time) + style_.good(secret) + style_.warning(mark) + line);
+        if (!connects) screen_.ring();
         if (const auto error =
                 log_.add("<- " + secret + mark + sender + ' ' + m.team + ' ' + m.text))
             screen_.notify(style_.warning("The log cannot be written: " + error.message()));
@@ -322,9 +436,9 @@ private:
         outbox_->forget(peer.address);
         // Who leaves says exit. A link that ends without is that of a program that was killed.
         screen_.notify(
-            style_.quiet(to_string(peer.address) + " (" + menu::visible(peer.team) +
-                         (how == p2pchat::departure::left ? ") disconnected."
-                                                          : ") was lost: the link to it broke.")));
+            style_.quiet(called(peer.address, peer.team) +
+                         (how == p2pchat::departure::left ? " disconnected."
+                                                          : " was lost: the link to it broke.")));
     }
 
     /// Not to a script, and not more than a person can read: the list has them all.
@@ -335,8 +449,13 @@ private:
             found_lately_ = 0;
         }
         if (!screen_.live() || ++found_lately_ > 5) return;
-        screen_.notify(style_.quiet(to_string(who.address) + " (" + menu::visible(who.team) +
-                                    (here ? ") is on the network." : ") is off the network.")));
+        screen_.notify(style_.quiet(called(who.address, who.team) +
+                                    (here ? " is on the network." : " is off the network.")));
+    }
+
+    std::string called(const endpoint& peer, const std::string& team) const {
+        return conversation_->is_open() ? people_->name_of(peer, team)
+                                        : to_string(peer) + " (" + menu::visible(team) + ')';
     }
 
     /// Once for each address and key, and no more than there is room for.
@@ -354,12 +473,12 @@ private:
 
     // ---- the menu's entries
 
-    void send_message() {
+    void send_message(const std::string&) {
         endpoint to;
         if (ask_recipient(to)) write_to(to);
     }
 
-    void reply() {
+    void reply(const std::string&) {
         endpoint to;
         {
             const std::lock_guard<std::mutex> lock(mutex_);
@@ -376,26 +495,61 @@ private:
             outbox_->send({to}, text, "");
     }
 
-    void send_mandatory() {
+    void send_mandatory(const std::string&) {
         std::string text;
         if (ask_text("Enter mandatory message: ", text))
             outbox_->send(settings_.default_peers, text, "Sent mandatory message to ");
     }
 
-    void send_to_all() {
-        const auto peers = known();
+    void open_chat(const std::string& name) {
+        if (name.empty()) return conversation_->open(std::nullopt);
+        if (const auto with = find_peer(name)) conversation_->open(*with);
+    }
+
+    void show_menu(const std::string&) {
+        conversation_->close();
+        menu_is_due_ = true;
+    }
+
+    /// By a name, a number from the list, or IP:PORT; says so if that is nobody.
+    std::optional<endpoint> find_peer(const std::string& name) {
+        endpoint to;
+        const auto wrong = read_recipient(name, people_->known(), to);
+        if (wrong.empty() && to.port() != 0) return to;
+        screen_.print(style_.warning(wrong.empty() ? name + ": its port is needed, too" : wrong));
+        return std::nullopt;
+    }
+
+    void give_name(const std::string& argument) {
+        const auto space = argument.find(' ');
+        if (space == argument.npos)
+            return screen_.print(
+                style_.warning("/name WHO NAME: who is it, and what is the name?"));
+        const auto peer = find_peer(argument.substr(0, space));
+        if (!peer) return;
+        const std::string name(menu::trimmed(argument.substr(space)));
+        const auto wrong = people_->give_name(*peer, name);
+        screen_.print(wrong.empty() ? to_string(*peer) + " is " + name + " now."
+                                    : style_.warning(wrong));
+    }
+
+    void send_to_all(const std::string& given) {
+        if (!given.empty()) return conversation_->say_to_all(given);
+        if (conversation_->is_open()) return conversation_->open(std::nullopt);
+        const auto peers = people_->known();
         if (peers.empty()) return screen_.print("No active peers to send to.");
         show_recipients(peers);
         std::vector<endpoint> all;
         all.reserve(peers.size());
         for (const auto& peer : peers) all.push_back(peer.address);
         std::string text;
-        if (ask_text("Enter message to all peers: ", text)) outbox_->send(all, text, "Sent to ");
+        if (ask_text("Enter message to all peers: ", text))
+            outbox_->send(all, std::string(menu::to_all) + text, "Sent to ");
     }
 
-    void send_again() { outbox_->send_again(); }
+    void send_again(const std::string&) { outbox_->send_again(); }
 
-    void accept_key() {
+    void accept_key(const std::string&) {
         const auto offered = changed_.all();
         if (offered.empty()) return screen_.print("Nobody has another key.");
         std::size_t which = 1;
@@ -424,23 +578,24 @@ private:
         });
         if (!given || said == "0") return;
         if (said == "no") return changed_.remove(offered);
-        changed_.remove_all(offered.address);
+        changed_.accept(offered);
         const auto error = node_->trust(offered.address, offered.key);
         screen_.print(error ? style_.bad("Not accepted for good: " + error.message())
                             : "Accepted: " + to_string(offered.address) + " has this key now.");
     }
 
-    void show_peers() {
-        const auto peers = node_->peers(), others = found();
+    void show_peers(const std::string&) {
+        if (conversation_->is_open()) return list(people_->known());
+        const auto peers = node_->peers(), others = people_->found();
         screen_.print(peers.empty() ? "No connected peers." : "Connected Peers:");
         for (const auto& peer : peers) screen_.print(described(peer));
         if (!others.empty()) screen_.print("On the network:");
         for (const auto& peer : others) screen_.print(described(peer));
     }
 
-    void connect_to_peer() {
+    void connect_to_peer(const std::string&) {
         auto peers = node_->peers();
-        for (auto& other : found()) peers.push_back(std::move(other));
+        for (auto& other : people_->found()) peers.push_back(std::move(other));
         if (peers.empty()) return screen_.print("No active peers to connect to.");
         screen_.print("Active Peers:");
         list(peers);
@@ -454,42 +609,19 @@ private:
         if (chosen && to) outbox_->connect(to);
     }
 
-    void show_help() {
-        for (const auto& [key, word, help, run] : entries()) {
+    void show_help(const std::string&) {
+        menu_is_due_ = !conversation_->is_open();
+        for (const auto& [key, word, argument, help, run] : entries()) {
             if (!offers(key)) continue;
-            auto line = std::string(key) + " or " + std::string(word);
-            line.resize(16, ' ');
+            auto line = std::string(key) + " or " + std::string(word) + ' ' + std::string(argument);
+            line.resize(24, ' ');
             screen_.print(line + std::string(help));
         }
         screen_.print(
-            "A recipient is an IP, IP:PORT, a host's name, HOST:PORT, a number from the list\n"
-            "of peers or Enter for the last one. 0 goes back to the menu, as Esc does from any\n"
-            "question.");
-    }
-
-    /// Whom we have heard from, behind them who was found, and then whom we have only written to.
-    std::vector<p2pchat::peer> known() {
-        auto all = node_->peers();
-        for (auto& other : found()) all.push_back(std::move(other));
-        for (const auto& address : outbox_->only_written_to())
-            add(all, {address, {}, {}, false, {}});
-        return all;
-    }
-
-    /// Who is on the network and has not been heard from.
-    std::vector<p2pchat::peer> found() const {
-        const auto peers = node_->peers();
-        auto all = peers;
-        for (auto& who : node_->candidates())
-            add(all, {who.address, std::move(who.team), who.last_heard, false, {}});
-        return {std::make_move_iterator(all.begin() + static_cast<std::ptrdiff_t>(peers.size())),
-                std::make_move_iterator(all.end())};
-    }
-
-    static void add(std::vector<p2pchat::peer>& to, p2pchat::peer one) {
-        const bool known = std::any_of(to.begin(), to.end(),
-                                       [&](const auto& p) { return p.address == one.address; });
-        if (!known) to.push_back(std::move(one));
+            "A recipient is a name, a number from the list of peers, an IP, IP:PORT, a host's "
+            "name,\n"
+            "HOST:PORT, or Enter for the last one; Tab completes names. 0 goes back to the menu,\n"
+            "as Esc does from anywhere.");
     }
 
     void show_recipients(const std::vector<p2pchat::peer>& peers) {
@@ -505,11 +637,17 @@ private:
         const auto address = to_string(peer.address);
         const auto team = peer.team.empty() ? "" : " - " + menu::visible(peer.team);
         const auto key = peer.key ? " key " + fingerprint(peer.key) : "";
+        const auto name = names_.of(peer.address);
         return style_.peer(address, address + team) + (peer.linked ? " (linked)" : "") +
-               style_.quiet(key);
+               (name.empty() ? "" : " is " + name) + style_.quiet(key);
     }
 
     menu::options settings_;
+    menu::remembered remembered_;
+    bool port_is_remembered_ = false;
+    bool menu_is_due_ = true;
+    bool asks_recipient_ = false;
+    menu::given_names names_;
     menu::screen screen_;
     const menu::style style_{screen_.colours()};
     menu::chat_log log_;
@@ -521,6 +659,8 @@ private:
     int found_lately_ = 0;                                 // node's thread
     std::optional<p2pchat::node> node_;
     std::optional<menu::outbox> outbox_;
+    std::optional<menu::people> people_;
+    std::optional<menu::conversation> conversation_;
 };
 
 }  // namespace

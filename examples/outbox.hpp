@@ -66,6 +66,31 @@ public:
         send(letters);
     }
 
+    struct recipient {
+        p2pchat::endpoint address;
+        std::string name;
+    };
+
+    /// Sends a line of a conversation to one, or to all of many: `to` is what they are called
+    /// together. It is shown with what became of it, in one line; and, if that takes long, before.
+    void say(const std::vector<recipient>& recipients, const std::string& to,
+             const std::string& prefix, const std::string& text) {
+        const auto line = std::make_shared<said>();
+        line->to = to;
+        line->text = text;
+        line->recipients = line->open = recipients.size();
+        line->is_to_all = !prefix.empty();
+        std::vector<letter> letters;
+        for (const auto& [address, name] : recipients)
+            letters.push_back(
+                {address, prefix + text, "", false, std::time(nullptr), false, line, name});
+        send(letters);
+        std::unique_lock<std::mutex> lock(mutex_);
+        if (!settled_.wait_for(lock, std::chrono::milliseconds(300),
+                               [&] { return line->open == 0; }))
+            screen_.print(shown(*line) + style_.quiet(" …"));
+    }
+
     /// Sends the last of those that failed once more. Should it fail again, the others come first.
     void send_again() {
         auto last = take_unsent();
@@ -123,6 +148,13 @@ public:
     }
 
 private:
+    /// What one line of a conversation has come to.
+    struct said {
+        std::string to, text, time = now("%H:%M:%S ");
+        std::size_t recipients = 0, open = 0, delivered = 0;  // open: without an outcome
+        bool is_to_all = false;
+        std::string rest;  // what became of it where it was not delivered
+    };
     struct letter {
         p2pchat::endpoint to;
         std::string text;
@@ -130,6 +162,8 @@ private:
         bool again;  // not for the first time
         std::int64_t since;
         bool kept;  // its peer is not there
+        std::shared_ptr<said> line = {};
+        std::string name = {};  // of its peer, in that line
     };
     using letter_list = std::list<letter>;
 
@@ -200,6 +234,7 @@ private:
             ++kept_;
             store();
             none_left_.notify_all();
+            if (place->line) return settle(*place->line, "kept until " + place->name + " is there");
         }
         screen_.print(style_.warning("Kept until " + to_string(what.to) + " is there: ") +
                       visible(what.text));
@@ -246,11 +281,39 @@ private:
     void report(const letter& what, std::error_code error) {
         note(what.to, !error);
         const auto to = to_string(what.to), text = visible(what.text);
-        const auto failed = log_.add("-> " + to + ' ' + what.text +
-                                     (error ? " [not sent: " + error.message() + ']' : ""));
+        if (!what.line || !what.line->is_to_all || what.kept)
+            log(to + ' ' + what.text, error ? "not sent: " + error.message() : "");
+        if (!what.line || what.kept)
+            return error ? report_failure(what, to, text, error) : report_success(what, to, text);
+        if (error) keep(what);
+        const std::lock_guard<std::mutex> lock(mutex_);
+        if (!error) ++what.line->delivered;
+        const auto whose = what.line->recipients > 1 ? what.name + ": " : "";
+        settle(*what.line, error ? "✗ " + whose + error.message() : "");
+    }
+
+    void log(const std::string& line, const std::string& remark) {
+        const auto failed = log_.add("-> " + line + (remark.empty() ? "" : " [" + remark + ']'));
         if (failed)
             screen_.notify(style_.warning("The log cannot be written: " + failed.message()));
-        error ? report_failure(what, to, text, error) : report_success(what, to, text);
+    }
+
+    /// One of its recipients has it, or will not have it now. With the mutex held.
+    void settle(said& line, const std::string& remark) {
+        if (!remark.empty()) line.rest += (line.rest.empty() ? "" : ", ") + remark;
+        if (--line.open != 0) return;
+        const auto count =
+            std::to_string(line.delivered) + " of " + std::to_string(line.recipients);
+        const auto mark = line.delivered == 0 ? "" : line.recipients == 1 ? " ✓" : " ✓ " + count;
+        screen_.notify(shown(line) + style_.good(mark) +
+                       (line.rest.empty() ? "" : style_.bad(' ' + line.rest)));
+        if (line.is_to_all) log("all " + line.text, line.rest);
+        settled_.notify_all();
+    }
+
+    std::string shown(const said& line) const {
+        return style_.quiet(screen_.live() ? line.time : "") + style_.quiet("to ") + line.to +
+               ": " + visible(line.text);
     }
 
     void report_success(const letter& what, const std::string& to, const std::string& text) {
@@ -308,7 +371,8 @@ private:
     std::mutex mutex_;  // guards all below
     const kept_file file_;
     std::condition_variable none_left_;
-    letter_list letters_;  // without an outcome, in the order posted
+    std::condition_variable settled_;  // a line
+    letter_list letters_;              // without an outcome, in the order posted
     std::size_t under_way_ = 0;
     std::size_t kept_ = 0;       // of the letters
     bool store_failed_ = false;  // and the person knows

@@ -74,16 +74,15 @@ def talk(btc, eth):
         person.enter("5000", "Enter choice:")
     btc.wait_for("(ETH) is on the network.")
     eth.wait_for("(BTC) is on the network.")
-    btc.enter("b", "Enter message to all peers:")
-    btc.enter("Hi! Anybody there?", "Sent to")
-    btc.wait_for("Enter choice:", 2)
-    eth.wait_for("Anybody there?")
-    btc.enter("b", "Enter message to all peers:")
+    btc.enter("/chat ETH", "Each line goes to ETH.")
+    btc.enter("Hi! Anybody there?", "Anybody there? ✓")
+    eth.wait_for("BTC Hi! Anybody there?")
+    eth.enter("/chat BTC", "Each line goes to BTC.")
     btc.type("We start at ten, in")  # not sent: what arrives does not disturb it
-    eth.enter("r", "Enter your message")
-    eth.enter("Yes, all five of us.", "Delivered")
-    eth.wait_for("Enter choice:", 2)
-    btc.wait_for("all five of us.")
+    eth.enter("Yes, all five of us.", "all five of us. ✓")
+    btc.wait_for("ETH: Yes, all five of us.")
+    eth.enter("/all Coffee first.", "Coffee first. ✓")
+    btc.wait_for("ETH to all: Coffee first.")
 
 
 def style_of(codes, current):
@@ -159,7 +158,8 @@ def main():
             state = os.path.join(home, host)
             people.append(Terminal(state + ".tmux", ["ip", "netns", "exec", host,
                                                      "env", "HOME=" + state,
-                                                     "XDG_STATE_HOME=" + state, program]))
+                                                     "XDG_CONFIG_HOME=" + state, program,
+                                                     "--no-config"]))
             stack.callback(people[-1].close)
         talk(*people)
         left, width, height = drawn(people[0], "team BTC, on 192.168.1.20", 0)

@@ -58,6 +58,10 @@ public:
     /// Whether it was asked to tell pasted text from typed one.
     bool brackets_pastes() const { return brackets_; }
 
+    /// What was said about the window's title, with the number of what it is; how often it rang.
+    const std::string& title() const { return title_; }
+    int bells() const { return bells_; }
+
 private:
     struct row {
         std::vector<std::string> cells;  // a character each; empty: the second half of a wide one
@@ -91,7 +95,15 @@ private:
         return size;
     }
 
+    std::size_t title(std::string_view bytes) {
+        const auto end = bytes.find('\a');
+        if (end == bytes.npos) return 0;
+        title_ = bytes.substr(2, end - 2);
+        return end + 1;
+    }
+
     void control(char c) {
+        if (c == '\a') ++bells_;
         if (c == '\r') column_ = 0;
         if (c == '\b' && column_ > 0) --column_;
         if (c == '\n') line_feed();
@@ -130,6 +142,7 @@ private:
     std::size_t escape(std::string_view bytes) {
         if (bytes.size() < 2) return 0;
         if (bytes[1] == '(' || bytes[1] == ')') return bytes.size() < 3 ? 0 : 3;
+        if (bytes[1] == ']') return title(bytes);
         if (bytes[1] != '[') return 2;
         const auto end = std::find_if(bytes.begin() + 2, bytes.end(),
                                       [](char c) { return c >= '@' && c <= '~'; });
@@ -171,6 +184,8 @@ private:
     std::size_t row_ = 0, column_ = 0;
     bool insert_ = false;
     bool brackets_ = false;
+    std::string title_;
+    int bells_ = 0;
     std::vector<row> rows_;
     std::string pending_;  // the beginning of a character or an escape sequence
 };

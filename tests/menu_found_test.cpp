@@ -23,7 +23,7 @@ using support::terminal_kind;
 namespace {
 
 std::string kept_file(const std::string& port) {
-    return support::state_folder() + "/p2pchat/outbox-" + port;
+    return support::state_folder() + "/outbox-" + port;
 }
 
 std::string port_of(const support::nobody& place) { return std::to_string(place.address().port()); }
@@ -37,7 +37,8 @@ struct person {
 
     static menu_program::words arguments(const std::string& team, const std::string& port,
                                          menu_program::words more) {
-        more.insert(more.end(), {"--team", team, "--port", port});
+        more.insert(more.end(),
+                    {"--team", team, "--port", port, "--config", support::state_folder()});
         return flags(more);
     }
     void send(const std::string& port, const std::string& text) {
@@ -88,12 +89,12 @@ TEST_CASE("two people type a team and a port, choose b, and talk") {
     REQUIRE(ann->shows("1. 10.99.0.2:6000 - Bob\nEnter message to all peers:"));
     REQUIRE(ann->answer("Enter message to all peers: ", "Hello, Bob!"));
     CHECK(ann->shows("Sent to 10.99.0.2:6000"));
-    CHECK(bob->expect_line("10.99.0.1:5000 Ann Hello, Bob!"));
+    CHECK(bob->expect_line("10.99.0.1:5000 Ann @all Hello, Bob!"));
 
     REQUIRE(bob->choose("b"));
     REQUIRE(bob->answer("Enter message to all peers: ", "Hello, Ann!"));
     CHECK(bob->expect("Sent to 10.99.0.1:5000\n"));
-    CHECK(ann->shows("10.99.0.2:6000 Bob Hello, Ann!"));
+    CHECK(ann->shows("[to all] 10.99.0.2:6000 Bob Hello, Ann!"));
     REQUIRE(ann->choose("2"));
     CHECK(ann->shows("Connected Peers:\n10.99.0.2:6000 - Bob\n"));
     REQUIRE(ann->choose("3"));
@@ -158,7 +159,7 @@ TEST_CASE("what is kept outlives the program, in a file that nobody else can rea
     const auto port = port_of(here), theirs = port_of(there);
     menu_program::words where;
     auto file = kept_file(port);
-    SUBCASE("in the user's state folder") {}
+    SUBCASE("where --config says") {}
     SUBCASE("where --outbox says") {
         file = support::state_folder() + "/by flag";
         where = {"--outbox", file};

@@ -42,7 +42,7 @@ inline std::string free_port() {
     return std::to_string(socket.local().port());
 }
 
-/// Where programs of this test keep what outlives them; gone when it ends.
+/// For files of this test; gone when it ends.
 inline const std::string& state_folder() {
     static const folder one;
     static const std::string path = one.path();
@@ -258,7 +258,7 @@ private:
                const words& more = {}) {
         REQUIRE_MESSAGE(!program_path().empty(), "P2PCHAT_PROGRAM is to say where the program is");
         words line, environment = {"TERM=" + type, "LC_ALL=C.UTF-8", "TZ=UTC",
-                                   "XDG_STATE_HOME=" + state_folder()};
+                                   "XDG_CONFIG_HOME=" + home_.path()};
         if (!first_.empty()) line = {"/bin/sh", "-c", first_ + "; exec \"$0\" \"$@\""};
         line.push_back(program_path());
         line.insert(line.end(), arguments.begin(), arguments.end());
@@ -278,7 +278,7 @@ private:
 
     static bool is_ours(std::string_view variable) {
         for (const std::string_view ours :
-             {"TERM=", "LC_ALL=", "TZ=", "NO_COLOR=", "XDG_STATE_HOME="})
+             {"TERM=", "LC_ALL=", "TZ=", "NO_COLOR=", "XDG_CONFIG_HOME="})
             if (variable.substr(0, ours.size()) == ours) return true;
         return false;
     }
@@ -302,6 +302,7 @@ private:
         return size > 0;
     }
 
+    const folder home_;  // for what outlives it, but not the test
     std::string first_;
     pid_t process_ = 0;
     int status_ = -1;

@@ -11,6 +11,7 @@
 #include <filesystem>
 #include <fstream>
 #include <memory>
+#include <optional>
 
 using support::content;
 using support::flags;
@@ -45,7 +46,7 @@ struct person {
         const auto at = program.text().find("\nYour key: ") + 11;
         REQUIRE(program.wait_until_output(
             [&] { return program.text().find('\n', at) != std::string::npos; }));
-        const auto key = program.text().substr(at, program.text().find('\n', at) - at);
+        const auto key = program.text().substr(at, program.text().find_first_of("\r\n", at) - at);
         REQUIRE_EQ(key.size(), size);
         return key;
     }
@@ -132,7 +133,7 @@ TEST_CASE("two people talk secretly, and each shows the other's key") {
     REQUIRE(ann.program.choose("2"));
     CHECK(ann.program.expect(to_string(bob.address) + " - Bob (linked) key " + bob.key + '\n'));
     REQUIRE(ann.program.choose("?"));
-    CHECK(ann.program.expect("\nk or /key       accept the key of somebody"));
+    CHECK(ann.program.expect("\nk or /key               accept the key of somebody"));
 }
 
 TEST_CASE("the mark and the key are ASCII in a terminal, too") {
@@ -299,7 +300,8 @@ TEST_CASE("keys that have changed are each kept once, within bounds for all and 
 
     keys.remove(offer(bob, 2));
     CHECK_EQ(keys.all().size(), menu::changed_keys::max - 1);
-    keys.remove_all(bob);
+    keys.accept(offer(bob, 3));
+    CHECK_FALSE(keys.add(offer(bob, 3)));  // was on its way
     const auto left = keys.all();
     CHECK_EQ(left.size(), menu::changed_keys::max - menu::changed_keys::share_of_host + 1);
     CHECK_EQ(left[0].address.port(), 5001);
@@ -327,28 +329,35 @@ TEST_CASE("who one is outlives the program, and so does whom one knows") {
     CHECK_EQ(count(bob.program.text(), "KEY CHANGED"), 0);
 }
 
-TEST_CASE("keys stand in the user's state folder, if nothing else is said and there is one") {
-    const auto key = [](const std::string& first) {
+TEST_CASE("keys stand in the folder of settings, at a terminal and if nothing else is said") {
+    if (!support::has_terminals()) return;
+    const support::folder home;
+    const auto key = [](const menu_program::words& more, bool at_terminal) {
         const nobody place;
-        menu_program program(flags({"--team", "Ann", "--port", support::port_of(place.address()),
-                                    "--secrecy=known"}),
-                             first);
-        auto result = person::own_key(program);
-        REQUIRE(program.choose("0"));
-        REQUIRE_EQ(program.finish(), 0);
-        const auto without = program.text().find(
-            "\nThere is no folder to keep keys in: yours is a new one each time.\n");
-        CHECK_EQ(without != std::string::npos, !first.empty());
+        menu_program::words line = {"--team", "Ann", "--port", support::port_of(place.address()),
+                                    "--secrecy=known"};
+        line.insert(line.end(), more.begin(), more.end());
+        std::optional<menu_program> program;
+        at_terminal ? program.emplace(flags(line), support::terminal_kind{})
+                    : program.emplace(flags(line));
+        auto result = person::own_key(*program);
+        REQUIRE(program->choose("0"));
+        REQUIRE_EQ(program->finish(), 0);
+        const bool is_kept = at_terminal && more.front() == "--config";
+        CHECK_NE(program->text().find("There is no folder to keep keys in: yours is a new one") !=
+                     std::string::npos,
+                 is_kept);
         return result;
     };
-    const auto first = key("");
-    CHECK_EQ(key(""), first);
-    for (const char* name : {"/p2pchat/identity", "/p2pchat/pins"})
-        CHECK(std::filesystem::exists(support::state_folder() + name));
-    const std::string homeless = "unset HOME XDG_STATE_HOME";
-    const auto once = key(homeless);
+    const menu_program::words with_folder = {"--config", home.file("new")};
+    const auto first = key(with_folder, true);
+    CHECK_EQ(key(with_folder, true), first);
+    for (const char* name : {"new/identity", "new/pins"})
+        CHECK(std::filesystem::exists(home.file(name)));
+    CHECK_NE(key(with_folder, false), first);
+    const auto once = key({"--no-config"}, true);
     CHECK_NE(once, first);
-    CHECK_NE(key(homeless), once);
+    CHECK_NE(key({"--no-config"}, true), once);
 }
 
 TEST_CASE("a wrong flag about keys is named, before any question") {

@@ -177,7 +177,7 @@ TEST_CASE("what comes in one go behind an answer is no choice") {
     REQUIRE(ours.program.choose("b\nmy private line"));
     CHECK(is_told());
     REQUIRE(ours.program.answer("to all peers: ", "the end"));
-    CHECK(theirs.program.expect_line(ours.name() + " Ours the end"));
+    CHECK(theirs.program.expect_line(ours.name() + " Ours @all the end"));
     CHECK_FALSE(contains(theirs.program.text(), "private"));
 }
 
@@ -189,33 +189,37 @@ TEST_CASE("Esc leads back from every question, and Enter where it answers nothin
     const auto goes_back = [&](const std::string& question, const std::string& back) {
         REQUIRE(program.expect(question));
         program.type(back);
-        REQUIRE(program.expect("**** Menu ****"));
+        REQUIRE(program.expect("Enter choice: "));
     };
+    REQUIRE(program.expect("Enter choice: "));
     for (const std::string back : {"\n", "\x1b", "half an answer\x1b"}) {
-        REQUIRE(program.choose("4"));
+        program.enter("4");
         goes_back("Enter mandatory message: ", back);
-        REQUIRE(program.choose("1"));
+        program.enter("1");
         goes_back(to, back);
-        REQUIRE(program.choose("1"));
+        program.enter("1");
         REQUIRE(program.answer(to, "127.0.0.1"));
         goes_back("recipient's port number: ", back);
-        REQUIRE(program.choose("1"));
+        program.enter("1");
         REQUIRE(program.answer(to, "127.0.0.1:1"));
         goes_back(message_prompt, back);
-        if (back != "\n") goes_back("Enter choice: ", back);
+        program.type(back);
+        REQUIRE(program.expect("**** Menu ****"));
+        REQUIRE(program.expect("Enter choice: "));
     }
     for (const char* none : {"cannot be empty", "Not sent", "Invalid choice", "is needed"})
         CHECK_FALSE(contains(program.text(), none));
     say(theirs, ours.address(), "Hi");
     REQUIRE(program.shows("Theirs Hi"));
     for (const char* back : {"\n", "\x1b"}) {
-        REQUIRE(program.choose("3"));
+        program.enter("3");
         goes_back("Select peer number: ", back);
-        REQUIRE(program.choose("b"));
+        program.enter("b");
         goes_back("Enter message to all peers: ", back);
-        REQUIRE(program.choose("r"));
+        program.enter("r");
         goes_back(message_prompt, back);
     }
+    program.enter("2");
     say(ours, theirs.address(), "and on");
     CHECK(theirs.program.expect_line(ours.name() + " Ours and on"));
 }
@@ -418,8 +422,8 @@ TEST_CASE("what is beyond the numbers has keys and words, and ? shows them") {
 
     REQUIRE(program.choose("b"));
     REQUIRE(program.answer("Enter message to all peers: ", "hear, hear"));
-    CHECK(first.wait_printed(ours.name() + " Ours hear, hear"));
-    CHECK(second.wait_printed(ours.name() + " Ours hear, hear"));
+    CHECK(first.wait_printed(ours.name() + " Ours @all hear, hear"));
+    CHECK(second.wait_printed(ours.name() + " Ours @all hear, hear"));
     CHECK(program.shows("✓ Sent to " + to_string(first.address())));
 
     const bool first_is_one = first.address() < second.address();
@@ -456,14 +460,15 @@ TEST_CASE("whom one has written to stands in the list of recipients") {
     CHECK(ours.program.shows(both + "message to all peers:"));
 }
 
-TEST_CASE("the menu shows what is beyond the numbers, and says once how to go back") {
+TEST_CASE("a person gets the menu once, then by Enter; and once is told how to go back") {
     if (!has_terminals()) return;
     party ours("Ours", terminal_kind{});
-    const std::string beyond = "0. Quit\nb. Send to all   r. Reply   s. Send again   ?. Help\n";
-    CHECK(ours.program.shows(beyond + "Enter choice:"));
+    const std::string last = "0. Quit\nc. Chat  b. To all  r. Reply  ?. Help\nEnter choice:";
+    CHECK(ours.program.shows(last));
     REQUIRE(ours.program.choose("2"));
-    REQUIRE(ours.program.expect("No connected peers."));
-    CHECK(ours.program.shows(beyond + "Enter choice: 2\nNo connected peers."));
+    CHECK(ours.program.shows(last + " 2\nNo connected peers.\nEnter choice:"));
+    REQUIRE(ours.program.choose(""));
+    CHECK(ours.program.shows(last + " 2\nNo connected peers.\nEnter choice:\n**** Menu ****"));
     REQUIRE(ours.program.expect("Enter choice: "));
     const std::string way_back = "Esc goes back";
     const auto& text = ours.program.text();

@@ -98,7 +98,7 @@ TEST_CASE("whom one has written to is known to b and to the recipient's prompt")
     REQUIRE(a.program.choose("b"));
     REQUIRE(a.program.answer("Enter message to all peers: ", "hear, hear"));
     CHECK(a.program.expect("Sent to " + b.name() + "\n"));
-    CHECK(b.program.expect_line(a.name() + " Team_A hear, hear"));
+    CHECK(b.program.expect_line(a.name() + " Team_A @all hear, hear"));
     REQUIRE(a.program.choose("1"));
     REQUIRE(a.program.answer("Enter recipient's IP address: ", "1"));
     REQUIRE(a.program.answer("(type 'exit' to disconnect): ", "by number"));

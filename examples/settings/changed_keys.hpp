@@ -9,6 +9,7 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <map>
 #include <mutex>
 #include <vector>
 
@@ -20,13 +21,15 @@ class changed_keys {
 public:
     static constexpr std::size_t max = 64, share_of_host = 8;
 
-    /// False if that is there already, or there is no room.
+    /// False if that is there already or, meanwhile, accepted; or there is no room.
     bool add(const p2pchat::peer& offered) {
         const std::lock_guard<std::mutex> lock(mutex_);
         const bool there = std::any_of(all_.begin(), all_.end(), [&](const auto& one) {
             return one.address == offered.address && one.key == offered.key;
         });
-        if (there || !room_for(offered.address)) return false;
+        const auto accepted = accepted_.find(offered.address);
+        const bool late = accepted != accepted_.end() && accepted->second == offered.key;
+        if (there || late || !room_for(offered.address)) return false;
         all_.push_back(offered);
         return true;
     }
@@ -45,8 +48,11 @@ public:
             return one.address == offered.address && one.key == offered.key;
         });
     }
-    void remove_all(const p2pchat::endpoint& of) {
-        remove_if([&](const p2pchat::peer& one) { return one.address == of; });
+    /// No key of that address is in question any more.
+    void accept(const p2pchat::peer& offered) {
+        remove_if([&](const p2pchat::peer& one) { return one.address == offered.address; });
+        const std::lock_guard<std::mutex> lock(mutex_);
+        accepted_[offered.address] = offered.key;
     }
 
 private:
@@ -64,6 +70,7 @@ private:
 
     mutable std::mutex mutex_;  // guards the next
     std::vector<p2pchat::peer> all_;
+    std::map<p2pchat::endpoint, p2pchat::public_key> accepted_;  // by the person, one by one
 };
 
 }  // namespace menu

@@ -1,12 +1,14 @@
-// folder.hpp - where files stand that outlive the program, if no flag says where.
+// folder.hpp - where files stand that outlive the program, and how they are written.
 //
 // SPDX-License-Identifier: MIT
 
-#ifndef MENU_STATE_FOLDER_HPP
-#define MENU_STATE_FOLDER_HPP
+#ifndef MENU_FOLDER_HPP
+#define MENU_FOLDER_HPP
 
+#include <cerrno>
 #include <cstdlib>
 #include <filesystem>
+#include <fstream>
 #include <string>
 #include <system_error>
 
@@ -16,21 +18,21 @@
 
 namespace menu {
 
-/// A file in the folder that the system gives each user for such. Empty if there is none.
-inline std::string state_file(const std::string& name) {
+/// The folder that the system gives each user's programs. Empty if there is none.
+inline std::string default_folder() {
 #ifdef _WIN32
-    const wchar_t* const value = _wgetenv(L"LOCALAPPDATA");
+    const wchar_t* const value = _wgetenv(L"APPDATA");
     const std::string folder = value ? to_utf8(value) : "";
 #else
     const auto of_environment = [](const char* variable) {
         const char* const value = std::getenv(variable);
         return std::string(value ? value : "");
     };
-    std::string folder = of_environment("XDG_STATE_HOME");
+    std::string folder = of_environment("XDG_CONFIG_HOME");
     const auto home = of_environment("HOME");
-    if (folder.empty() && !home.empty()) folder = home + "/.local/state";
+    if (folder.empty() && !home.empty()) folder = home + "/.config";
 #endif
-    return folder.empty() ? folder : folder + "/p2pchat/" + name;
+    return folder.empty() ? folder : folder + "/p2pchat";
 }
 
 inline std::filesystem::path native(const std::string& name) {
@@ -48,6 +50,24 @@ inline std::error_code make_folder_of(const std::filesystem::path& file) {
     return error;
 }
 
+/// Writes all of it or, if that fails, leaves what was there before; for nobody else's eyes.
+inline std::error_code replace_file(const std::string& name, const std::string& content) {
+    const auto path = native(name);
+    auto error = make_folder_of(path);
+    if (error) return error;
+    auto fresh = path;
+    fresh += ".new";
+    errno = 0;
+    std::ofstream file(fresh, std::ios::binary | std::ios::trunc);
+    using std::filesystem::perms;
+    if (file) permissions(fresh, perms::owner_read | perms::owner_write, error);
+    file << content;
+    file.close();
+    if (!file && !error) error = {errno != 0 ? errno : EIO, std::generic_category()};
+    if (!error) rename(fresh, path, error);
+    return error;
+}
+
 }  // namespace menu
 
-#endif  // MENU_STATE_FOLDER_HPP
+#endif  // MENU_FOLDER_HPP

@@ -6,12 +6,18 @@
 #define MENU_LOG_HPP
 
 #include "../terminal/text.hpp"
+#include "folder.hpp"
 
+#include <algorithm>
 #include <cerrno>
+#include <deque>
+#include <fstream>
+#include <functional>
 #include <mutex>
 #include <string>
 #include <string_view>
 #include <system_error>
+#include <vector>
 
 #ifdef _WIN32
 #include "../terminal/windows_text.hpp"
@@ -82,7 +88,24 @@ private:
 /// The log. Thread-safe.
 class chat_log {
 public:
-    std::error_code open(const std::string& path) { return file_.open(path); }
+    std::error_code open(const std::string& path) { return path_ = path, file_.open(path); }
+
+    /// What the end of the file has, in order; `take` says of each line whether it is wanted.
+    std::vector<std::string> last(std::size_t count,
+                                  const std::function<bool(const std::string&)>& take) const {
+        constexpr std::streamoff bound = 1024 * 1024;  // of a file that may be of any size
+        std::deque<std::string> found;
+        std::ifstream file(native(path_), std::ios::binary | std::ios::ate);
+        const auto size = static_cast<std::streamoff>(file.tellg());
+        file.seekg(std::max<std::streamoff>(size - bound, 0));
+        std::string line;
+        if (size > bound) std::getline(file, line);  // the rest of one
+        while (std::getline(file, line)) {
+            if (take(line)) found.push_back(line);
+            if (found.size() > count) found.pop_front();
+        }
+        return {found.begin(), found.end()};
+    }
 
     /// Appends a line, time-stamped, if the log is open. The first failure is returned.
     std::error_code add(const std::string& line) {
@@ -108,6 +131,7 @@ private:
         return error;
     }
 
+    std::string path_;
     std::mutex mutex_;  // guards all below
     appended_file file_;
     bool torn_ = false;    // the file's last line is not whole

@@ -23,6 +23,9 @@ struct options {
     std::uint16_t port = 0;  ///< 0: ask
     std::string address;     ///< empty: detect
     std::vector<p2pchat::endpoint> default_peers;
+    std::string folder;     ///< where files are that outlive the program; empty: the default
+    bool keeps = true;      ///< write such files, where no other flag says so
+    bool quiet = false;     ///< no bell, no title
     std::string log;        ///< a file; empty: none
     std::string outbox;     ///< a file; empty: the default
     bool discovery = true;  ///< find others on the LAN, and be found
@@ -43,8 +46,11 @@ Chats with the peers of the local network. Asks for whatever no flag says.
   --address IP            be known by this address, not by the detected one
   --default-peer IP:PORT  who gets mandatory messages; may be given several times
   --no-discovery          do not look for others on the network, nor be found by them
-  --log FILE              append the conversation to this file
+  --config DIR            where settings, names and keys are, and what is kept
+  --no-config             read and write nothing there; so it is with piped input
+  --log FILE              append what is said to this file, and show its end in a chat
   --outbox FILE           where messages wait for who is not there
+  --quiet                 no bell, and nothing in the window's title
   --secrecy off           nothing is encrypted: the default
   --secrecy known         encrypted with those who announce it or whose key is known
   --secrecy required      encrypted with all; nothing else is sent or taken
@@ -98,7 +104,8 @@ inline std::string set_option(std::string_view name, const std::string& value, o
     static constexpr struct {
         std::string_view flag;
         std::string options::*file;
-    } files[] = {{"--log", &options::log},
+    } files[] = {{"--config", &options::folder},
+                 {"--log", &options::log},
                  {"--outbox", &options::outbox},
                  {"--identity", &options::identity},
                  {"--pins", &options::pins}};
@@ -120,9 +127,9 @@ inline int wrong_flag(std::string_view flag, const std::string& why) {
 
 /// Reads the command line into `result`; returns an exit status if the program is to end here.
 inline std::optional<int> read_options(const std::vector<std::string>& arguments, options& result) {
-    static constexpr std::string_view with_value[] = {"--team",         "--port",     "--address",
-                                                      "--default-peer", "--log",      "--outbox",
-                                                      "--secrecy",      "--identity", "--pins"};
+    static constexpr std::string_view with_value[] = {
+        "--team",   "--port",   "--address", "--default-peer", "--log",
+        "--outbox", "--config", "--secrecy", "--identity",     "--pins"};
     for (auto argument = arguments.begin(); argument != arguments.end(); ++argument) {
         const auto equals = argument->find('=');
         const std::string name = argument->substr(0, equals);
@@ -130,6 +137,14 @@ inline std::optional<int> read_options(const std::vector<std::string>& arguments
         if (*argument == "--version") return std::cout << "p2pchat " << p2pchat::version << '\n', 0;
         if (*argument == "--no-discovery") {
             result.discovery = false;
+            continue;
+        }
+        if (*argument == "--no-config") {
+            result.keeps = false;
+            continue;
+        }
+        if (*argument == "--quiet") {
+            result.quiet = true;
             continue;
         }
         if (std::find(std::begin(with_value), std::end(with_value), name) == std::end(with_value))

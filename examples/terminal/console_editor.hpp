@@ -3,7 +3,7 @@
 // SPDX-License-Identifier: MIT
 //
 // The console's own editing cannot: it loses its place when something else is written. This does
-// the least that a person expects: typing, Backspace, Esc, and the arrows for what was typed before.
+// the least that a person expects: typing, Backspace, Esc, Tab, and the arrows for what was typed before.
 
 #ifndef MENU_CONSOLE_EDITOR_HPP
 #define MENU_CONSOLE_EDITOR_HPP
@@ -24,10 +24,10 @@ namespace menu {
 
 class console_editor : public line_editor {
 public:
-    console_editor(HANDLE in, HANDLE out, std::function<bool()> wait_for_key)
-        : in_(in), out_(out), wait_(std::move(wait_for_key)) {}
+    console_editor(HANDLE in, HANDLE out, editor_callbacks callbacks)
+        : in_(in), out_(out), callbacks_(std::move(callbacks)) {}
 
-    std::optional<std::string> read_line(const std::string& prompt) override {
+    std::optional<std::string> read_line(const std::string& prompt, bool erase) override {
         prompt_ = to_wide(prompt);
         line_.clear();
         history_ = &histories_[prompt];
@@ -37,7 +37,7 @@ public:
             const wchar_t c = key.uChar.UnicodeChar;
             if (c == L'\x1a' && line_.empty()) break;  // Ctrl-Z
             if (c == L'\x1b') return "\x1b";
-            if (c == L'\r') return finished();
+            if (c == L'\r') return finished(erase);
             obey(key);
         }
         return std::nullopt;
@@ -67,7 +67,9 @@ private:
     bool next_key(KEY_EVENT_RECORD& key) {
         INPUT_RECORD record = {};
         DWORD count = 0;
-        while (wait_() && ReadConsoleInputW(in_, &record, 1, &count) != 0) {
+        while (callbacks_.wait_for_key() && ReadConsoleInputW(in_, &record, 1, &count) != 0) {
+            if (record.EventType == FOCUS_EVENT)
+                callbacks_.on_focus(record.Event.FocusEvent.bSetFocus != 0);
             key = record.Event.KeyEvent;
             // A character typed by its number comes when Alt is let go.
             if (record.EventType == KEY_EVENT &&
@@ -84,6 +86,8 @@ private:
             put(std::wstring(1, c));
         } else if (c == L'\b') {
             change_to(without_last(line_));
+        } else if (c == L'\t') {
+            complete();
         } else if (key.wVirtualKeyCode == VK_UP && recalled_ > 0) {
             change_to((*history_)[--recalled_]);
         } else if (key.wVirtualKeyCode == VK_DOWN && recalled_ < history_->size()) {
@@ -92,8 +96,17 @@ private:
         }
     }
 
-    std::optional<std::string> finished() {
-        put(L"\r\n");
+    void complete() {
+        const auto result = callbacks_.complete(to_utf8(line_));
+        if (!result.choices.empty()) hide();
+        for (const auto& choice : result.choices) put(to_wide(choice + "  "));
+        if (!result.choices.empty()) put(L"\r\n"), show();
+        line_ += to_wide(result.insert);
+        put(to_wide(result.insert));
+    }
+
+    std::optional<std::string> finished(bool erase) {
+        erase ? hide() : put(L"\r\n");
         if (!line_.empty() && (history_->empty() || history_->back() != line_))
             history_->push_back(line_);
         return to_utf8(line_);
@@ -139,7 +152,7 @@ private:
     }
 
     const HANDLE in_, out_;
-    std::function<bool()> wait_;
+    const editor_callbacks callbacks_;
     std::wstring prompt_, line_;
     std::map<std::string, std::vector<std::wstring>> histories_;  // one for each question
     std::vector<std::wstring>* history_ = nullptr;

@@ -12,6 +12,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 namespace menu {
 
@@ -23,7 +24,8 @@ public:
     virtual ~line_editor() = default;
 
     /// The line typed, ended by Esc if the person goes back; nothing at the end of the input.
-    virtual std::optional<std::string> read_line(const std::string& prompt) = 0;
+    /// `erase`: prompt and line go from the screen once it is entered.
+    virtual std::optional<std::string> read_line(const std::string& prompt, bool erase) = 0;
 
     virtual void hide() = 0;    ///< clears prompt and line from the screen, for other output
     virtual void show() = 0;    ///< draws both again, where the cursor is now
@@ -31,14 +33,27 @@ public:
     virtual void resume() = 0;  ///< ... and takes it again
 };
 
-/// An editor that reads a key after `wait_for_key` has returned true; null without libedit.
-std::unique_ptr<line_editor> make_line_editor(std::function<bool()> wait_for_key);
+/// What Tab does to a line: text to insert or, where several words are possible, these to show.
+struct completion {
+    std::string insert;
+    std::vector<std::string> choices;
+};
+
+/// What an editor needs of whoever has it.
+struct editor_callbacks {
+    std::function<bool()> wait_for_key;  ///< true: there is one to read
+    std::function<completion(const std::string& typed)> complete;
+    std::function<void(bool)> on_focus;  ///< the window has got it, or lost it
+};
+
+/// Null without libedit.
+std::unique_ptr<line_editor> make_line_editor(editor_callbacks callbacks);
 
 }  // namespace menu
 
 #ifndef P2PCHAT_MENU_LIBEDIT
 
-inline std::unique_ptr<menu::line_editor> menu::make_line_editor(std::function<bool()>) {
+inline std::unique_ptr<menu::line_editor> menu::make_line_editor(editor_callbacks) {
     return nullptr;
 }
 
@@ -53,6 +68,7 @@ inline std::unique_ptr<menu::line_editor> menu::make_line_editor(std::function<b
 #include <algorithm>
 #include <clocale>
 #include <cstdio>
+#include <cstdlib>
 #include <cwchar>
 #include <cwctype>
 #include <map>
@@ -70,7 +86,7 @@ inline void speak_utf8() {
 
 class libedit_editor : public line_editor {
 public:
-    explicit libedit_editor(std::function<bool()> wait_for_key) : wait_(std::move(wait_for_key)) {
+    explicit libedit_editor(editor_callbacks callbacks) : callbacks_(std::move(callbacks)) {
         speak_utf8();
         editline_ = el_init("p2pchat", stdin, stdout, stderr);
         el_set(editline_, EL_CLIENTDATA, this);
@@ -91,7 +107,7 @@ public:
         for (const auto& [prompt, history] : histories_) history_end(history);
     }
 
-    std::optional<std::string> read_line(const std::string& prompt) override {
+    std::optional<std::string> read_line(const std::string& prompt, bool erase) override {
         prompt_ = prompt;
         went_back_ = false;
         el_set(editline_, EL_HIST, ::history, history_of(prompt));
@@ -103,6 +119,7 @@ public:
         std::string line(typed, static_cast<std::size_t>(size));
         if (line.back() != '\n') return std::nullopt;  // the input ended in the middle of it
         line.pop_back();
+        if (erase) go_up(rows_of(wide(line)) + 1);
         HistEvent event;
         if (!line.empty()) ::history(history_of(prompt), &event, H_ENTER, line.c_str());
         return line;
@@ -110,8 +127,9 @@ public:
 
     void hide() override {
         el_resize(editline_);
-        if (const auto rows = rows_above_cursor(); rows > 0) std::printf("\x1b[%uA", rows);
-        std::fputs("\r\x1b[J", stdout);
+        // By how many rows the cursor is below the prompt's first: libedit knows, but does not tell.
+        const LineInfoW* line = el_wline(editline_);
+        go_up(rows_of({line->buffer, static_cast<std::size_t>(line->cursor - line->buffer)}));
     }
 
     void show() override { el_set(editline_, EL_REFRESH); }
@@ -166,9 +184,31 @@ private:
         return CC_REFRESH;
     }
 
-    /// Takes the terminal, or gives it back. It is asked to put pasted text in brackets.
+    /// Completes what a word may begin; elsewhere a tab is one, as pasted text may hold them.
+    static unsigned char complete(EditLine* editline, int) {
+        auto& editor = self(editline);
+        const LineInfo* line = el_line(editline);
+        const auto result = editor.callbacks_.complete({line->buffer, line->cursor});
+        el_insertstr(editline, result.insert.c_str());
+        if (result.choices.empty()) return CC_REFRESH;
+        editor.hide();
+        for (const auto& choice : result.choices) std::fputs((choice + "  ").c_str(), stdout);
+        std::fputs("\n", stdout);
+        editor.show();
+        return CC_NORM;
+    }
+    static unsigned char focus_in(EditLine* editline, int) {
+        return self(editline).callbacks_.on_focus(true), CC_NORM;
+    }
+    static unsigned char focus_out(EditLine* editline, int) {
+        return self(editline).callbacks_.on_focus(false), CC_NORM;
+    }
+
+    /// Takes the terminal, or gives it back. It is asked to put pasted text in brackets, and to
+    /// tell whether its window has the focus.
     void prepare(bool take) {
-        if (own_keys_) std::fputs(take ? "\x1b[?2004h" : "\x1b[?2004l", stdout);
+        if (own_keys_)
+            std::fputs(take ? "\x1b[?2004h\x1b[?1004h" : "\x1b[?1004l\x1b[?2004l", stdout);
         std::fflush(stdout);
         el_set(editline_, EL_PREP_TERM, take ? 1 : 0);
     }
@@ -194,9 +234,15 @@ private:
                 bind(prefix + ';' + std::to_string(with) + '~', function);
         };
         bind("^R", "em-inc-search-prev");
-        bind("^I", "ed-insert");  // pasted text may hold tabs
-        el_wset(editline_, EL_ADDFN, L"p2pchat-paste", L"Inserts pasted text", paste);
-        bind("\\e[200~", "p2pchat-paste");
+        const auto bind_own = [&](const wchar_t* name, const char* function, const char* key,
+                                  unsigned char (*run)(EditLine*, int)) {
+            el_wset(editline_, EL_ADDFN, name, L"of p2pchat", run);
+            bind(key, function);
+        };
+        bind_own(L"p2pchat-complete", "p2pchat-complete", "^I", complete);
+        bind_own(L"p2pchat-focus-in", "p2pchat-focus-in", "\\e[I", focus_in);
+        bind_own(L"p2pchat-focus-out", "p2pchat-focus-out", "\\e[O", focus_out);
+        bind_own(L"p2pchat-paste", "p2pchat-paste", "\\e[200~", paste);
         bind("\\e[201~", "ed-ignore");
         for (int key = 1; key < 35; ++key) bind_number(key, "ed-ignore");
         for (const int home : {1, 7}) bind_number(home, "ed-move-to-beg");
@@ -214,7 +260,8 @@ private:
         std::mbstate_t state = {};
         for (;;) {
             char byte = 0;
-            if (!wait_() || read(STDIN_FILENO, &byte, 1) != 1) return leave_line(), 0;
+            if (!callbacks_.wait_for_key() || read(STDIN_FILENO, &byte, 1) != 1)
+                return leave_line(), 0;
             auto size = std::mbrtowc(&key, &byte, 1, &state);
             if (size == static_cast<std::size_t>(-1)) {  // what came before was no UTF-8
                 state = {};
@@ -245,9 +292,21 @@ private:
         return history;
     }
 
-    /// By how many rows the cursor is below the prompt's first: libedit knows, but does not tell.
-    unsigned rows_above_cursor() {
-        const LineInfoW* line = el_wline(editline_);
+    /// Puts the cursor at the beginning of a row above, and clears the screen from there.
+    static void go_up(unsigned rows) {
+        if (rows > 0) std::printf("\x1b[%uA", rows);
+        std::fputs("\r\x1b[J", stdout);
+    }
+
+    static std::wstring wide(const std::string& text) {
+        std::wstring result(text.size(), L'\0');
+        const auto size = std::mbstowcs(result.data(), text.c_str(), result.size());
+        result.resize(size == static_cast<std::size_t>(-1) ? 0 : size);
+        return result;
+    }
+
+    /// How many rows the prompt with `line` behind it has, but for the last.
+    unsigned rows_of(std::wstring_view line) const {
         unsigned row = 0, column = 0;
         const unsigned columns = width_of_terminal();
         const auto put = [&](wchar_t c) {
@@ -257,8 +316,8 @@ private:
             row += column / columns;
             column %= columns;
         };
-        for (const char c : prompt_) put(static_cast<wchar_t>(c));
-        std::for_each(line->buffer, line->cursor, put);
+        for (const wchar_t c : wide(prompt_)) put(c);
+        for (const wchar_t c : line) put(c);
         return row;
     }
 
@@ -276,7 +335,7 @@ private:
         return known ? size.ws_col : 80;
     }
 
-    std::function<bool()> wait_;
+    const editor_callbacks callbacks_;
     EditLine* editline_ = nullptr;
     bool own_keys_ = false;   // Esc and pasted text are ours
     bool went_back_ = false;  // by Esc
@@ -284,8 +343,8 @@ private:
     std::map<std::string, History*> histories_;
 };
 
-inline std::unique_ptr<line_editor> make_line_editor(std::function<bool()> wait_for_key) {
-    return std::make_unique<libedit_editor>(std::move(wait_for_key));
+inline std::unique_ptr<line_editor> make_line_editor(editor_callbacks callbacks) {
+    return std::make_unique<libedit_editor>(std::move(callbacks));
 }
 
 }  // namespace menu

@@ -18,6 +18,7 @@
 #include <cerrno>
 #include <cstdio>
 #include <cstdlib>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -89,8 +90,12 @@ private:
 
 class terminal {
 public:
-    terminal() {
-        if (live_) editor_ = make_line_editor([this] { return wait_for_input(); });
+    /// `complete` is what Tab does; `on_key` is called when the person does anything.
+    terminal(std::function<completion(const std::string&)> complete, std::function<void()> on_key)
+        : on_key_(std::move(on_key)) {
+        if (live_)
+            editor_ = make_line_editor({[this] { return wait_for_input(); }, std::move(complete),
+                                        [this](bool has) { focused_ = has; }});
         if (editor_ == nullptr) return;
         for (const int number : {SIGWINCH, SIGTSTP}) signals_.watch(number);
     }
@@ -100,6 +105,11 @@ public:
     bool live() const { return live_; }
     bool colours() const { return live_; }
     bool leaving() const { return signals_.leaving(); }
+    /// Whether the window has the focus, where the terminal says so.
+    std::optional<bool> focused() const { return focused_; }
+    bool has_title() const {
+        return live_ && std::string_view(std::getenv("TERM")).substr(0, 5) != "linux";
+    }
 
     void write(std::string_view text) {
         const bool whole = std::fwrite(text.data(), 1, text.size(), stdout) == text.size();
@@ -107,12 +117,12 @@ public:
     }
 
     /// The next line of the input without its end; nothing at its end or when the person leaves.
-    /// `lock` is let go while it waits.
-    std::optional<std::string> read_line(const std::string& prompt,
+    /// `lock` is let go while it waits. `erase`: it goes from the screen, where lines are edited.
+    std::optional<std::string> read_line(const std::string& prompt, bool erase,
                                          std::unique_lock<std::mutex>& lock) {
         prompt_ = prompt;
         lock_ = &lock;
-        auto line = editor_ != nullptr ? editor_->read_line(prompt) : read_plain_line();
+        auto line = editor_ != nullptr ? editor_->read_line(prompt, erase) : read_plain_line();
         if (!line) signals::note(SIGTERM);
         return leaving() ? std::nullopt : line;
     }
@@ -168,7 +178,7 @@ private:
                 select(signals_.readable_end() + 1, &readable, nullptr, nullptr, nullptr);
             lock_->lock();
             while (const int number = signals_.next()) obey(number);
-            if (ready > 0 && FD_ISSET(STDIN_FILENO, &readable)) return !leaving();
+            if (ready > 0 && FD_ISSET(STDIN_FILENO, &readable)) return on_key_(), !leaving();
         }
         return false;
     }
@@ -209,6 +219,8 @@ private:
     const bool is_terminal_ = isatty(STDIN_FILENO) != 0 && isatty(STDOUT_FILENO) != 0;
     const bool live_ = is_terminal_ && !is_dumb();
     signals signals_{!live_};
+    std::function<void()> on_key_;
+    std::optional<bool> focused_;
     std::unique_ptr<line_editor> editor_;           // where lines can be edited
     std::unique_lock<std::mutex>* lock_ = nullptr;  // of the screen, while a line is read
     std::string prompt_;

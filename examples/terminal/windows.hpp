@@ -15,10 +15,12 @@
 #endif
 
 #include <atomic>
+#include <functional>
 #include <mutex>
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 namespace menu {
@@ -35,11 +37,16 @@ inline std::vector<std::string> utf8_arguments(int, char**) {
 
 class terminal {
 public:
-    terminal() {
+    /// `complete` is what Tab does; `on_key` is called when the person does anything.
+    terminal(std::function<completion(const std::string&)> complete, std::function<void()> on_key)
+        : on_key_(std::move(on_key)) {
         DuplicateHandle(GetCurrentProcess(), GetCurrentThread(), GetCurrentProcess(), &main_, 0,
                         FALSE, DUPLICATE_SAME_ACCESS);
         SetConsoleCtrlHandler(on_control, TRUE);
-        if (live()) editor_.emplace(in_, out_, [this] { return wait_for_key(); });
+        if (live())
+            editor_.emplace(in_, out_,
+                            editor_callbacks{[this] { return wait_for_key(); }, std::move(complete),
+                                             [this](bool has) { focused_ = has; }});
         colours_ = GetConsoleMode(out_, &mode_) != 0 &&
                    SetConsoleMode(out_, mode_ | ENABLE_VIRTUAL_TERMINAL_PROCESSING) != 0;
     }
@@ -55,6 +62,9 @@ public:
     bool live() const { return console_in_ && console_out_; }
     bool colours() const { return live() && colours_; }
     bool leaving() const { return leaving_; }
+    /// Whether the window has the focus, once the console has said so.
+    std::optional<bool> focused() const { return focused_; }
+    bool has_title() const { return colours(); }
 
     void write(std::string_view text) {
         const std::wstring wide = console_out_ ? to_wide(text) : std::wstring();
@@ -67,11 +77,11 @@ public:
     }
 
     /// The next line of the input without its end; nothing at its end or when the person leaves.
-    /// `lock` is let go while it waits.
-    std::optional<std::string> read_line(const std::string& prompt,
+    /// `lock` is let go while it waits. `erase`: it goes from the screen, where lines are edited.
+    std::optional<std::string> read_line(const std::string& prompt, bool erase,
                                          std::unique_lock<std::mutex>& lock) {
         lock_ = &lock;
-        auto line = editor_ ? editor_->read_line(prompt) : read_plain_line(prompt);
+        auto line = editor_ ? editor_->read_line(prompt, erase) : read_plain_line(prompt);
         if (!line) leaving_ = true;
         return leaving_ ? std::nullopt : line;
     }
@@ -116,6 +126,7 @@ private:
         lock_->unlock();
         WaitForMultipleObjects(2, ends, FALSE, INFINITE);
         lock_->lock();
+        on_key_();
         return !leaving_;
     }
 
@@ -165,6 +176,8 @@ private:
     const bool console_out_ = is_console(out_);
     DWORD mode_ = 0;  // of the console, as we found it
     bool colours_ = false;
+    std::function<void()> on_key_;
+    std::optional<bool> focused_;
     std::optional<console_editor> editor_;          // on a console
     std::unique_lock<std::mutex>* lock_ = nullptr;  // of the screen, while a line is read
     std::string typed_;                             // and not yet asked for
