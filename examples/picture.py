@@ -21,7 +21,7 @@ import tempfile
 import time
 import unicodedata
 
-COLUMNS, ROWS = 70, 28
+COLUMNS, ROWS = 70, 21
 CELL_WIDTH, CELL_HEIGHT, MARGIN, TITLE = 7.8, 17, 14, 30
 BACKGROUND, FOREGROUND, QUIET = "#16181d", "#d8dee9", "#79818f"
 COLOURS = {31: "#e06c75", 32: "#98c379", 33: "#e5c07b", 35: "#c678dd", 36: "#56b6c2",
