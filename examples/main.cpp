@@ -82,7 +82,8 @@ private:
     std::optional<bool> run_entry(std::string_view typed) {
         const auto space = typed.find(' ');
         const auto name = typed.substr(0, space);
-        const std::string argument(space == typed.npos ? "" : menu::trimmed(typed.substr(space)));
+        const std::string argument(
+            space == std::string_view::npos ? "" : menu::trimmed(typed.substr(space)));
         for (const auto& [key, word, takes, help, run] : entries()) {
             const bool chosen = name == word || (name == key && !conversation_->is_open());
             if (!chosen || !offers(key) || (takes.empty() && !argument.empty())) continue;
@@ -138,8 +139,8 @@ private:
         const auto space = typed.find(' ');
         const auto first = std::string_view(typed).substr(0, space);
         const bool takes_name = first == "/chat" || first == "/name";
-        if (asks_recipient_ || (takes_name && space != typed.npos)) return people_->names();
-        if (space == typed.npos && !typed.empty())
+        if (asks_recipient_ || (takes_name && space != std::string::npos)) return people_->names();
+        if (space == std::string::npos && !typed.empty())
             for (const auto& one : entries())
                 if (offers(one.key)) words.emplace_back(one.word);
         return words;
@@ -503,7 +504,7 @@ private:
 
     void open_chat(const std::string& name) {
         if (name.empty()) return conversation_->open(std::nullopt);
-        if (const auto with = find_peer(name)) conversation_->open(*with);
+        if (const auto with = find_peer(name)) conversation_->open(with);
     }
 
     void show_menu(const std::string&) {
@@ -522,7 +523,7 @@ private:
 
     void give_name(const std::string& argument) {
         const auto space = argument.find(' ');
-        if (space == argument.npos)
+        if (space == std::string::npos)
             return screen_.print(
                 style_.warning("/name WHO NAME: who is it, and what is the name?"));
         const auto peer = find_peer(argument.substr(0, space));

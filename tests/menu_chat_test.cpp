@@ -46,7 +46,7 @@ bool shows(menu_program& program, const std::string& text) {
 
 std::size_t count(const std::string& text, const std::string& part) {
     std::size_t result = 0;
-    for (auto at = text.find(part); at != text.npos; at = text.find(part, at + 1)) ++result;
+    for (auto at = text.find(part); at != std::string::npos; at = text.find(part, at + 1)) ++result;
     return result;
 }
 
