@@ -118,14 +118,16 @@ private:
     /// A line of a conversation: a message, a command, or `//` for a message that begins with a
     /// slash. False: leave.
     bool converse() {
-        const auto line = screen_.ask(conversation_->prompt(), true);
+        const auto is_shown_as_sent = [](const std::string& line) {
+            return line.rfind('/', 0) != 0 || line.rfind("//", 0) == 0 ||
+                   line.rfind("/all ", 0) == 0;
+        };
+        const auto line = screen_.ask(conversation_->prompt(), is_shown_as_sent);
         if (!line) return show_menu(""), true;
         const std::string typed(menu::trimmed(*line));
         if (typed.empty()) return true;
         if (typed.front() != '/') return conversation_->say(typed), true;
         if (typed.substr(0, 2) == "//") return conversation_->say(typed.substr(1)), true;
-        if (typed.rfind("/all ", 0) != 0)  // which is shown as sent
-            screen_.print(style_.quiet(conversation_->prompt() + menu::visible(typed)));
         const auto goes_on = run_entry(typed);
         if (!goes_on)
             screen_.print(style_.warning(

@@ -27,7 +27,8 @@ public:
     console_editor(HANDLE in, HANDLE out, editor_callbacks callbacks)
         : in_(in), out_(out), callbacks_(std::move(callbacks)) {}
 
-    std::optional<std::string> read_line(const std::string& prompt, bool erase) override {
+    std::optional<std::string> read_line(const std::string& prompt,
+                                         const line_predicate& goes) override {
         prompt_ = to_wide(prompt);
         line_.clear();
         history_ = &histories_[prompt];
@@ -37,7 +38,7 @@ public:
             const wchar_t c = key.uChar.UnicodeChar;
             if (c == L'\x1a' && line_.empty()) break;  // Ctrl-Z
             if (c == L'\x1b') return "\x1b";
-            if (c == L'\r') return finished(erase);
+            if (c == L'\r') return finished(goes);
             obey(key);
         }
         return std::nullopt;
@@ -105,11 +106,12 @@ private:
         put(to_wide(result.insert));
     }
 
-    std::optional<std::string> finished(bool erase) {
-        erase ? hide() : put(L"\r\n");
+    std::optional<std::string> finished(const line_predicate& goes) {
+        const auto line = to_utf8(line_);
+        goes&& goes(line) ? hide() : put(L"\r\n");
         if (!line_.empty() && (history_->empty() || history_->back() != line_))
             history_->push_back(line_);
-        return to_utf8(line_);
+        return line;
     }
 
     void change_to(const std::wstring& line) {

@@ -16,6 +16,8 @@
 
 namespace menu {
 
+using line_predicate = std::function<bool(const std::string& line)>;
+
 class line_editor {
 public:
     line_editor() = default;
@@ -24,8 +26,9 @@ public:
     virtual ~line_editor() = default;
 
     /// The line typed, ended by Esc if the person goes back; nothing at the end of the input.
-    /// `erase`: prompt and line go from the screen once it is entered.
-    virtual std::optional<std::string> read_line(const std::string& prompt, bool erase) = 0;
+    /// Prompt and line go from the screen once it is entered, if `goes` says so.
+    virtual std::optional<std::string> read_line(const std::string& prompt,
+                                                 const line_predicate& goes) = 0;
 
     virtual void hide() = 0;    ///< clears prompt and line from the screen, for other output
     virtual void show() = 0;    ///< draws both again, where the cursor is now
@@ -107,7 +110,8 @@ public:
         for (const auto& [prompt, history] : histories_) history_end(history);
     }
 
-    std::optional<std::string> read_line(const std::string& prompt, bool erase) override {
+    std::optional<std::string> read_line(const std::string& prompt,
+                                         const line_predicate& goes) override {
         prompt_ = prompt;
         went_back_ = false;
         el_set(editline_, EL_HIST, ::history, history_of(prompt));
@@ -119,7 +123,7 @@ public:
         std::string line(typed, static_cast<std::size_t>(size));
         if (line.back() != '\n') return std::nullopt;  // the input ended in the middle of it
         line.pop_back();
-        if (erase) go_up(rows_of(wide(line)) + 1);
+        if (goes && goes(line)) go_up(rows_of(wide(line)) + 1);
         HistEvent event;
         if (!line.empty()) ::history(history_of(prompt), &event, H_ENTER, line.c_str());
         return line;

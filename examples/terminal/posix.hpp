@@ -117,12 +117,12 @@ public:
     }
 
     /// The next line of the input without its end; nothing at its end or when the person leaves.
-    /// `lock` is let go while it waits. `erase`: it goes from the screen, where lines are edited.
-    std::optional<std::string> read_line(const std::string& prompt, bool erase,
+    /// `lock` is let go while it waits. Where lines are edited, it goes from the screen if `goes`.
+    std::optional<std::string> read_line(const std::string& prompt, const line_predicate& goes,
                                          std::unique_lock<std::mutex>& lock) {
         prompt_ = prompt;
         lock_ = &lock;
-        auto line = editor_ != nullptr ? editor_->read_line(prompt, erase) : read_plain_line();
+        auto line = editor_ != nullptr ? editor_->read_line(prompt, goes) : read_plain_line();
         if (!line) signals::note(SIGTERM);
         return leaving() ? std::nullopt : line;
     }

@@ -48,11 +48,11 @@ public:
     bool leaving() const { return terminal_.leaving(); }
 
     /// Shows `prompt` and returns the line typed; nothing if the person leaves or, by Esc, goes
-    /// back. `erase`: what was typed does not stay on the screen, where lines can be edited.
-    std::optional<std::string> ask(const std::string& prompt, bool erase = false) {
+    /// back. A line of which `goes` is true leaves the screen again, where lines can be edited.
+    std::optional<std::string> ask(const std::string& prompt, const line_predicate& goes = {}) {
         std::unique_lock<std::mutex> lock(mutex_);
         asking_ = dangling_ = true;
-        auto answer = terminal_.read_line(prompt, erase, lock);
+        auto answer = terminal_.read_line(prompt, goes, lock);
         asking_ = false;
         // Without an editor Esc is a character, and Enter follows.
         if (terminal_.echoes() && answer && !answer->empty() && answer->back() == '\x1b')
