@@ -1,0 +1,260 @@
+// The small programs of examples/, as processes of their own: what each shows, sends and does not do.
+// A suite for each; P2PCHAT_PROGRAM is the program. The first one announces itself, which must not
+// leave the test: for it this needs Linux.
+//
+// SPDX-License-Identifier: MIT
+
+#include "lan.hpp"
+#include "menu_program.hpp"
+#include "support.hpp"
+
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <memory>
+#include <string>
+#include <string_view>
+
+using support::ending;
+using support::one_shot;
+using support::raw_peer;
+using support::recording_node;
+using support::wire;
+
+namespace {
+
+/// A running small program.
+class small_program : public support::menu_program {
+public:
+    explicit small_program(const words& arguments) : menu_program(arguments) {}
+
+    /// The port that it listens on, as it says itself.
+    std::uint16_t port() {
+        REQUIRE(expect("I am "));
+        const auto begin = text().rfind("I am ");
+        REQUIRE(expect("\n"));
+        const auto line = text().substr(begin, text().find('\n', begin) - begin);
+        return static_cast<std::uint16_t>(std::stoi(line.substr(line.find_last_of(": ") + 1)));
+    }
+
+    /// Ends its input; its exit status.
+    int leave() {
+        end_input();
+        return finish();
+    }
+};
+
+p2pchat::endpoint here(std::uint16_t port) { return {"127.0.0.1", port}; }
+
+/// As it stands at the end of a line, in this system's words.
+std::string says(std::error_code error) { return error.message() + '\n'; }
+template <typename Errc>
+std::string says(Errc value) {
+    return says(make_error_code(value));
+}
+
+/// Another one cannot have the port, says so, and ends.
+void check_port_in_use(std::uint16_t port) {
+    small_program second({std::to_string(port)});
+    CHECK(second.expect(says(std::errc::address_in_use)));
+    CHECK(second.leave() == 1);
+}
+
+}  // namespace
+
+TEST_SUITE("bot") {
+    TEST_CASE("a bot answers what it knows, in order, and nothing else") {
+        small_program bot({"0"});
+        const auto at = here(bot.port());
+        recording_node node;
+        const char* const said[] = {"!roll", "Hello", "a 3", "!ROLL", "!time"};
+        for (const auto* const text : said) CHECK_FALSE(node->send(at, text));
+        REQUIRE(node.wait_messages(2));
+        const auto messages = node.seen().messages;
+        CHECK(messages.size() == 2);
+        for (const auto& m : messages) CHECK((m.team == "bot" && m.reply_to() == at));
+        CHECK(messages[0].text.size() == 3);
+        CHECK(messages[0].text.substr(0, 2) == "a ");
+        CHECK((messages[0].text[2] >= '1' && messages[0].text[2] <= '6'));
+        CHECK(std::stoll(messages[1].text) > 1700000000);
+        CHECK(messages[1].text.find(" seconds since 1970") == 10);
+        CHECK(bot.leave() == 0);
+        CHECK(bot.text().find('\n') == bot.text().size() - 1);  // and has nothing to report
+    }
+
+    TEST_CASE("a bot waits for nobody who takes no answer, and says to whom none came") {
+        small_program bot({"0"});
+        const auto at = here(bot.port());
+        support::raw_listener silent;
+        CHECK(one_shot(at, wire(silent.address(), "!time")) == ending::closed);
+        raw_peer answered = silent.accept();
+        recording_node node;
+        CHECK_FALSE(node->send(at, "!roll"));
+        CHECK(node.wait_messages(1));
+        answered.reset();
+        CHECK(bot.expect(to_string(silent.address()) + ": " + says(p2pchat::errc::not_taken)));
+        CHECK(one_shot(at, wire(here(1), "!time")) == ending::closed);
+        CHECK(bot.expect("127.0.0.1:1: " + says(std::errc::connection_refused)));
+        check_port_in_use(at.port());
+        CHECK(bot.leave() == 0);
+    }
+}
+
+TEST_SUITE("accept_loop") {
+    TEST_CASE("the accept loop takes a node's message, and one that comes in pieces") {
+        small_program loop({"0"});
+        const auto at = here(loop.port());
+        recording_node node;
+        CHECK_FALSE(node->send(at, "Hi"));
+        CHECK(loop.expect(to_string(node.address()) + " BTC: Hi\n"));
+        raw_peer peer(at);
+        for (const auto* const piece : {"127.0.0.1:1 R", "aw in pie", "ces"}) peer.send(piece);
+        peer.half_close();
+        CHECK(peer.read_to_end() == ending::closed);
+        CHECK(loop.expect("127.0.0.1:1 Raw: in pieces\n"));
+        check_port_in_use(at.port());
+        CHECK(loop.leave() == 0);
+    }
+
+    TEST_CASE(
+        "the accept loop resets what it does not take, and a silent connection, and goes on") {
+        small_program loop({"0"});
+        const auto at = here(loop.port());
+        CHECK(one_shot(at, "no message") == ending::reset);
+        CHECK(one_shot(at, wire(here(1), std::string(70000, 'x'))) == ending::reset);
+        raw_peer silent(at);
+        recording_node node;
+        CHECK_FALSE(node->send(at, "after the silent one"));
+        CHECK(loop.expect(" BTC: after the silent one\n"));
+        CHECK(silent.read_to_end() == ending::reset);
+        CHECK(loop.text().find("Raw") == std::string::npos);
+        raw_peer last(at);
+        CHECK(loop.leave() == 0);
+    }
+}
+
+TEST_SUITE("parser") {
+    TEST_CASE("the parser writes each message in columns, and says which lines are none, and why") {
+        const std::string good =
+            "10.18.1.7:5000 Team_BTC Hi there\n"
+            " <[fe80::1]:6000>  <BTC>   inner   spaces  \n";
+        const std::string columns =
+            "10.18.1.7\t5000\tTeam_BTC\tHi there\nfe80::1\t6000\tBTC\tinner   spaces\n";
+        small_program parser({});
+        parser.type(good);
+        CHECK(parser.leave() == 0);
+        CHECK(parser.text() == columns);
+        small_program strict({});
+        strict.type("10.18.1.7:5000 Hello\n" + good + "10.18.1.7:0 BTC port\n");
+        CHECK(strict.leave() == 1);
+        CHECK(strict.text().find(columns) != std::string::npos);
+        CHECK(strict.text().find("line 1: " + says(p2pchat::errc::too_few_words)) !=
+              std::string::npos);
+        CHECK(strict.text().find("line 4: " + says(p2pchat::errc::bad_port)) != std::string::npos);
+    }
+}
+
+TEST_SUITE("gui_queue") {
+    TEST_CASE("the main loop shows what comes") {
+        small_program gui({"0"});
+        const auto at = here(gui.port());
+        recording_node node;
+        for (const auto* const text : {"Hi", "and again"}) {
+            CHECK_FALSE(node->send(at, text));
+            CHECK(gui.expect(std::string("BTC: ") + text + '\n'));
+        }
+        check_port_in_use(at.port());
+        CHECK(gui.leave() == 0);
+    }
+
+    TEST_CASE("a main loop that stands still keeps nobody waiting, and keeps the last thousand") {
+        small_program gui({"0"});
+        const auto at = here(gui.port());
+        recording_node node;
+        REQUIRE_FALSE(node->connect(at).error);
+        const std::string kilobyte(1024, 'x');
+        for (int i = 0; i < 4000; ++i) {  // it stands still once nobody reads what it prints
+            REQUIRE_FALSE(node->send(at, kilobyte));
+        }
+        CHECK_FALSE(node->send(at, "the last"));
+        CHECK(gui.expect("BTC: the last\n"));
+        CHECK(std::count(gui.text().begin(), gui.text().end(), '\n') < 3000);
+        CHECK(gui.leave() == 0);
+    }
+}
+
+#if defined(__linux__)
+
+TEST_SUITE("talk") {
+    TEST_CASE(
+        "two of the first program find each other, talk, also with a node, and none answers") {
+        support::host machine;  // what they announce goes nowhere else
+        if (!machine.usable() || !machine.command("ip link set lo up")) return;
+        machine.run([] {
+            small_program a({"0"}), b({"0"});
+            const auto at = here(a.port());
+            const auto b_port = b.port();
+            REQUIRE(support::wait_until([&] {
+                b.enter("Hi from b");
+                return b.expect("\n") && b.text().find(": delivered\n") != std::string::npos;
+            }));
+            CHECK(a.expect(':' + std::to_string(b_port) + " BTC: Hi from b\n"));
+            recording_node node;
+            REQUIRE_FALSE(node->connect(at).error);
+            REQUIRE(a.expect(to_string(node.address()) + " BTC: CONNECT\n"));
+            CHECK_FALSE(node->send(at, "Hi from a node"));
+            CHECK(a.expect(to_string(node.address()) + " BTC: Hi from a node\n"));
+
+            // Were there an answer to it, it would go out before the handler of the next.
+            CHECK_FALSE(node->send(at, "and again"));
+            CHECK(a.expect("and again\n"));
+            a.enter("to all");
+            CHECK(b.expect(" BTC: to all\n"));
+            CHECK(node.wait_text("to all"));
+            CHECK(a.expect(": delivered\n"));
+            CHECK(a.expect(": delivered\n"));
+            CHECK(node.seen().messages.size() == 1);
+            b.enter("the end");
+            CHECK(a.expect(" BTC: the end\n"));
+            CHECK(node.seen().messages.size() == 1);
+            CHECK(a.leave() == 0);
+            CHECK(b.leave() == 0);
+        });
+    }
+
+    TEST_CASE("the first program says what was not delivered, and that nobody is known") {
+        support::host machine;
+        if (!machine.usable() || !machine.command("ip link set lo up")) return;
+        machine.run([] {
+            small_program a({"0"});
+            const auto at = here(a.port());
+            a.enter("Hello?");
+            CHECK(a.expect("nobody is known yet\n"));
+            CHECK(one_shot(at, wire(here(1), "gone soon")) == ending::closed);
+            CHECK(a.expect("127.0.0.1:1 Raw: gone soon\n"));
+            a.enter("Hello again");
+            CHECK(a.expect("127.0.0.1:1: " + says(std::errc::connection_refused)));
+
+            check_port_in_use(at.port());
+        });
+    }
+
+    TEST_CASE(
+        "the first program shows a forged message with its origin, and writes to nobody for it") {
+        support::lan lan;
+        if (!lan.usable()) return;
+        std::unique_ptr<small_program> a;
+        lan.here.run([&] { a = std::make_unique<small_program>(small_program::words{"0"}); });
+        const p2pchat::endpoint at(lan.here_address().address(), a->port());
+        lan.there.run([&] {
+            const auto forged = wire({"10.99.0.9", 5000}, "trust me");
+            CHECK(one_shot(at, forged) == ending::closed);
+        });
+        CHECK(a->expect("10.99.0.2:"));
+        CHECK(a->expect(" Raw: trust me\n"));
+        a->enter("who are you?");
+        CHECK(a->expect("nobody is known yet\n"));
+    }
+}
+
+#endif
