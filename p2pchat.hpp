@@ -12,9 +12,11 @@
 // How to include it
 //   Include this file wherever its declarations are wanted. In exactly one source file define
 //   P2PCHAT_IMPLEMENTATION before: there, and nowhere else, the operating system's headers come
-//   in. That one needs exceptions. Link with the system's threads (-pthread) and, on Windows, with
-//   ws2_32. With P2PCHAT_OPENSSL defined there too, config::secrecy is to be had: link with OpenSSL
-//   3.0 or later (-lssl -lcrypto). What this file declares is the same with and without.
+//   in; the others see no macro but P2PCHAT_... either. That one needs exceptions. With MSVC it
+//   includes this file before <windows.h>, or defines WIN32_LEAN_AND_MEAN; elsewhere any order will
+//   do. Link with the system's threads (-pthread) and, on Windows, with ws2_32. Define
+//   P2PCHAT_OPENSSL there, too, for config::secrecy, and link with OpenSSL 3.0 or later (-lssl
+//   -lcrypto). What this file declares is the same with and without.
 //
 //       #define P2PCHAT_IMPLEMENTATION            // in one source file
 //       #include "p2pchat.hpp"
@@ -43,28 +45,200 @@
 //           }
 //       }
 //
+// In short
+//   What a program does with a node; handlers are set before start(), and each of the calls says
+//   what else it can do where it is declared:
+//
+//       p2pchat::endpoint to("10.18.1.2", 6000);  // or parse(), or resolve() for a host's name
+//
+//       node.on_message([&](const p2pchat::message& m) {  // m.sender is what it claims
+//           if (m.text == "time?") node.post(m.reply_to(), "tea time");
+//       });
+//       node.on_peer_joined([](const p2pchat::peer& p) { });
+//       node.on_peer_left([](const p2pchat::peer& p, p2pchat::departure how) { });
+//       node.on_rejected([](const p2pchat::endpoint& from, std::error_code why) { });
+//       node.on_peer_found([](const p2pchat::candidate& who) { });  // and on_peer_gone
+//       node.on_kept([](const p2pchat::kept_message& m) { });       // it waits until m.to is there
+//       node.on_key_changed([](const p2pchat::peer& other) { });    // refused until node.trust()
+//
+//       std::error_code error = node.send(to, "text");  // waits; no error means delivered
+//       error = node.post(to, "text", [](std::error_code outcome) { });  // does not wait
+//       using p2pchat::when_absent;
+//       using p2pchat::when_full;
+//       error = node.post(to, "text", {}, when_full::wait);  // waits for room, if there is none
+//       error = node.post(to, "text", {}, when_full::refuse, when_absent::keep);  // or keeps it
+//       for (auto& [peer, outcome] : node.broadcast("text")) { }  // to all peers, side by side
+//       for (auto& who : node.candidates()) { }  // found, and perhaps not talked to yet
+//       auto [failed, linked] = node.connect(to);  // a link, if the other side knows links
+//       error = node.connect(to, [](p2pchat::connect_result result) { });  // does not wait
+//       error = node.leave(to);  // says `exit`
+//       node.stop();             // prompt, from any state; the destructor does it too
+//
+// Delivery
+//   A message is delivered when the other side has taken it: a one-shot when the receiver has
+//   closed the connection in order, a message on a link when its ACK has come. Each message sent is
+//   reported delivered or not, exactly once. A confirmed message may still be lost if the receiver
+//   is killed before its handler has run; a message reported undelivered may have arrived, if only
+//   the confirmation was lost. On a bad network the bytes of a one-shot may pause for longer than
+//   the receiver's quiet_period (2 s): the receiver may then show the beginning of it, and the
+//   sender is told that it was not taken. A link never has to guess like that.
+//
+//   Where it is not delivered, the outcome is:
+//
+//   - nobody listens there, or there is no route: connection_refused, or what the system says, at
+//     once
+//   - the connection is not answered: timed_out after connect_timeout (5 s)
+//   - the peer resets the connection, or closes it before it has read everything (as the Python
+//     original does beyond 1024 bytes): not_taken for a one-shot, link_lost for everything
+//     unconfirmed on a link
+//   - the peer accepts and stays silent: timed_out after delivery_timeout (5 s); a link is given up
+//     when nothing at all has been confirmed for that long
+//   - the wire is cut, or the peer is killed without a word: the same; on a link without traffic
+//     the system's keep-alive notices (after keep_alive, 15 s, and as long again)
+//   - the peer leaves or stops: link_lost for what it has not confirmed; later messages are
+//     one-shots
+//   - max_queued_bytes wait for this peer already: queue_full at once, or post() waits if asked to
+//   - our node stops: stopped; on a link, what was not being written yet is not sent
+//
+//   when_absent::keep has post() keep what certainly did not reach the peer (nobody listens, no
+//   route, no connection in time, or a link that ended in order before it confirmed) for keep_for
+//   (a day), within 256 KiB for each peer and max_kept_bytes (4 MiB) in all. It is sent in order
+//   when the peer is found, says anything, links or confirms something. Otherwise it is reported
+//   `expired`, or `not_sent` when the node stops, and may be posted again. A message for which
+//   there is no room is reported with the reason it did not go, or queue_full. What was under way
+//   when a connection broke is not kept: nobody knows whether it was taken.
+//
+//   Messages to one peer arrive in the order in which they were posted. Without a link they go one
+//   after another; when a peer cannot be reached, all that wait for it are reported with that error
+//   rather than tried one by one. The system keeps the port of each one-shot for a minute, so about
+//   14,000 a minute can go to one peer at another address (Linux: ip_local_port_range); after that
+//   the system says address_not_available. A link has no such limit. Where a link has stood before,
+//   and nobody said `exit`, the second message within a second opens another by itself; elsewhere
+//   connect() opens one, because the Python original shows CONNECT as a message.
+//
 // The wire
 //   message = sender SP team SP text
 //   sender  = IPv4 ":" port | "[" IPv6 "]" ":" port         port 1..65535
 //   team    = 1..64 bytes, no white space
 //   text    = 1.. bytes, no CR, LF or NUL; UTF-8 by convention, kept byte for byte
 //
-//   A one-shot is one connection with one message, ended by the sender's half-close; the
-//   receiver's orderly close says that it was taken, a reset that it was not. A link opens with
-//   the message CONNECT ended by LF, is answered in kind, and goes on with one message a line in
-//   both directions; "ACK n" confirms the n-th message after CONNECT and all before it.
+//   Writing is strict, reading is liberal: white space at both ends is dropped, sender and team may
+//   stand in angle brackets, several spaces separate as well as one, and the text of a one-shot may
+//   run over several lines.
 //
-//   Discovery sends the same message in a datagram, with one of three texts: HELLO (I am here,
-//   answer me), HERE (I am here) and exit. It goes to the broadcast address of each network, to the
-//   group 239.255.112.50 or to ff12::7032, at one port for all; from the port of the same number as
-//   the sender's TCP port, where the answers go. A link carries lines of less than three words
-//   for the same purpose: "KNOWS 1" (I know these), "PEERS" (whom do you know?) and, in answer,
-//   "PEER 10.18.1.9:5000/BTC".
-//   Without config::secrecy nothing is encrypted and nobody is authenticated: see
-//   `message::verified` for what is known. With it the same goes through TLS 1.3, on the same port:
-//   a connection that begins with the byte 0x16 is that. Both sides show a certificate of their
-//   own (P-256, self-signed); a one-shot, its confirmation and a link's orderly end are what
-//   close_notify ends. Whoever can do that says "tls" behind HELLO and HERE.
+//   One-shot: one connection with one message, ended by the sender's half-close. The receiver
+//   closes in order if it took the message, and resets the connection if it did not. A connection
+//   left open is understood too: what has come when two seconds have been quiet (quiet_period) is
+//   the message. So netcat (Debian: netcat-openbsd) is a peer, here of the menu program on the same
+//   machine:
+//
+//       $ build/examples/p2pchat --team BTC --port 6000 --address 127.0.0.1
+//       $ printf '127.0.0.1:5000 Team_BTC Hi' | nc -N 127.0.0.1 6000
+//
+//   Link: the opener's first line is CONNECT. A peer that knows links answers in kind; one that
+//   does not just closes. From then on both sides send one message a line and confirm with "ACK n":
+//   n of your messages after CONNECT have been taken. `exit` ends a link. By hand, with > typed and
+//   < answered, and with `got it` typed at the menu's entry 1:
+//
+//       $ nc 127.0.0.1 6000
+//       > 127.0.0.1:5000 Team_BTC CONNECT
+//       < 127.0.0.1:6000 BTC CONNECT
+//       > 127.0.0.1:5000 Team_BTC Hi
+//       < ACK 1
+//       < 127.0.0.1:6000 BTC got it
+//       > ACK 1
+//       > 127.0.0.1:5000 Team_BTC exit
+//       < ACK 2
+//
+//   At most 256 KiB may be unconfirmed in each direction: a receiver whose handlers lag behind can
+//   hold that much and still read the confirmations that follow, so two peers with full buffers
+//   never wait for each other.
+//
+//   Discovery: a datagram of at most 512 bytes with a message whose text is HELLO (I am here,
+//   answer me), HERE (I am here) or exit. It goes to UDP port 21975 (discovery_port) on each
+//   network: to the broadcast address and to the group 239.255.112.50, or, where there is no IPv4,
+//   to ff12::7032 from a link-local address. It comes from the UDP port with the number of the
+//   sender's TCP port, and the answer, which is never longer than the question, goes there. HELLO
+//   is sent at 0, 1 and 3 s and when the networks change; HERE every 30 s, and once to a newcomer.
+//   A sender that names the address its datagram came from, on a network of ours, is a candidate
+//   for 90 s (at most 256 of them, eight from one address). It is not a peer, and nobody connects
+//   because of a datagram. A node known by a loopback address announces itself on loopback only. By
+//   hand, to the menu program above, whose entry 2 then lists you (to a whole network, from your
+//   address there: `nc -u -b -p 5000 10.18.1.255 21975`):
+//
+//       $ printf '127.0.0.1:5000 Me HELLO' | nc -u -s 127.0.0.1 -p 5000 -w 1 127.0.0.1 21975
+//
+//   Where no datagram gets through, one typed address is enough: two linked peers with discovery on
+//   say "KNOWS 1", ask with "PEERS" at most once a minute, and answer with up to 50 lines such as
+//   "PEER 10.18.1.9:5000/BTC". These make candidates, too.
+//
+//   Secrecy: a connection that begins with the byte 0x16 is TLS 1.3, on the same port, and carries
+//   what is described above. Both sides show a self-signed certificate for a P-256 key of their
+//   own, of which nothing else counts but that it has not expired. close_notify ends what the
+//   half-close ends in clear: without it no one-shot is whole, no message is confirmed and no link
+//   has ended in order, and a quiet period ends nothing. A node that can do this adds "tls" to
+//   HELLO and HERE. `openssl s_client` is a peer just as netcat is:
+//
+//       $ openssl ecparam -name prime256v1 -genkey -noout -out me.key
+//       $ openssl req -x509 -new -key me.key -subj /CN=me -out me.crt
+//       $ build/examples/p2pchat --team BTC --port 6001 --address 127.0.0.1 --secrecy known
+//       $ openssl s_client -quiet -connect 127.0.0.1:6001 -cert me.crt -key me.key
+//       > 127.0.0.1:5001 Me CONNECT
+//       < 127.0.0.1:6001 BTC CONNECT
+//       > 127.0.0.1:5001 Me Hi, secretly
+//       < ACK 1
+//       < 127.0.0.1:6001 BTC got that
+//       > ACK 1
+//       > 127.0.0.1:5001 Me exit
+//       < ACK 2
+//
+//   tests/readme types all of this.
+//
+// Who is who
+//   What a message says about its sender is a claim. It is verified when its IP address is where
+//   the connection comes from, or when the connection comes from this machine. An unverified
+//   message is delivered and marked so, but makes nobody a peer, removes nobody and redirects
+//   nothing. A link whose claim does not hold (a peer behind NAT) is known by the address that it
+//   really comes from. A linked peer is known by the address it claims, where that holds, even if
+//   it was reached by another of its addresses. Without config::secrecy nothing is encrypted and
+//   nobody authenticated.
+//
+// Security
+//   Plain words about an open LAN. In clear, whoever can see the traffic can read it, and whoever
+//   sits at an address can speak for every port of that address. With config::secrecy (the menu
+//   program's --secrecy) what is said is sealed by TLS 1.3, and a peer is its key: `known` is
+//   secret with everybody whose key is known or who announces that he can be, and in clear with the
+//   others; `required` sends and takes nothing in clear (the Python original is refused). A key is
+//   pinned to an address when it is first shown, in config::pins; another key is refused there, and
+//   on_key_changed reports it, until node::trust() accepts it. Nobody whose key is known is written
+//   to in clear again.
+//
+//   Somebody may:
+//
+//   - read the traffic. In clear: reads it. With secrecy: sees addresses, sizes and times and, from
+//     discovery, teams.
+//   - change, cut or repeat it. In clear: nobody notices. With secrecy: that connection ends,
+//     nothing of it is believed, and the sender is told.
+//   - claim to be somebody else. In clear: the message is marked unverified, makes and removes
+//     nobody and redirects nothing; but somebody at the same IP address, or who can fake a TCP
+//     connection from it, is believed. With secrecy: a key other than the pinned one is refused.
+//     Whoever is in the middle at the very first contact may be the one who is pinned: compare
+//     fingerprints, aloud.
+//   - make you speak in clear. With secrecy: not with peers whose key you know; at the first
+//     contact, with `known`, by hiding that the peer can be secret.
+//   - steal your key. Whoever can read the file config::identity is you; it is refused if others
+//     may read it (not checked on Windows).
+//   - send `exit` for others. In clear: ignored, unless verified and no link stands. With secrecy:
+//     it takes their key.
+//   - send control or invisible characters, or broken UTF-8. They are handed on byte for byte; the
+//     menu program shows them and does not obey them.
+//   - open thousands of connections, or drip bytes. Connections, links, bytes, peers and time are
+//     bounded; among connections that have not delivered, the oldest of the host that has most
+//     gives way. With secrecy a handshake counts as part of the first message.
+//   - send faster than you handle. The senders have to wait.
+//   - make many false peers of one address known to you. At max_peers the one not heard from for
+//     longest is forgotten; true and false ports of an address cannot be told apart. With secrecy
+//     64 keys of one address are pinned, and none is forgotten for another.
 //
 // Errors
 //   Calls return std::error_code: one of p2pchat::errc, or the system's in the generic category,
@@ -75,7 +249,8 @@
 //   A node has two of its own: one does all input and output, one calls the handlers, one at a
 //   time and in order. Handlers may call anything of the node, send() and stop() included; while
 //   one runs, further messages wait in bounded memory and then in their senders. They must not
-//   throw and must not destroy the node. Other classes: as their comments say.
+//   throw and must not destroy the node. A handler that answers whatever comes never ends once it
+//   meets another such (examples/bot.cpp). Other classes: as their comments say.
 //
 // Words
 //   one-shot       a connection that carries one message
