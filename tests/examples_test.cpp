@@ -148,6 +148,7 @@ TEST_SUITE("parser") {
         strict.type("10.18.1.7:5000 Hello\n" + good + "10.18.1.7:0 BTC port\n");
         CHECK(strict.leave() == 1);
         CHECK(strict.text().find(columns) != std::string::npos);
+        CHECK(std::count(strict.text().begin(), strict.text().end(), '\n') == 4);
         CHECK(strict.text().find("line 1: " + says(p2pchat::errc::too_few_words)) !=
               std::string::npos);
         CHECK(strict.text().find("line 4: " + says(p2pchat::errc::bad_port)) != std::string::npos);
