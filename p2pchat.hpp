@@ -4,19 +4,19 @@
 // Copyright (c) 2026 The p2pchat authors
 //
 // What it is
-//   A node listens on a TCP port, takes in short text messages, sends them to other nodes and
-//   knows which peers it has heard from. A node talks to one peer by one-shots (a connection for
-//   each message) or, where both sides can, over a link (a connection that stays, on which every
-//   message is confirmed).
+//   A node listens on a TCP port, receives short text messages, sends them to other nodes and knows
+//   which peers it has heard from. It talks to a peer by one-shots (a connection for each message)
+//   or, where both sides can, over a link (a connection that stays open, on which every message is
+//   confirmed).
 //
 // How to include it
-//   Include this file wherever its declarations are wanted. In exactly one source file define
-//   P2PCHAT_IMPLEMENTATION before: there, and nowhere else, the operating system's headers come
-//   in; the others see no macro but P2PCHAT_... either. That one needs exceptions. With MSVC it
-//   includes this file before <windows.h>, or defines WIN32_LEAN_AND_MEAN; elsewhere any order will
-//   do. Link with the system's threads (-pthread) and, on Windows, with ws2_32. Define
-//   P2PCHAT_OPENSSL there, too, for config::secrecy, and link with OpenSSL 3.0 or later (-lssl
-//   -lcrypto). What this file declares is the same with and without.
+//   Include this file wherever its declarations are needed. In exactly one source file, define
+//   P2PCHAT_IMPLEMENTATION first: that file, and no other, sees the operating system's headers. The
+//   others see none of them, and no macros but P2PCHAT_... The one file needs exceptions. With MSVC
+//   it must include this header before <windows.h>, or define WIN32_LEAN_AND_MEAN; elsewhere any
+//   order will do. Link with the system's threads (-pthread) and, on Windows, with ws2_32. For
+//   config::secrecy, define P2PCHAT_OPENSSL there too and link with OpenSSL 3.0 or later (-lssl
+//   -lcrypto). What this file declares is the same with or without it.
 //
 //       #define P2PCHAT_IMPLEMENTATION            // in one source file
 //       #include "p2pchat.hpp"
@@ -46,10 +46,10 @@
 //       }
 //
 // In short
-//   What a program does with a node; handlers are set before start(), and each of the calls says
-//   what else it can do where it is declared:
+//   What a program can do with a node. Handlers are set before start(); the details of each call
+//   are at its declaration.
 //
-//       p2pchat::endpoint to("10.18.1.2", 6000);  // or parse(), or resolve() for a host's name
+//       p2pchat::endpoint to("10.18.1.2", 6000);  // or parse(), or resolve() for a host name
 //
 //       node.on_message([&](const p2pchat::message& m) {  // m.sender is what it claims
 //           if (m.text == "time?") node.post(m.reply_to(), "tea time");
@@ -58,7 +58,7 @@
 //       node.on_peer_left([](const p2pchat::peer& p, p2pchat::departure how) { });
 //       node.on_rejected([](const p2pchat::endpoint& from, std::error_code why) { });
 //       node.on_peer_found([](const p2pchat::candidate& who) { });  // and on_peer_gone
-//       node.on_kept([](const p2pchat::kept_message& m) { });       // it waits until m.to is there
+//       node.on_kept([](const p2pchat::kept_message& m) { });       // waits until m.to is back
 //       node.on_key_changed([](const p2pchat::peer& other) { });    // refused until node.trust()
 //
 //       std::error_code error = node.send(to, "text");  // waits; no error means delivered
@@ -68,7 +68,7 @@
 //       error = node.post(to, "text", {}, when_full::wait);  // waits for room, if there is none
 //       error = node.post(to, "text", {}, when_full::refuse, when_absent::keep);  // or keeps it
 //       for (auto& [peer, outcome] : node.broadcast("text")) { }  // to all peers, side by side
-//       for (auto& who : node.candidates()) { }  // found, and perhaps not talked to yet
+//       for (auto& who : node.candidates()) { }  // found, perhaps not yet talked to
 //       auto [failed, linked] = node.connect(to);  // a link, if the other side knows links
 //       error = node.connect(to, [](p2pchat::connect_result result) { });  // does not wait
 //       error = node.leave(to);  // says `exit`
@@ -123,22 +123,22 @@
 //   text    = 1.. bytes, no CR, LF or NUL; UTF-8 by convention, kept byte for byte
 //
 //   Writing is strict, reading is liberal: white space at both ends is dropped, sender and team may
-//   stand in angle brackets, several spaces separate as well as one, and the text of a one-shot may
-//   run over several lines.
+//   be in angle brackets, several spaces separate as well as one, and the text of a one-shot may
+//   span several lines.
 //
 //   One-shot: one connection with one message, ended by the sender's half-close. The receiver
 //   closes in order if it took the message, and resets the connection if it did not. A connection
-//   left open is understood too: what has come when two seconds have been quiet (quiet_period) is
-//   the message. So netcat (Debian: netcat-openbsd) is a peer, here of the menu program on the same
-//   machine:
+//   left open is understood too: after two quiet seconds (quiet_period), what has arrived is taken
+//   as the message. So netcat (Debian: netcat-openbsd) is a peer, here of the menu program on the
+//   same machine:
 //
 //       $ build/examples/p2pchat --team BTC --port 6000 --address 127.0.0.1
 //       $ printf '127.0.0.1:5000 Team_BTC Hi' | nc -N 127.0.0.1 6000
 //
 //   Link: the opener's first line is CONNECT. A peer that knows links answers in kind; one that
-//   does not just closes. From then on both sides send one message a line and confirm with "ACK n":
-//   n of your messages after CONNECT have been taken. `exit` ends a link. By hand, with > typed and
-//   < answered, and with `got it` typed at the menu's entry 1:
+//   does not just closes. From then on both sides send one message per line and confirm with "ACK
+//   n": n of your messages after CONNECT have been taken. `exit` ends a link. By hand, where you
+//   type what follows > and < marks the answers, with `got it` sent by the menu's entry 1:
 //
 //       $ nc 127.0.0.1 6000
 //       > 127.0.0.1:5000 Team_BTC CONNECT
@@ -168,16 +168,16 @@
 //
 //       $ printf '127.0.0.1:5000 Me HELLO' | nc -u -s 127.0.0.1 -p 5000 -w 1 127.0.0.1 21975
 //
-//   Where no datagram gets through, one typed address is enough: two linked peers with discovery on
-//   say "KNOWS 1", ask with "PEERS" at most once a minute, and answer with up to 50 lines such as
-//   "PEER 10.18.1.9:5000/BTC". These make candidates, too.
+//   Where no datagram gets through, one typed address is enough: two linked peers that have
+//   discovery on say "KNOWS 1", ask with "PEERS" at most once a minute, and answer with up to 50
+//   lines such as "PEER 10.18.1.9:5000/BTC". These make candidates, too.
 //
 //   Secrecy: a connection that begins with the byte 0x16 is TLS 1.3, on the same port, and carries
-//   what is described above. Both sides show a self-signed certificate for a P-256 key of their
-//   own, of which nothing else counts but that it has not expired. close_notify ends what the
-//   half-close ends in clear: without it no one-shot is whole, no message is confirmed and no link
-//   has ended in order, and a quiet period ends nothing. A node that can do this adds "tls" to
-//   HELLO and HERE. `openssl s_client` is a peer just as netcat is:
+//   what is described above. Both sides present a self-signed certificate for a P-256 key of their
+//   own; beyond that key, only its expiry date is checked. close_notify ends what the half-close
+//   ends in clear: without it no one-shot is whole, no message is confirmed and no link has ended
+//   in order, and a quiet period ends nothing. A node that can do this adds "tls" to HELLO and
+//   HERE. `openssl s_client` is a peer just as netcat is:
 //
 //       $ openssl ecparam -name prime256v1 -genkey -noout -out me.key
 //       $ openssl req -x509 -new -key me.key -subj /CN=me -out me.crt
@@ -206,63 +206,64 @@
 // Security
 //   Plain words about an open LAN. In clear, whoever can see the traffic can read it, and whoever
 //   sits at an address can speak for every port of that address. With config::secrecy (the menu
-//   program's --secrecy) what is said is sealed by TLS 1.3, and a peer is its key: `known` is
-//   secret with everybody whose key is known or who announces that he can be, and in clear with the
-//   others; `required` sends and takes nothing in clear (the Python original is refused). A key is
-//   pinned to an address when it is first shown, in config::pins; another key is refused there, and
-//   on_key_changed reports it, until node::trust() accepts it. Nobody whose key is known is written
-//   to in clear again.
+//   program's --secrecy) connections are encrypted by TLS 1.3, and a peer is its key: `known`
+//   encrypts to every peer whose key is known or that announces that it can, and talks in clear to
+//   the others; `required` sends and takes nothing in clear (the Python original is refused). A key
+//   is pinned to an address when it is first shown, in config::pins; any other key is refused
+//   there, and on_key_changed reports it, until node::trust() accepts it. A peer whose key is known
+//   is never again written to in clear.
 //
-//   Somebody may:
+//   What an attacker may try:
 //
-//   - read the traffic. In clear: reads it. With secrecy: sees addresses, sizes and times and, from
-//     discovery, teams.
-//   - change, cut or repeat it. In clear: nobody notices. With secrecy: that connection ends,
-//     nothing of it is believed, and the sender is told.
-//   - claim to be somebody else. In clear: the message is marked unverified, makes and removes
-//     nobody and redirects nothing; but somebody at the same IP address, or who can fake a TCP
+//   - To read the traffic. In clear: can read it. With secrecy: sees addresses, sizes and times
+//     and, from discovery, teams.
+//   - To change, cut or repeat it. In clear: nobody notices. With secrecy: the connection ends,
+//     what was changed is not believed, and the sender is told.
+//   - To claim to be somebody else. In clear: the message is marked unverified, makes and removes
+//     nobody and redirects nothing; but whoever is at the same IP address, or can fake a TCP
 //     connection from it, is believed. With secrecy: a key other than the pinned one is refused.
-//     Whoever is in the middle at the very first contact may be the one who is pinned: compare
+//     Whoever sits in the middle of the very first contact may be the one who is pinned: compare
 //     fingerprints, aloud.
-//   - make you speak in clear. With secrecy: not with peers whose key you know; at the first
-//     contact, with `known`, by hiding that the peer can be secret.
-//   - steal your key. Whoever can read the file config::identity is you; it is refused if others
+//   - To make you speak in clear. With secrecy: not with peers whose key you know; at the first
+//     contact, with `known`, by hiding that the peer can encrypt.
+//   - To steal your key. Whoever can read the file config::identity is you; it is refused if others
 //     may read it (not checked on Windows).
-//   - send `exit` for others. In clear: ignored, unless verified and no link stands. With secrecy:
-//     it takes their key.
-//   - send control or invisible characters, or broken UTF-8. They are handed on byte for byte; the
-//     menu program shows them and does not obey them.
-//   - open thousands of connections, or drip bytes. Connections, links, bytes, peers and time are
-//     bounded; among connections that have not delivered, the oldest of the host that has most
-//     gives way. With secrecy a handshake counts as part of the first message.
-//   - send faster than you handle. The senders have to wait.
-//   - make many false peers of one address known to you. At max_peers the one not heard from for
+//   - To send `exit` for others. In clear: ignored, unless verified and there is no link. With
+//     secrecy: takes their key.
+//   - To send control or invisible characters, or broken UTF-8. They are passed on byte for byte;
+//     the menu program shows them and does not obey them.
+//   - To open thousands of connections, or drip bytes. Connections, links, bytes, peers and time
+//     are bounded; among connections that have not delivered, the oldest of the host that has most
+//     gives way. With secrecy the handshake counts as part of the first message.
+//   - To send faster than you handle. Back-pressure makes the senders wait.
+//   - To make many false peers at one address known to you. At max_peers the one not heard from for
 //     longest is forgotten; true and false ports of an address cannot be told apart. With secrecy
 //     64 keys of one address are pinned, and none is forgotten for another.
 //
 // Errors
 //   Calls return std::error_code: one of p2pchat::errc, or the system's in the generic category,
-//   so that comparing with std::errc works alike everywhere. Nothing but std::bad_alloc is
+//   so that comparing with std::errc works the same on every system. Nothing but std::bad_alloc is
 //   thrown, nothing is printed, no signal is raised.
 //
 // Threads
-//   A node has two of its own: one does all input and output, one calls the handlers, one at a
-//   time and in order. Handlers may call anything of the node, send() and stop() included; while
-//   one runs, further messages wait in bounded memory and then in their senders. They must not
-//   throw and must not destroy the node. A handler that answers whatever comes never ends once it
-//   meets another such (examples/bot.cpp). Other classes: as their comments say.
+//   A node has two of its own: one does all input and output, the other calls the handlers, one at
+//   a time and in order. Handlers may call any member of the node, send() and stop() included.
+//   While one runs, further messages wait in bounded memory; once that is full, their senders wait:
+//   slow handlers apply back-pressure. Handlers must not throw and must not destroy the node. Two
+//   nodes that answer everything never stop (see examples/bot.cpp). Other classes: see their
+//   comments.
 //
 // Words
 //   one-shot       a connection that carries one message
-//   link           a connection that stays, with one message a line in both directions
+//   link           a connection that stays open, with one message per line in both directions
 //   outcome        what became of a message: delivered, or an error; one for each message
-//   verified       what a message claims of its sender agrees with where it came from
-//   candidate      somebody who has been found, and has not been talked to yet
-//   back-pressure  who cannot take more reads no more, so that senders have to wait
-//   backlog        what waits to be sent to one peer
-//   spin           to look again at once, for a short while, rather than to sleep
-//   secret         sealed by TLS for one reader; else it is `in clear`
-//   pinned         the key of a peer, remembered since it was first shown: no other is believed
+//   verified       what a message claims about its sender agrees with where it came from
+//   candidate      somebody who has been found but not yet talked to
+//   back-pressure  a receiver that can take no more stops reading, so that senders have to wait
+//   backlog        what is waiting to be sent to one peer
+//   spin           to look again at once, for a short while, instead of sleeping
+//   secret         encrypted by TLS for one reader, as opposed to `in clear`
+//   pinned         of a peer's key: remembered since it was first shown; no other is believed
 //
 // The map
 //   The interface: >> errors, >> endpoint, >> key, >> message, >> socket, >> peers, >> config,
@@ -278,19 +279,19 @@
 //   >> secrecy    TLS
 //   >> keys       our key and those of others
 //   >> stream     a connection, secret or in clear
-//   >> identity   by which name we go, and whose a claimed name is
+//   >> identity   the name we go by, and whose a claimed name is
 //   >> incoming   accepts; first bytes become a message, a link or a refusal
 //   >> outgoing   one-shots of ours, whoever's thread runs them
 //   >> link       lines in both directions, confirmations, exit
 //   >> routes     for each peer: which way, in which order, how much room
-//   >> candidates who was found, and of whom linked peers have told
+//   >> candidates who has been found, or named by linked peers
 //   >> discovery  announces us, and hears who else is there
-//   >> outbox     what is kept for peers that are not there
+//   >> outbox     what is kept for absent peers
 //   >> node       the engine; the lock, the threads, lifecycle
 //
 //   Locks, in the order in which they are taken: the node's `lifecycle_` (start, stop, threads),
-//   the node's `mutex_` (the engine, which is all of the protocol and single-threaded), the
-//   mailbox's. Nothing of the user's runs under any of them.
+//   the node's `mutex_` (the engine, which is the whole protocol and single-threaded), the
+//   mailbox's. No code of the user's runs under any of them.
 
 #ifndef P2PCHAT_HPP
 #define P2PCHAT_HPP
@@ -313,34 +314,34 @@
 
 namespace p2pchat {
 
-/// This header's version: major.minor.patch, as semantic versioning has it.
+/// The version of this header: major.minor.patch, as in semantic versioning.
 inline constexpr std::string_view version = "1.0.0";
 
 // ------------------------------------------------------------------------------------ >> errors
 
-/// What the library itself finds wrong. Each compares equal to the std::errc named with it.
+/// Errors of the library itself. Each compares equal to the std::errc in parentheses.
 enum class errc {
-    bad_address = 1,   ///< no numeric IPv4 or IPv6 address (invalid_argument)
-    bad_port,          ///< no port in 1..65535 (invalid_argument)
+    bad_address = 1,   ///< not a numeric IPv4 or IPv6 address (invalid_argument)
+    bad_port,          ///< not a port from 1 to 65535 (invalid_argument)
     bad_team,          ///< not 1..64 bytes without white space (invalid_argument)
-    bad_text,          ///< empty, or CR, LF or NUL in it (invalid_argument)
+    bad_text,          ///< empty, or contains CR, LF or NUL (invalid_argument)
     too_few_words,     ///< not "sender team text" (invalid_argument)
     no_message,        ///< the connection ended before its first byte (no_message)
     message_too_long,  ///< over config::max_message_bytes (message_size)
     not_taken,         ///< the peer closed without taking the message (connection_reset)
     link_lost,         ///< the link broke before the confirmation (connection_aborted)
     queue_full,        ///< over config::max_queued_bytes (no_buffer_space)
-    stopped,           ///< the node does not run, or stopped meanwhile (operation_canceled)
-    already_running,   ///< start() of a node that runs (already_connected)
+    stopped,           ///< the node is not running, or stopped meanwhile (operation_canceled)
+    already_running,   ///< start() of a running node (already_connected)
     connection_limit,  ///< gave way to a newer one at config::max_connections (connection_aborted)
-    sender_not_verified,  ///< the sender does not come from the address it claims
+    sender_not_verified,  ///< the sender is not at the address it claims
     own_address,          ///< our own address is never a peer (invalid_argument)
-    protocol_error,       ///< a line of a link that is neither message nor control (protocol_error)
-    bad_setting,          ///< in config a size or discovery_port of 0, a negative time-out
+    protocol_error,       ///< a line on a link, neither message nor control (protocol_error)
+    bad_setting,          ///< a size or discovery_port of 0 in config, or a negative time-out
                           ///< (invalid_argument)
-    expired,              ///< kept for config::keep_for, and the peer did not come (timed_out)
-    not_sent,             ///< was to be kept, and the node stopped before its peer came; certainly
-                          ///< not taken (operation_canceled)
+    expired,              ///< kept for config::keep_for without the peer coming back (timed_out)
+    not_sent,             ///< kept, and the node stopped before the peer came back; certainly not
+                          ///< taken (operation_canceled)
     not_supported,        ///< config::secrecy, compiled without P2PCHAT_OPENSSL (not_supported)
     bad_identity,    ///< config::identity is no P-256 key, or others may read it (invalid_argument)
     bad_pins,        ///< a line of config::pins is none (invalid_argument)
