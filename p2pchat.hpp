@@ -344,11 +344,11 @@ enum class errc {
                           ///< taken (operation_canceled)
     not_supported,        ///< config::secrecy, compiled without P2PCHAT_OPENSSL (not_supported)
     bad_identity,    ///< config::identity is no P-256 key, or others may read it (invalid_argument)
-    bad_pins,        ///< a line of config::pins is none (invalid_argument)
-    in_clear,        ///< not secret, and that was wanted (permission_denied)
-    secrecy_failed,  ///< no TLS 1.3 was agreed upon, or bytes were changed (connection_aborted)
-    bad_certificate,  ///< none, expired, or not of a P-256 key (permission_denied)
-    key_changed,      ///< not the key that is pinned, see node::trust (permission_denied)
+    bad_pins,        ///< a line of config::pins is malformed (invalid_argument)
+    in_clear,        ///< not encrypted, although secrecy asks for it (permission_denied)
+    secrecy_failed,  ///< TLS 1.3 was not agreed on, or bytes were changed (connection_aborted)
+    bad_certificate,  ///< missing, expired, or not for a P-256 key (permission_denied)
+    key_changed,      ///< not the pinned key, see node::trust (permission_denied)
 };
 
 /// The category of errc. Thread-safe.
@@ -369,15 +369,15 @@ public:
     /// Nobody: no address, port 0.
     endpoint() noexcept = default;
 
-    /// From a numeric address ("10.18.1.7", "fe80::1", "fe80::1%2") and a port. Anything else than
-    /// a numeric address gives nobody; use parse() or resolve() to be told why.
+    /// From a numeric address ("10.18.1.7", "fe80::1", "fe80::1%2") and a port. Anything but a
+    /// numeric address gives nobody; use parse() or resolve() to be told why.
     endpoint(std::string_view address, std::uint16_t port) noexcept;
 
     /// From sixteen bytes in network order, IPv4 as ::ffff:a.b.c.d, and the scope of a link-local
     /// address (0: none).
     endpoint(const unsigned char (&address)[16], std::uint16_t port, std::uint32_t scope) noexcept;
 
-    /// Whether it has an address, other than 0.0.0.0 or ::, and a port: somebody to connect to.
+    /// Whether it has a port and an address other than 0.0.0.0 or ::, that is, can be connected to.
     explicit operator bool() const noexcept;
 
     std::uint16_t port() const noexcept { return port_; }
@@ -387,7 +387,7 @@ public:
 
     bool is_v4() const noexcept;
     bool is_loopback() const noexcept;
-    /// Equal but for port and scope.
+    /// Equal, apart from port and scope.
     bool same_address(const endpoint& other) const noexcept {
         return std::memcmp(bytes_, other.bytes_, sizeof bytes_) == 0;
     }
@@ -405,22 +405,22 @@ private:
     std::uint16_t port_ = 0;
 };
 
-/// Reads "10.18.1.7:5000" or "[fe80::1]:5000" (a scope as in "[fe80::1%2]:5000" by its number).
+/// Reads "10.18.1.7:5000" or "[fe80::1]:5000" (a scope is a number, as in "[fe80::1%2]:5000").
 /// bad_address or bad_port says what is wrong; `result` is then left as it was.
 std::error_code parse(std::string_view text, endpoint& result) noexcept;
 
-/// The same text back; IPv6 in the shortest form, lower case (RFC 5952).
+/// The same text again; IPv6 in its shortest form, in lower case (RFC 5952).
 std::string to_string(const endpoint& value);
-/// A template so that <ostream> is needed where it is used only: it makes the implementation 4 %
-/// dearer to include.
+/// A template, so that <ostream> is needed only where this is used: including it would make the
+/// implementation 4 % slower to compile.
 template <typename Traits>
 std::basic_ostream<char, Traits>& operator<<(std::basic_ostream<char, Traits>& out,
                                              const endpoint& value) {
     return out << to_string(value);
 }
 
-/// Looks a host name (or numeric address) up, IPv4 preferred. Blocks for as long as the system's
-/// resolver does. Errors: bad_address for a name that nobody knows, bad_port for port 0.
+/// Looks up a host name (or numeric address), preferring IPv4. Blocks for as long as the system's
+/// resolver does. Errors: bad_address for a name that cannot be resolved, bad_port for port 0.
 std::error_code resolve(std::string_view host, std::uint16_t port, endpoint& result);
 
 /// The address that this machine would use to reach the LAN, with port 0; found without sending a
@@ -429,8 +429,8 @@ endpoint detect_address();
 
 // --------------------------------------------------------------------------------------- >> key
 
-/// Whose key a secret message came by: the SHA-256 of the public key (SubjectPublicKeyInfo, RFC
-/// 5280). All zero: nobody's, in clear.
+/// The key behind an encrypted message: the SHA-256 of the public key (SubjectPublicKeyInfo, RFC
+/// 5280). All zero: no key, in clear.
 struct public_key {
     unsigned char bytes[32] = {};
 
@@ -441,49 +441,49 @@ struct public_key {
     friend bool operator!=(const public_key& a, const public_key& b) noexcept { return !(a == b); }
 };
 
-/// 128 bits of a key as two people compare them aloud: eight groups of five digits.
+/// 128 bits of a key, for two people to compare aloud: eight groups of five digits.
 std::string fingerprint(const public_key& key);
 
 // ----------------------------------------------------------------------------------- >> message
 
 inline constexpr std::size_t max_team_bytes = 64;
 
-/// A message as parse() finds it: views into the bytes that were parsed.
+/// A message as parse() finds it: views of the bytes that were parsed.
 struct message_view {
     endpoint sender;
     std::string_view team;
     std::string_view text;
 };
 
-/// A received message as handlers get it.
+/// A received message, as handlers get it.
 struct message {
-    endpoint sender;        ///< who it says it is from
+    endpoint sender;        ///< who it claims to be from
     std::string team;       ///< of the sender
-    std::string text;       ///< without white space at its ends; any other byte but NUL as it came
-    bool verified = false;  ///< the sender's IP is where it came from, or that is this machine
-    endpoint origin;        ///< where it really came from: the connection's other end
+    std::string text;       ///< no white space at its ends; any other byte but NUL as it came
+    bool verified = false;  ///< the sender's IP is where it came from, or it came from here
+    endpoint origin;        ///< where it really came from: the other end of the connection
     public_key key;         ///< of whoever sent it; none: it came in clear
 
-    /// Where an answer reaches whoever wrote this.
+    /// Where an answer will reach whoever wrote this.
     const endpoint& reply_to() const noexcept { return verified ? sender : origin; }
 };
 
-/// Reads one message. Liberal: white space at both ends is dropped, sender and team may stand in
-/// angle brackets, several white spaces separate as well as one, the text may run over several
-/// lines. Allocates nothing. Errors say which part is wrong: too_few_words, bad_address, bad_port,
+/// Reads one message. Liberal: white space at both ends is dropped, sender and team may be in angle
+/// brackets, several white spaces separate as well as one, the text may span several lines.
+/// Allocates nothing. Errors say which part is wrong: too_few_words, bad_address, bad_port,
 /// bad_team, bad_text; `result` is then unspecified.
 std::error_code parse(std::string_view bytes, message_view& result) noexcept;
 
-/// Writes one message into `result`. Strict: refuses whatever parse() would not give back as it
-/// is, white space at the ends of the text included. Errors: as parse().
+/// Writes one message into `result`. Strict: refuses whatever parse() would not return unchanged,
+/// white space at the ends of the text included. Errors: as parse().
 std::error_code format(const endpoint& sender, std::string_view team, std::string_view text,
                        std::string& result);
 
 // ------------------------------------------------------------------------------------ >> socket
 
-/// A TCP socket: owning, movable, closed when destroyed. Not inherited by child processes, raises
-/// no SIGPIPE. Each call waits for as long as its time-out says and then returns
-/// std::errc::timed_out; a time-out of zero never waits and returns
+/// A TCP socket: owning, movable, closed when destroyed. It is not inherited by child processes and
+/// raises no SIGPIPE. Each call waits for as long as its time-out says and then returns
+/// std::errc::timed_out; with a time-out of zero it never waits, and returns
 /// std::errc::operation_would_block. Not thread-safe.
 class tcp_socket {
 public:
@@ -496,8 +496,8 @@ public:
     tcp_socket(tcp_socket&& other) noexcept;
     tcp_socket& operator=(tcp_socket&& other) noexcept;
 
-    /// Listens on a local address and port; {"::", port} is every address, IPv4 too where the
-    /// system can. Port 0 asks for a free one: see local(). A port in use is
+    /// Listens on a local address and port; {"::", port} means every address, IPv4 included where
+    /// the system allows it. Port 0 asks for a free port: see local(). A port in use is
     /// std::errc::address_in_use.
     std::error_code listen(const endpoint& local);
 
@@ -505,26 +505,26 @@ public:
     std::error_code accept(tcp_socket& peer, milliseconds timeout,
                            endpoint* from = nullptr) noexcept;
 
-    /// Connects. With a time-out of zero it starts to and returns std::errc::operation_in_progress;
+    /// Connects. A time-out of zero only starts to, and returns std::errc::operation_in_progress;
     /// once the socket can be written to, finish_connect() tells how that ended.
     std::error_code connect(const endpoint& to, milliseconds timeout) noexcept;
     std::error_code finish_connect() noexcept;
 
     /// Sends all of `data`, or with a time-out of zero what the system takes at once; `sent` says
-    /// how much that was, after an error too.
+    /// how much that was, even after an error.
     std::error_code send(std::string_view data, std::size_t& sent, milliseconds timeout) noexcept;
 
-    /// Receives up to `size` bytes; no error and `received` 0 is the other side's half-close.
+    /// Receives up to `size` bytes; no error and 0 bytes received is the other side's half-close.
     std::error_code receive(char* buffer, std::size_t size, std::size_t& received,
                             milliseconds timeout) noexcept;
 
-    /// Half-close: ends our stream and goes on receiving.
+    /// Half-close: ends what we send; receiving goes on.
     std::error_code shutdown_send() noexcept;
 
     /// Sends at once rather than waiting for more; for links, whose messages are small.
     void no_delay() noexcept;
 
-    /// Has the system probe a connection that was silent for `idle`, and end it when nothing
+    /// Has the system probe a connection that has been silent for `idle`, and end it when nothing
     /// answers for about as long again.
     void keep_alive(std::chrono::seconds idle) noexcept;
 
@@ -534,7 +534,7 @@ public:
     bool is_open() const noexcept { return handle_ != invalid; }
     native_handle_type native_handle() const noexcept { return handle_; }
     void close() noexcept;
-    void reset() noexcept;  ///< close, and let the other side see a reset
+    void reset() noexcept;  ///< closes, so that the other side sees a reset
 
 private:
     native_handle_type handle_ = invalid;
@@ -547,22 +547,22 @@ struct peer {
     endpoint address;
     std::string team;
     std::chrono::system_clock::time_point last_heard;
-    bool linked = false;  ///< in node::peers(): a link to it stands
-    public_key key;       ///< the one that is pinned; none: it is known in clear only
+    bool linked = false;  ///< in node::peers(): there is a link to it
+    public_key key;       ///< the pinned one; none: it is known only in clear
 };
 
-/// Peers by their address, no more than a maximum: when full, the one not heard from for longest
-/// gives way. Thread-safe. The cost of a call does not grow with the number of peers, snapshot's
-/// apart.
+/// Peers by address, up to a maximum: when it is full, the one not heard from for longest gives
+/// way. Thread-safe. The cost of a call does not grow with the number of peers, except for
+/// snapshot().
 class peer_set {
 public:
     explicit peer_set(std::size_t max_peers);
     ~peer_set();
 
-    /// Notes that `address` was heard from just now; true when it is new. The last team counts.
+    /// Notes that `address` has just been heard from; true if it is new. The latest team counts.
     bool heard(const endpoint& address, std::string_view team);
 
-    /// Forgets a peer: false if it is not known. Fills `removed` with what was known of it.
+    /// Forgets a peer; false if it is not known. Fills `removed` with what was known about it.
     bool remove(const endpoint& address, peer& removed);
 
     void clear() noexcept;
@@ -577,58 +577,57 @@ private:
 
 // ------------------------------------------------------------------------------------ >> config
 
-/// What is secret: nobody else can read or change it, and it is from whoever has the key.
+/// What is encrypted: nobody else can read or change it, and it is from whoever has the key.
 enum class secrecy {
     off,       ///< nothing
-    known,     ///< with everybody whose key is known, or who announces that he can; never again in
-               ///< clear with anybody whose key is known
-    required,  ///< all: nothing else is sent or taken
+    known,     ///< to every peer whose key is known, or that announces that it can; never again in
+               ///< clear to a peer whose key is known
+    required,  ///< everything: nothing else is sent or taken
 };
 
-/// What a node is to be. Times are bounds on waiting, sizes are bounds on memory: none may be
-/// negative or, max_links apart, 0; sizes over 1 GiB count as that.
+/// The settings of a node. Times are bounds on waiting, sizes are bounds on memory: none may be
+/// negative or, except for max_links, 0; sizes over 1 GiB count as 1 GiB.
 struct config {
     std::string team;        ///< 1..64 bytes, no white space
-    std::uint16_t port = 0;  ///< to listen on, on every address; 0: a free one, see node::address()
-    std::string address;     ///< numeric IP to be known by; empty: on each connection the local one
+    std::uint16_t port = 0;  ///< to listen on, at every address; 0: a free one, see node::address()
+    std::string address;     ///< numeric IP to be known by; empty: each connection's local one
 
-    std::size_t max_message_bytes = 64 * 1024;  ///< of one message, sender and team included
-    std::size_t max_connections = 1024;         ///< open at once, accepted ones and our own each;
-                                                ///< links are not counted
-    std::size_t max_links = 1024;               ///< open at once; over it peers get one-shots
-    std::size_t max_peers = 4096;               ///< remembered, besides those linked
-    std::size_t max_queued_bytes = 256 * 1024;  ///< to one peer, not yet confirmed; 256 KiB at most
+    std::size_t max_message_bytes = 64 * 1024;     ///< of one message, sender and team included
+    std::size_t max_connections = 1024;            ///< open at once, accepted and our own counted
+                                                   ///< apart; links do not count
+    std::size_t max_links = 1024;                  ///< open at once; beyond it peers get one-shots
+    std::size_t max_peers = 4096;                  ///< remembered, in addition to those linked
+    std::size_t max_queued_bytes = 256 * 1024;     ///< to one peer, unconfirmed; 256 KiB at most
     std::size_t max_received_bytes = 1024 * 1024;  ///< received, waiting for the handlers
-    std::size_t max_kept_bytes = 4 * 1024 * 1024;  ///< kept for absent peers; for one of them no
-                                                   ///< more than max_queued_bytes
+    std::size_t max_kept_bytes = 4 * 1024 * 1024;  ///< kept for absent peers; for each of them
+                                                   ///< at most max_queued_bytes
 
     std::chrono::milliseconds connect_timeout{5000};
-    std::chrono::milliseconds handshake_timeout{5000};  ///< CONNECT until its answer
-    std::chrono::milliseconds delivery_timeout{5000};   ///< connected, until confirmed
-    std::chrono::milliseconds first_message_timeout{
-        10000};                                     ///< accepted, until the message is whole
-    std::chrono::milliseconds quiet_period{2000};   ///< nothing more came: the message is whole
-    std::chrono::milliseconds drain_timeout{1000};  ///< stop() hands over what it has confirmed
+    std::chrono::milliseconds handshake_timeout{5000};       ///< from CONNECT to its answer
+    std::chrono::milliseconds delivery_timeout{5000};        ///< from connected to confirmed
+    std::chrono::milliseconds first_message_timeout{10000};  ///< from accepted to a whole message
+    std::chrono::milliseconds quiet_period{2000};   ///< without a byte: the message is whole
+    std::chrono::milliseconds drain_timeout{1000};  ///< for stop() to hand over what is confirmed
     std::chrono::seconds keep_for{24 * 60 * 60};    ///< see when_absent::keep
-    std::chrono::seconds keep_alive{15};  ///< a link silent for this long is probed by the system
+    std::chrono::seconds keep_alive{15};  ///< the system probes a link that is silent so long
 
     bool leave_on_stop =
         false;  ///< stop() first says `exit` to all peers, for drain_timeout at most
 
-    bool discovery = false;  ///< be found by others on the LAN, and find them: see node::candidates
-    std::uint16_t discovery_port = 21975;  ///< UDP; the same for all who are to find each other
+    bool discovery = false;  ///< find others on the LAN and be found by them: see node::candidates
+    std::uint16_t discovery_port = 21975;  ///< UDP; the same for all that are to find each other
 
     p2pchat::secrecy secrecy = p2pchat::secrecy::off;  ///< needs P2PCHAT_OPENSSL
-    std::string identity;  ///< a file with our private key, made at the first start; it must be
-                           ///< ours alone (not checked on Windows). Empty: a new key each start
-    std::string pins;      ///< a file with the keys of others, a line each; several programs may
+    std::string identity;  ///< a file with our private key, made at the first start; nobody else
+                           ///< may read it (not checked on Windows). Empty: a new key each start
+    std::string pins;      ///< a file with the keys of others, one per line; several programs may
                            ///< share it. Empty: they are known until stop(). On Windows both
                            ///< names are UTF-8
 };
 
 // -------------------------------------------------------------------------------------- >> node
 
-/// How a peer went.
+/// How a peer went away.
 enum class departure {
     left,       ///< it said `exit`
     lost,       ///< its link broke
@@ -636,12 +635,12 @@ enum class departure {
     forgotten,  ///< it gave way to others, at config::max_peers
 };
 
-/// Somebody whom discovery has found, or of whom a linked peer has told. That is a claim and no
-/// more: nobody becomes a peer, or is connected to, because of it.
+/// Somebody found by discovery, or named by a linked peer. This is a claim and no more: nobody
+/// becomes a peer, or is connected to, because of it.
 struct candidate {
     endpoint address;
     std::string team;
-    std::string knows;  ///< further words of what it announces: "tls" if it can be secret
+    std::string knows;  ///< further words of its announcement: "tls" if it can encrypt
     std::chrono::system_clock::time_point last_heard;
 };
 
@@ -654,43 +653,43 @@ struct delivery {
 /// What node::connect() came to.
 struct connect_result {
     std::error_code error;  ///< none: connected
-    bool linked = false;    ///< by a link; else the peer knows one-shots only
+    bool linked = false;    ///< by a link; if not, the peer knows only one-shots
 };
 
-/// What came, went, and was refused, since the node was made.
+/// What has come, gone and been refused since the node was made.
 struct counters {
     std::uint64_t connections = 0;  ///< accepted
     std::uint64_t received = 0;     ///< messages taken
     std::uint64_t rejected = 0;     ///< connections, messages and claims; while handlers lag, more
-                                    ///< than on_rejected is called for
+                                    ///< than the calls of on_rejected
     std::uint64_t delivered = 0;    ///< messages
     std::uint64_t undelivered = 0;  ///< messages
     std::uint64_t dropped = 0;      ///< taken, but stop() did not wait for their handler
-    std::uint64_t announced = 0;    ///< datagrams sent to all on a network
-    std::uint64_t unannounced = 0;  ///< such that failed, or networks and ports not to be had
-    std::uint64_t ignored = 0;      ///< datagrams and told peers that made nobody a candidate
+    std::uint64_t announced = 0;    ///< datagrams sent to a whole network
+    std::uint64_t unannounced = 0;  ///< those that failed; unusable networks and ports
+    std::uint64_t ignored = 0;      ///< datagrams and named peers that made no candidate
 };
 
-/// What post() does when max_queued_bytes wait for the peer already.
+/// What post() does when max_queued_bytes are already waiting for the peer.
 enum class when_full {
     refuse,  ///< return errc::queue_full at once
     wait,    ///< wait for room, for delivery_timeout at most
 };
 
-/// What post() does with a message that certainly did not reach its peer, as that is not there.
+/// What post() does with a message that certainly did not reach its peer, because it is absent.
 enum class when_absent {
-    fail,  ///< tell why
-    keep,  ///< send it, in order, when the peer is found, heard or linked; else it is `expired`
+    fail,  ///< report why
+    keep,  ///< send it, in order, when the peer is found, heard or linked; otherwise `expired`
 };
 
-/// A message that waits for an absent peer.
+/// A message waiting for an absent peer.
 struct kept_message {
     endpoint to;
     std::string text;
 };
 
-/// A chat peer. Every member but the constructor, the destructor and the on_... may be called from
-/// any thread, handlers included.
+/// A chat peer. Every member may be called from any thread, handlers included, except for the
+/// constructor, the destructor and the on_... functions.
 class node {
 public:
     using message_handler = std::function<void(const message&)>;
@@ -708,79 +707,80 @@ public:
 
     /// The handlers; set them before start().
     void on_message(message_handler handler);
-    void on_peer_joined(joined_handler handler);  ///< a verified peer was heard for the first time
-    void on_peer_left(left_handler handler);      ///< one that had joined is in peers() no more
-    /// A connection, a message or a claim that was refused. A message whose claim to its sender is
-    /// refused (sender_not_verified, own_address) comes to on_message all the same.
+    void on_peer_joined(joined_handler handler);  ///< a verified peer, heard for the first time
+    void on_peer_left(left_handler handler);      ///< one that had joined is no longer in peers()
+    /// A connection, a message or a claim was refused. A message whose claim about its sender is
+    /// refused (sender_not_verified, own_address) still goes to on_message.
     void on_rejected(rejected_handler handler);
     void on_peer_found(candidate_handler handler);  ///< somebody is new in candidates()
-    void on_peer_gone(candidate_handler handler);   ///< and is in it no more
-    void on_kept(kept_handler handler);  ///< a message waits from now on, see when_absent::keep
-    /// Somebody at the address of a peer has shown another key than that one's. It was refused, and
-    /// is until trust() is called with it; the team is empty where we were the one to connect.
+    void on_peer_gone(candidate_handler handler);   ///< and is no longer there
+    void on_kept(kept_handler handler);  ///< a message waits from now on: when_absent::keep
+    /// Somebody at the address of a peer has shown a key other than that peer's. It is refused
+    /// until trust() is called with it. The team is empty if it was we who connected.
     void on_key_changed(key_handler handler);
 
-    /// Listens and begins to serve. Errors: bad_setting, bad_team, bad_address, already_running,
+    /// Listens and starts serving. Errors: bad_setting, bad_team, bad_address, already_running,
     /// not_supported, bad_identity, bad_pins, std::errc::address_in_use, or what the system says.
     std::error_code start();
 
     /// Ends everything: each pending send is reported `stopped`, confirmed messages still go to
-    /// the handlers (for drain_timeout at most), the threads are joined. Idempotent. From a
-    /// handler it returns at once, and the thread it is called from ends with that handler.
+    /// the handlers (for drain_timeout at most), the threads are joined. Idempotent. Called from a
+    /// handler it returns at once, and the handlers' thread ends with that handler.
     void stop() noexcept;
 
-    /// By which others on the LAN reach us: as configured, or found anew. Nobody before start().
+    /// Where others on the LAN reach us: as configured, or detected anew. Nobody before start().
     endpoint address() const;
     const std::string& team() const noexcept;
-    /// Ours, which others pin. None before start(), and without secrecy.
+    /// Our key, which others pin. None before start(), or without secrecy.
     public_key key() const;
 
-    /// Pins this key for the peer at an address in place of any other; none: forgets its key. What
-    /// is pinned by itself, when a key is first shown, is bounded: max_peers in all, 64 of one IP.
-    /// Errors: stopped, or what the system says of config::pins.
+    /// Pins this key for the peer at an address, in place of any other; with no key, forgets its
+    /// key. What is pinned automatically, when a key is first shown, is bounded: max_peers in all,
+    /// 64 for one IP. Errors: stopped, or what the system says about config::pins.
     std::error_code trust(const endpoint& peer, const public_key& key);
 
-    /// Sends and waits. No error: delivered, that is, the other side has taken it. White space at
-    /// both ends of the text does not travel. Two texts are commands: `exit`, in any case, says
-    /// that we leave, and ends a link; `CONNECT` is what connect() says, without making a link. A
-    /// text of any more than that word is none: whoever passes on what a person says puts the name
-    /// before it, "Ann: exit".
+    /// Sends and waits. No error means delivered: the other side has taken it. White space at both
+    /// ends of the text is not sent. Two texts are commands: `exit`, in any case, says that we
+    /// leave, and ends a link; `CONNECT` is what connect() says, without making a link. A text with
+    /// anything besides that word is not a command: a program that passes on what people say puts
+    /// the name first, "Ann: exit".
     /// Errors: bad_address, bad_text, message_too_long, queue_full, stopped at once; later
     /// not_taken, link_lost, in_clear, secrecy_failed, bad_certificate, key_changed,
-    /// std::errc::timed_out, connection_refused or what else the system says.
+    /// std::errc::timed_out, connection_refused or whatever else the system says.
     std::error_code send(const endpoint& to, std::string_view text);
 
-    /// The same without waiting, the texts `exit` and `CONNECT` included: an error is a refusal at
-    /// once, no error means that `done` (if any) will be called exactly once, like a handler. What
-    /// is posted to one peer arrives in the order posted, but for what is kept. Of a message that
-    /// is under way when its connection breaks nobody knows whether it was taken: it is not kept,
-    /// as it might come twice. Nor is what there is no room for: `done` hears why, or `queue_full`.
+    /// The same without waiting, the texts `exit` and `CONNECT` included: an error is an immediate
+    /// refusal; no error means that `done` (if any) will be called exactly once, like a handler.
+    /// Messages posted to one peer arrive in the order posted, except for those kept. A message
+    /// under way when its connection breaks may or may not have been taken: it is not kept, as it
+    /// might arrive twice. Nor is one for which there is no room: `done` gets the reason, or
+    /// `queue_full`.
     std::error_code post(const endpoint& to, std::string_view text, completion done = {},
                          when_full mode = when_full::refuse,
                          when_absent absent = when_absent::fail);
 
-    /// What is kept, in the order in which it will be sent to each. stop() reports it `not_sent`:
-    /// whoever stores and posts that again loses nothing, and nothing comes twice.
+    /// What is kept, in the order in which it will be sent to each peer. stop() reports it
+    /// `not_sent`: storing that and posting it again loses nothing and sends nothing twice.
     std::vector<kept_message> kept() const;
 
     /// Sends to all peers side by side, as send() does, and waits for the last outcome.
     std::vector<delivery> broadcast(std::string_view text);
 
-    /// Says CONNECT: makes a link where the other side can, to be used from then on.
+    /// Says CONNECT: makes a link if the other side can, which is used from then on.
     connect_result connect(const endpoint& to);
 
-    /// The same without waiting: an error is a refusal at once (own_address, or as post() has it),
+    /// The same without waiting: an error is an immediate refusal (own_address, or as for post());
     /// no error means that `done` (if any) will be called exactly once, like a handler.
     std::error_code connect(const endpoint& to, connect_handler done);
 
     /// Says `exit`.
     std::error_code leave(const endpoint& to) { return send(to, "exit"); }
 
-    /// Whom we know: heard from and verified, or linked to us. Ordered by address.
+    /// The peers we know: heard from and verified, or linked to us. Ordered by address.
     std::vector<peer> peers() const;
 
-    /// Who is on the LAN, where config::discovery is on: at most 256, peers among them. Whoever was
-    /// not heard for 90 s, or says that it leaves, is one no more. Ordered by address.
+    /// Who is on the LAN, if config::discovery is on: at most 256, peers included. Those not heard
+    /// for 90 s, or that say they leave, are dropped. Ordered by address.
     std::vector<candidate> candidates() const;
 
     counters statistics() const noexcept;
