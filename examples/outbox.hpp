@@ -118,7 +118,7 @@ public:
     std::vector<p2pchat::endpoint> only_written_to() {
         std::set<p2pchat::endpoint> result;
         {
-            const std::lock_guard<std::mutex> lock(mutex_);
+            const std::lock_guard<std::mutex> lock(reached_mutex_);
             result = reached_;
         }
         for (const auto& peer : node_.peers()) result.erase(peer.address);
@@ -274,7 +274,7 @@ private:
     }
 
     void note(const p2pchat::endpoint& peer, bool reached) {
-        const std::lock_guard<std::mutex> lock(mutex_);
+        const std::lock_guard<std::mutex> lock(reached_mutex_);
         reached ? void(reached_.insert(peer)) : void(reached_.erase(peer));
     }
 
@@ -377,6 +377,9 @@ private:
     std::size_t kept_ = 0;       // of the letters
     bool store_failed_ = false;  // and the person knows
     std::vector<letter> unsent_;
+
+    // Of its own: it is asked for with the screen locked, which is taken with the other one held.
+    std::mutex reached_mutex_;             // guards the next
     std::set<p2pchat::endpoint> reached_;  // by the last message to them
 };
 
