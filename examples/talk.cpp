@@ -3,26 +3,23 @@
 //
 // SPDX-License-Identifier: MIT
 
-#define P2PCHAT_IMPLEMENTATION  // in one source file
+#define P2PCHAT_IMPLEMENTATION            // in one source file
 #include "p2pchat.hpp"
 #include <cstdlib>
 #include <iostream>
 
-int main(int argc, char** argv) {  // talk [PORT]
+int main(int argc, char** argv) {         // talk [PORT]
     p2pchat::config config;
     config.team = "BTC";
     config.port = static_cast<std::uint16_t>(argc > 1 ? std::atoi(argv[1]) : 5000);
-    config.discovery = true;  // find others on the LAN, and be found
+    config.discovery = true;              // find others on the LAN, and be found
 
     p2pchat::node node(config);
     node.on_message([](const p2pchat::message& m) {
         std::cout << m.reply_to() << ' ' << m.team << ": " << m.text << '\n' << std::flush;
     });
     node.on_peer_found([&](const p2pchat::candidate& c) { node.connect(c.address, {}); });
-    if (auto error = node.start()) {
-        std::cerr << error.message() << '\n';
-        return 1;
-    }
+    if (auto error = node.start()) { std::cerr << error.message() << '\n'; return 1; }
     std::cout << "I am " << node.address() << '\n' << std::flush;
 
     for (std::string line; std::getline(std::cin, line);) {
