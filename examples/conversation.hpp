@@ -29,6 +29,10 @@ inline constexpr std::string_view to_all = "@all ";
 
 inline bool is_to_all(std::string_view text) { return text.substr(0, to_all.size()) == to_all; }
 
+inline std::string_view without_mark(std::string_view text) {
+    return text.substr(is_to_all(text) ? to_all.size() : 0);
+}
+
 /// For the asking thread, but for is_open() and shown().
 class conversation {
 public:
@@ -37,32 +41,31 @@ public:
         : screen_(screen), style_(style), people_(people), outbox_(outbox), log_(log) {}
 
     bool is_open() const { return is_open_; }
-    std::string prompt() const { return (with_ ? people_.name_of(*with_) : "all") + "> "; }
+    std::string prompt() const { return name() + "> "; }
 
     /// With one or, if that is nobody, with all. Shows what was said last.
     void open(std::optional<p2pchat::endpoint> with) {
         with_ = std::move(with);
         is_open_ = true;
         const auto address = with_ ? to_string(*with_) : "";
+        const auto called = name();
         const auto take = [&](const std::string& line) { return is_of(parsed(line), address); };
         for (const auto& line : log_.last(history, take)) {
             const auto one = parsed(line);
-            const auto name = with_ ? people_.name_of(*with_) : std::string(one.team);
-            const auto who = one.is_ours ? "to " + (with_ ? name : "all") : name;
+            const auto who = one.is_ours ? "to " + called : with_ ? called : std::string(one.team);
             screen_.print(
                 style_.quiet(std::string(one.time) + ' ' + who + ": " + std::string(one.text)));
         }
-        screen_.print(style_.quiet("Each line goes to " +
-                                   (with_ ? people_.name_of(*with_) : "all") +
+        screen_.print(style_.quiet("Each line goes to " + called +
                                    ". /menu goes back, /help lists commands."));
     }
     void close() { is_open_ = false; }
 
-    void say(const std::string& text) { with_ ? say_to(*with_, text) : say_to_all(text); }
+    void say(const std::string& text) {
+        with_ ? outbox_.say({{*with_, name()}}, name(), "", text) : say_to_all(text);
+    }
     void say_to_all(const std::string& text) {
-        std::vector<outbox::recipient> all;
-        for (const auto& peer : people_.known())
-            all.push_back({peer.address, people_.name_of(peer.address, peer.team)});
+        const auto all = people_.names();
         if (all.empty())
             return screen_.print(style_.warning("Nobody is known yet. Not sent: ") + visible(text));
         outbox_.say(all, "all", std::string(to_all), text);
@@ -70,16 +73,17 @@ public:
 
     /// A message, with whose it is and to whom.
     std::string shown(const p2pchat::message& m) const {
-        const auto name = people_.name_of(m.reply_to(), m.team);
-        const bool all = is_to_all(m.text);
-        const auto text = std::string_view(m.text).substr(all ? to_all.size() : 0);
-        if (m.text == "CONNECT") return style_.quiet(name + " connected.");
-        return style_.peer(to_string(m.reply_to()), name) + style_.quiet(all ? " to all" : "") +
-               ": " + visible(text);
+        const auto sender = people_.name_of(m.reply_to(), m.team);
+        if (m.text == "CONNECT") return style_.quiet(sender + " connected.");
+        return style_.peer(to_string(m.reply_to()), sender) +
+               style_.quiet(is_to_all(m.text) ? " to all" : "") + ": " +
+               visible(without_mark(m.text));
     }
 
 private:
     static constexpr std::size_t history = 20;
+
+    std::string name() const { return with_ ? people_.name_of(*with_) : "all"; }
 
     /// A line of the log; views into it.
     struct entry {
@@ -112,8 +116,7 @@ private:
         }
         if (!result.is_ours) result.team = take_word(line);
         result.is_to_all = result.is_ours ? result.address == "all" : is_to_all(line);
-        if (result.is_to_all && !result.is_ours) take_word(line);
-        result.text = line;
+        result.text = result.is_ours ? line : without_mark(line);
         return result;
     }
 
@@ -121,11 +124,6 @@ private:
     static bool is_of(const entry& one, const std::string& address) {
         if (address.empty()) return one.is_to_all;
         return !one.is_to_all && one.address == address && one.text != "CONNECT";
-    }
-
-    void say_to(const p2pchat::endpoint& peer, const std::string& text) {
-        const auto name = people_.name_of(peer);
-        outbox_.say({{peer, name}}, name, "", text);
     }
 
     screen& screen_;

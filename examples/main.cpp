@@ -141,10 +141,12 @@ private:
         const auto space = typed.find(' ');
         const auto first = std::string_view(typed).substr(0, space);
         const bool takes_name = first == "/chat" || first == "/name";
-        if (asks_recipient_ || (takes_name && space != std::string::npos)) return people_->names();
-        if (space == std::string::npos && !typed.empty())
+        if (asks_recipient_ || (takes_name && space != std::string::npos)) {
+            for (const auto& peer : people_->names()) words.push_back(peer.name);
+        } else if (space == std::string::npos && !typed.empty()) {
             for (const auto& one : entries())
                 if (offers(one.key)) words.emplace_back(one.word);
+        }
         return words;
     }
 
@@ -419,7 +421,7 @@ private:
         const std::string mark =
             m.verified ? "" : "[not verified, came from " + to_string(m.origin) + "] ";
         const bool all = menu::is_to_all(m.text) && screen_.live();
-        const auto text = menu::visible(m.text.substr(all ? menu::to_all.size() : 0));
+        const auto text = menu::visible(all ? menu::without_mark(m.text) : m.text);
         const std::string time = screen_.live() ? menu::now("%H:%M:%S ") : "";
         // Not to a script, which knows the original's line.
         const auto line = conversation_->is_open() ? conversation_->shown(m)

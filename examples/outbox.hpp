@@ -234,7 +234,9 @@ private:
             ++kept_;
             store();
             none_left_.notify_all();
-            if (place->line) return settle(*place->line, "kept until " + place->name + " is there");
+            // From now on it has a line of its own.
+            if (const auto line = std::exchange(place->line, nullptr))
+                return settle(*line, "kept until " + place->name + " is there");
         }
         screen_.print(style_.warning("Kept until " + to_string(what.to) + " is there: ") +
                       visible(what.text));
@@ -281,9 +283,9 @@ private:
     void report(const letter& what, std::error_code error) {
         note(what.to, !error);
         const auto to = to_string(what.to), text = visible(what.text);
-        if (!what.line || !what.line->is_to_all || what.kept)
+        if (!what.line || !what.line->is_to_all)
             log(to + ' ' + what.text, error ? "not sent: " + error.message() : "");
-        if (!what.line || what.kept)
+        if (!what.line)
             return error ? report_failure(what, to, text, error) : report_success(what, to, text);
         if (error) keep(what);
         const std::lock_guard<std::mutex> lock(mutex_);

@@ -12,7 +12,6 @@
 
 #include <algorithm>
 #include <cstddef>
-#include <iterator>
 #include <string>
 #include <utility>
 #include <vector>
@@ -27,7 +26,7 @@ public:
     /// Whom we have heard from, behind them who was found, and then whom we have only written to.
     std::vector<p2pchat::peer> known() const {
         auto all = node_.peers();
-        for (auto& other : found()) all.push_back(std::move(other));
+        add_found(all);
         for (const auto& address : outbox_.only_written_to())
             add(all, {address, {}, {}, false, {}});
         return all;
@@ -35,12 +34,11 @@ public:
 
     /// Who is on the network and has not been heard from.
     std::vector<p2pchat::peer> found() const {
-        const auto peers = node_.peers();
-        auto all = peers;
-        for (auto& who : node_.candidates())
-            add(all, {who.address, std::move(who.team), who.last_heard, false, {}});
-        return {std::make_move_iterator(all.begin() + static_cast<std::ptrdiff_t>(peers.size())),
-                std::make_move_iterator(all.end())};
+        auto all = node_.peers();
+        const auto peers = static_cast<std::ptrdiff_t>(all.size());
+        add_found(all);
+        all.erase(all.begin(), all.begin() + peers);
+        return all;
     }
 
     /// What a peer is called: as the person says, else its team, and its address behind that where
@@ -55,10 +53,12 @@ public:
         return name_of(peer, found == all.end() ? "" : found->team, all);
     }
 
-    std::vector<std::string> names() const {
-        std::vector<std::string> result;
+    /// All who are known, with what they are called.
+    std::vector<outbox::recipient> names() const {
+        std::vector<outbox::recipient> result;
         const auto all = known();
-        for (const auto& peer : all) result.push_back(name_of(peer.address, peer.team, all));
+        for (const auto& peer : all)
+            result.push_back({peer.address, name_of(peer.address, peer.team, all)});
         return result;
     }
 
@@ -101,6 +101,11 @@ private:
         if (name.front() == '/' || number(name, 0, SIZE_MAX) || !parse(name, address))
             return "A name is no number, no address and no command.";
         return {};
+    }
+
+    void add_found(std::vector<p2pchat::peer>& to) const {
+        for (auto& who : node_.candidates())
+            add(to, {who.address, std::move(who.team), who.last_heard, false, {}});
     }
 
     static void add(std::vector<p2pchat::peer>& to, p2pchat::peer one) {

@@ -120,6 +120,14 @@ inline std::string set_option(std::string_view name, const std::string& value, o
     return {};
 }
 
+/// Whether there is a flag `name` without a value; then it is set.
+inline bool set_switch(std::string_view name, options& result) {
+    if (name == "--no-discovery") return result.discovery = false, true;
+    if (name == "--no-config") return result.keeps = false, true;
+    if (name == "--quiet") return result.quiet = true;
+    return false;
+}
+
 inline int wrong_flag(std::string_view flag, const std::string& why) {
     std::cerr << "p2pchat: " << visible(flag) << ": " << why << "\nSee p2pchat --help.\n";
     return 2;
@@ -135,18 +143,7 @@ inline std::optional<int> read_options(const std::vector<std::string>& arguments
         const std::string name = argument->substr(0, equals);
         if (*argument == "-h" || *argument == "--help") return std::cout << usage, 0;
         if (*argument == "--version") return std::cout << "p2pchat " << p2pchat::version << '\n', 0;
-        if (*argument == "--no-discovery") {
-            result.discovery = false;
-            continue;
-        }
-        if (*argument == "--no-config") {
-            result.keeps = false;
-            continue;
-        }
-        if (*argument == "--quiet") {
-            result.quiet = true;
-            continue;
-        }
+        if (set_switch(*argument, result)) continue;
         if (std::find(std::begin(with_value), std::end(with_value), name) == std::end(with_value))
             return wrong_flag(*argument, "no such flag");
         if (equals == argument->npos && argument + 1 == arguments.end())

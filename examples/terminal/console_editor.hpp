@@ -3,7 +3,8 @@
 // SPDX-License-Identifier: MIT
 //
 // The console's own editing cannot: it loses its place when something else is written. This does
-// the least that a person expects: typing, Backspace, Esc, Tab, and the arrows for what was typed before.
+// the least that a person expects: typing, Backspace, Esc, Tab, and the arrows for what was typed
+// before.
 
 #ifndef MENU_CONSOLE_EDITOR_HPP
 #define MENU_CONSOLE_EDITOR_HPP
@@ -108,7 +109,10 @@ private:
 
     std::optional<std::string> finished(const line_predicate& goes) {
         const auto line = to_utf8(line_);
-        goes&& goes(line) ? hide() : put(L"\r\n");
+        if (goes && goes(line))
+            hide();
+        else
+            put(L"\r\n");
         if (!line_.empty() && (history_->empty() || history_->back() != line_))
             history_->push_back(line_);
         return line;
