@@ -14,8 +14,10 @@
 #include <thread>
 #include <utility>
 
+using support::begin_message;
 using support::flags;
 using support::folder;
+using support::has_editor;
 using support::has_terminals;
 using support::menu_program;
 using support::nobody;
@@ -55,25 +57,10 @@ std::size_t count(const std::string& text, const std::string& part) {
 
 /// Has `from` be known to `to`.
 void greet(party& from, party& to) {
-    REQUIRE(from.program.shows_line("Enter choice:"));
-    from.program.enter("1");
-    REQUIRE(from.program.shows_line("Enter recipient's IP address:"));
-    from.program.enter(to.name());
-    REQUIRE(from.program.shows_line("Enter your message (type 'exit' to disconnect):"));
+    begin_message(from, to);
     from.program.enter("Hello");
     REQUIRE(shows(to.program, from.name() + ' '));
     REQUIRE(shows(from.program, "Delivered to"));
-}
-
-bool has_editor() {
-    if (!has_terminals()) return false;
-    static const bool has = [] {
-        menu_program program(flags(), usual);
-        REQUIRE(program.expect("Enter your team name: "));
-        return program.screen().brackets_pastes();
-    }();
-    if (!has) MESSAGE("skipped: the program was built without libedit");
-    return has;
 }
 
 }  // namespace

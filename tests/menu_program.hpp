@@ -368,6 +368,32 @@ struct party {
     std::string port;
 };
 
+/// Whether lines can be edited: only then is what is half typed drawn again.
+inline bool has_editor() {
+    if (!has_terminals()) return false;
+    static const bool has = [] {
+        menu_program program(flags(), terminal_kind{});
+        REQUIRE(program.expect("Enter your team name: "));
+        program.type("x\x01y");  // Ctrl-A goes to the beginning of the line
+        REQUIRE(program.wait_until_output([&] {
+            const auto& text = program.screen().text();
+            return text.find("name: yx") != text.npos || text.find("^Ay") != text.npos;
+        }));
+        return program.screen().text().find("name: yx") != std::string::npos;
+    }();
+    if (!has) MESSAGE("skipped: the program was built without libedit");
+    return has;
+}
+
+/// Goes to the question for a message to `to`.
+inline void begin_message(party& from, const party& to) {
+    REQUIRE(from.program.shows_line("Enter choice:"));
+    from.program.enter("1");
+    REQUIRE(from.program.shows_line("Enter recipient's IP address:"));
+    from.program.enter(to.name());
+    REQUIRE(from.program.shows_line("Enter your message (type 'exit' to disconnect):"));
+}
+
 inline std::string port_of(const p2pchat::endpoint& peer) { return std::to_string(peer.port()); }
 
 }  // namespace support

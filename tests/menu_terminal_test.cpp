@@ -12,7 +12,9 @@
 #include <fstream>
 #include <sstream>
 
+using support::begin_message;
 using support::flags;
+using support::has_editor;
 using support::has_terminals;
 using support::menu_program;
 using support::original;
@@ -23,37 +25,11 @@ namespace {
 
 const std::string message_prompt = "Enter your message (type 'exit' to disconnect): ";
 
-/// Whether lines can be edited: only then is what is half typed drawn again.
-bool has_editor() {
-    if (!has_terminals()) return false;
-    static const bool has = [] {
-        menu_program program(flags(), terminal_kind{});
-        REQUIRE(program.expect("Enter your team name: "));
-        program.type("x\x01y");  // Ctrl-A goes to the beginning of the line
-        REQUIRE(program.wait_until_output([&] {
-            const auto& text = program.screen().text();
-            return text.find("name: yx") != text.npos || text.find("^Ay") != text.npos;
-        }));
-        return program.screen().text().find("name: yx") != std::string::npos;
-    }();
-    if (!has) MESSAGE("skipped: the program was built without libedit");
-    return has;
-}
-
 /// Says `text` to `to`, whatever else is on the screen.
 void say(party& from, const p2pchat::endpoint& to, const std::string& text) {
     REQUIRE(from.program.choose("1"));
     REQUIRE(from.program.answer("Enter recipient's IP address: ", to_string(to)));
     REQUIRE(from.program.answer(message_prompt, text));
-}
-
-/// Goes to the question for a message to `to`.
-void begin_message(party& from, const party& to) {
-    REQUIRE(from.program.shows_line("Enter choice:"));
-    from.program.enter("1");
-    REQUIRE(from.program.shows_line("Enter recipient's IP address:"));
-    from.program.enter(to.name());
-    REQUIRE(from.program.shows_line("Enter your message (type 'exit' to disconnect):"));
 }
 
 p2pchat::endpoint sender(std::uint16_t port = 4711) { return {"127.0.0.1", port}; }
