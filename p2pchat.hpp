@@ -463,6 +463,7 @@ struct message {
     bool verified = false;  ///< the sender's IP is where it came from, or it came from here
     endpoint origin;        ///< where it really came from: the other end of the connection
     public_key key;         ///< of whoever sent it; none: it came in clear
+    std::uint64_t receipt = 0;  ///< for node::confirm(), with config::confirm_later; 0: confirmed
 
     /// Where an answer will reach whoever wrote this.
     const endpoint& reply_to() const noexcept { return verified ? sender : origin; }
@@ -613,6 +614,7 @@ struct config {
 
     bool leave_on_stop =
         false;  ///< stop() first says `exit` to all peers, for drain_timeout at most
+    bool confirm_later = false;  ///< a message is confirmed when node::confirm() says so
 
     bool discovery = false;  ///< find others on the LAN and be found by them: see node::candidates
     std::uint16_t discovery_port = 21975;  ///< UDP; the same for all that are to find each other
@@ -758,6 +760,13 @@ public:
     std::error_code post(const endpoint& to, std::string_view text, completion done = {},
                          when_full mode = when_full::refuse,
                          when_absent absent = when_absent::fail);
+
+    /// With config::confirm_later: what became of a message that on_message was called with, once
+    /// the program knows. Taken: its sender hears `delivered`. Not taken: `not_taken`, or on a link
+    /// `link_lost`, with all that is unconfirmed on it. In any order; on a link what is confirmed
+    /// waits for what came before. Until then the message counts in max_received_bytes, and after
+    /// delivery_timeout or stop() it is not taken: then, or a second time, this does nothing.
+    void confirm(std::uint64_t receipt, bool taken = true) noexcept;
 
     /// What is kept, in the order in which it will be sent to each peer. stop() reports it
     /// `not_sent`: storing that and posting it again loses nothing and sends nothing twice.
@@ -2712,6 +2721,7 @@ using postings = std::list<posting>;
 
 struct message_event {
     endpoint sender, origin;
+    std::uint64_t receipt = 0;
     bool verified = false, secret = false;
     std::uint32_t team_size = 0, text_size = 0;
     std::size_t at = 0;  // where team and text begin in the batch's bytes; a key is behind them
@@ -2827,13 +2837,16 @@ public:
         }
         filled_.notify_one();
     }
+    /// What the handlers have had, and keeps its room until it is confirmed.
+    void hold(std::size_t bytes) noexcept { held_ += bytes; }
+    void let_go(std::size_t bytes) noexcept { held_ -= bytes; }
     bool full() const noexcept {
-        return waiting_.load(std::memory_order_relaxed) + staged_cost_ >= max_;
+        return waiting_.load(std::memory_order_relaxed) + staged_cost_ + held_ >= max_;
     }
     /// Has room_wanted() say so when there is room; false if there is room already.
     bool ask_for_room() noexcept {
         wanted_ = true;
-        return waiting_ + staged_cost_ >= max_;
+        return waiting_ + staged_cost_ + held_ >= max_;
     }
     /// Nothing more comes.
     void close() noexcept {
@@ -2941,12 +2954,54 @@ private:
 
     handlers_work staged_;
     std::size_t staged_cost_ = 0;
+    std::size_t held_ = 0;
     handlers_work spare_;  // used before
 
     std::mutex mutex_;  // guards what follows, and is the last one to be taken
     std::condition_variable filled_;
     handlers_work ready_, returned_;
     bool closed_ = false;
+};
+
+/// A connection with messages that the program is to confirm.
+class holder {
+public:
+    virtual void on_held(std::uint64_t receipt) = 0;
+    virtual void on_confirmed(std::uint64_t receipt, bool taken) noexcept = 0;
+
+protected:
+    ~holder() = default;
+};
+
+/// Messages that are taken, and that the program has not confirmed yet.
+class held_messages {
+public:
+    explicit held_messages(mailbox& room) : room_(room) {}
+
+    /// Out of memory, the holder is to end.
+    void hold(std::uint64_t receipt, holder& by, std::size_t bytes) {
+        by.on_held(receipt);
+        held_.emplace(receipt, entry{&by, bytes});
+        room_.hold(bytes);
+    }
+    /// Who holds it, if anybody: he does so no more.
+    holder* release(std::uint64_t receipt) noexcept {
+        const auto found = held_.find(receipt);
+        if (found == held_.end()) return nullptr;
+        holder* const by = found->second.by;
+        room_.let_go(found->second.bytes);
+        held_.erase(found);
+        return by;
+    }
+
+private:
+    struct entry {
+        holder* by;
+        std::size_t bytes;
+    };
+
+    mailbox& room_;
+    std::unordered_map<std::uint64_t, entry> held_;
 };
 
 /// Who keeps messages for peers that are not there.
@@ -2964,18 +3019,28 @@ protected:
 /// What the engine has to say: each of its functions counts, and puts it into the mailbox.
 class reporter {
 public:
-    reporter(mailbox& to, peer_table& peers, counters& counts, keeper& absent)
-        : mailbox_(to), peers_(peers), counts_(counts), keeper_(absent) {}
+    reporter(mailbox& to, peer_table& peers, counters& counts, keeper& absent, bool confirm_later)
+        : mailbox_(to),
+          peers_(peers),
+          counts_(counts),
+          keeper_(absent),
+          held_(to),
+          confirm_later_(confirm_later) {}
 
     bool full() const noexcept { return mailbox_.full(); }
     void set_time(std::chrono::system_clock::time_point now) noexcept { now_ = now; }
 
-    /// A message was taken: when this returns, it will be shown.
+    /// A message was taken: when this returns, it will be shown, and may be confirmed unless `by`
+    /// was told to hold it.
     void message(const message_view& what, const endpoint& origin, bool verified,
-                 const public_key& key) {
+                 const public_key& key, holder* by = nullptr) {
         const bool secret(key);
         const auto shown = secret ? bytes_of(key) : std::string_view();
+        const bool holds = confirm_later_ && by;
+        const auto receipt = counts_.received + 1;
+        if (holds) held_.hold(receipt, *by, sizeof(event) + what.team.size() + what.text.size());
         auto& news = mailbox_.add<message_event>(what.team, what.text, shown);
+        news.receipt = holds ? receipt : 0;
         news.secret = secret;
         news.text_size = static_cast<std::uint32_t>(what.text.size());
         news.sender = what.sender;
@@ -2983,6 +3048,11 @@ public:
         news.verified = verified;
         ++counts_.received;
     }
+    /// The program says what became of a message that somebody holds, if somebody still does.
+    void confirm(std::uint64_t receipt, bool taken) noexcept {
+        if (holder* const by = held_.release(receipt)) by->on_confirmed(receipt, taken);
+    }
+    void forget(std::uint64_t receipt) noexcept { held_.release(receipt); }
     /// A verified peer was heard from.
     void heard(const endpoint& address, std::string_view team) {
         present(address);
@@ -3097,6 +3167,8 @@ private:
     peer_table& peers_;
     counters& counts_;
     keeper& keeper_;
+    held_messages held_;
+    const bool confirm_later_;
     std::chrono::system_clock::time_point now_;  // of this turn
 };
 
@@ -3958,18 +4030,18 @@ protected:
 
 /// Takes a message whose sender is what it claims, over whatever connection; or says why not.
 inline errc take_claimed(const context& shared, const link_openers& links, const message_view& what,
-                         const endpoint& remote, const stream& over) {
+                         const endpoint& remote, const stream& over, holder& by) {
     auto& report = shared.report;
     const errc wrong = check_claim(shared, what, remote, over);
     if (is_refusal(wrong)) return wrong;
     if (wrong != no_error) {
         report.rejected(remote, make_error_code(wrong));
-        report.message(what, remote, holds(what.sender, remote, over.socket()), over.key());
+        report.message(what, remote, holds(what.sender, remote, over.socket()), over.key(), &by);
         return no_error;
     }
     if (!is_exit(what.text)) {
         report.heard(what.sender, what.team);
-        report.message(what, remote, true, over.key());
+        report.message(what, remote, true, over.key(), &by);
         return no_error;
     }
     report.count_received();
@@ -4030,12 +4102,13 @@ private:
 /// An accepted connection until it is known what it brings.
 ///
 ///     reading --whole--> taken (closed in order) --no room to say so--> closing --> closed
+///      |  |  |  \--to be confirmed later--> held --confirmed--> taken, or refused
 ///      |  |  \--bad, too long, too late, broken, evicted--> refused (reset)
 ///      |  \--whole, but no room in the mailbox--> no_room --room--> as if just whole
 ///      \--CONNECT--> a link, which takes the socket
 ///          \--while we open one to the same peer--> contending --ours failed--> a link
 ///                                                              \--ours is there--> closed
-class incoming final : public io_object, public room_waiter {
+class incoming final : public io_object, public room_waiter, public holder {
 public:
     incoming(const context& shared, accepted_list& siblings, link_openers& links, tcp_socket socket,
              const endpoint& from)
@@ -4096,6 +4169,7 @@ public:
     }
     void on_deadline(clock::time_point now) override {
         if (state_ == state::closing) return end(false);
+        if (state_ == state::held) return refuse(std::make_error_code(std::errc::timed_out));
         while (state_ == state::reading && !read()) {  // a long message may have come in time
         }
         if (state_ != state::reading || shared_.events.deadline_of(*this) > now) return;
@@ -4113,9 +4187,14 @@ public:
             if (state_ == state::reading) complete();
         });
     }
+    void on_held(std::uint64_t receipt) override { receipt_ = receipt; }
+    void on_confirmed(std::uint64_t, bool taken) noexcept override {
+        receipt_ = 0;
+        taken ? end(true) : refuse(make_error_code(errc::not_taken));
+    }
 
 private:
-    enum class state : unsigned char { reading, no_room, contending, closing, ended };
+    enum class state : unsigned char { reading, no_room, contending, held, closing, ended };
 
     /// False if more may be there.
     bool read() {
@@ -4193,9 +4272,15 @@ private:
         if (const errc error = scan_from(bytes, remote_, what); error != no_error)
             return refuse(make_error_code(error));
         if (shared_.report.full()) return wait_for_room();
-        const errc refused = take_claimed(shared_, links_, what, remote_, connection_);
+        const errc refused = take_claimed(shared_, links_, what, remote_, connection_, *this);
         if (refused != no_error) return refuse(make_error_code(refused));
-        end(true);
+        receipt_ == 0 ? end(true) : wait_for_confirmation();
+    }
+    void wait_for_confirmation() {
+        state_ = state::held;
+        auto& events = shared_.events;
+        events.ignore(*this, connection_);
+        events.arm(*this, after(events.now(), shared_.settings.delivery_timeout));
     }
     void wait_for_room() {
         shared_.rooms.join(*this);
@@ -4215,6 +4300,7 @@ private:
     void end(bool in_order) noexcept {
         if (state_ == state::no_room) shared_.rooms.leave(*this);
         if (state_ == state::contending) links_.forget(*this);
+        if (receipt_ != 0) shared_.report.forget(receipt_);
         if (in_order && connection_.is_open())
             os::reset_on_close(connection_.native_handle(), false);
         if (in_order && connection_.is_secret() &&
@@ -4232,6 +4318,7 @@ private:
     const endpoint remote_;
     std::string in_;
     clock::time_point limit_{};  // the latest that its deadline may become
+    std::uint64_t receipt_ = 0;  // of what it holds
     state state_ = state::reading;
     bool line_seen_ = false;  // of the first line it is known whether it is CONNECT
 };
@@ -4632,6 +4719,7 @@ class link_owner {
 public:
     virtual void on_exit_heard(link& one) = 0;
     virtual void on_confirmed(link& one) noexcept = 0;  ///< there is more room on it
+    virtual void on_confirmable(link& one) = 0;         ///< it has a confirmation to flush
     /// What it held the route with is confirmed, or lost.
     virtual void on_settled(link& one, std::size_t bytes) noexcept = 0;
     virtual void on_ended(link& one, departure how, bool was_open) noexcept = 0;
@@ -4671,7 +4759,7 @@ struct link_peer {
 ///     open --exit is said or heard, or a newer link stands--> closing
 ///      |      closing --nothing is under way--> half_closed --the other side closes--> ended
 ///      \--reset, given up, closed by the other side--> ended
-class link final : public io_object, public room_waiter {
+class link final : public io_object, public room_waiter, public holder {
 public:
     link(const context& shared, link_owner& owner, const link_openers& links, peer_exchange& peers,
          const link_peer& who)
@@ -4709,7 +4797,7 @@ public:
                 on_line(piece, false);
         }
         if (state_ == state::ended) return;
-        if (acknowledged_ != taken_ || state_ == state::closing) flush();
+        if (acknowledged_ != confirmable() || state_ == state::closing) flush();
     }
 
     std::size_t unconfirmed() const noexcept { return unconfirmed_; }  ///< bytes posted
@@ -4735,11 +4823,11 @@ public:
     void flush() {
         dirty_ = false;
         if (state_ == state::half_closed) return;
-        if (acknowledged_ != taken_) {
+        if (acknowledged_ != confirmable()) {
+            acknowledged_ = confirmable();
             out_.append("ACK ");
-            append_number(out_, taken_);
+            append_number(out_, acknowledged_);
             out_.append(1, '\n');
-            acknowledged_ = taken_;
         }
         std::size_t sent = 0;
         const auto error = connection_.send(std::string_view(out_).substr(written_), sent);
@@ -4770,11 +4858,11 @@ public:
         if (state_ == state::ended) return;
         out_.resize(cut_ ? out_.find('\n', written_) + 1 : written_);
         shared_.report.outcomes(in_flight_, why);
-        if (taken_ != 0) acknowledged_ = taken_ - 1;  // what was queued of it may be gone
+        if (confirmable() != 0) acknowledged_ = confirmable() - 1;  // what was queued may be gone
         if (state_ != state::half_closed) shared_.events.guard(*this, [this] { flush(); });
         state_ = state::ended;
         // To end in order is to have confirmed what was taken.
-        const bool in_order = out_.empty() && !connection_.shutdown_send();
+        const bool in_order = out_.empty() && held_.empty() && !connection_.shutdown_send();
         in_order ? connection_.close() : connection_.reset();
     }
 
@@ -4800,18 +4888,18 @@ public:
     void on_deadline(clock::time_point now) override {
         if (state_ == state::half_closed)
             return lose(departure::left, std::make_error_code(std::errc::timed_out));
-        auto next = never;
+        auto next = held_.empty() ? never : held_.begin()->second.deadline;
+        if (next <= now) return refuse(std::make_error_code(std::errc::timed_out));
         for (posting& one : in_flight_)  // a caller may have waited elsewhere before
             if (one.reported || one.deadline <= now)
                 shared_.report.timed_out(one);
             else
                 next = (std::min)(next, one.deadline);
-        if (in_flight_.empty()) return release_idle_memory();
-        const posting& first = in_flight_.front();
-        if (first.reported)
-            next = (std::min)(
-                next,
-                (std::max)(first.deadline, after(progress_, shared_.settings.delivery_timeout)));
+        if (in_flight_.empty() && held_.empty()) return release_idle_memory();
+        if (!in_flight_.empty() && in_flight_.front().reported)
+            next =
+                (std::min)(next, (std::max)(in_flight_.front().deadline,
+                                            after(progress_, shared_.settings.delivery_timeout)));
         if (next <= now) return lose(departure::lost, std::make_error_code(std::errc::timed_out));
         shared_.events.arm(*this, next);
     }
@@ -4832,9 +4920,31 @@ public:
             if (state_ != state::ended) flush();
         });
     }
+    void on_held(std::uint64_t receipt) override {
+        const auto deadline = after(shared_.events.now(), shared_.settings.delivery_timeout);
+        held_.emplace(receipt, held{taken_ + 1, deadline});
+        if (deadline < shared_.events.deadline_of(*this)) shared_.events.arm(*this, deadline);
+    }
+    void on_confirmed(std::uint64_t receipt, bool taken) noexcept override {
+        if (!taken) return refuse(errc::not_taken);
+        held_.erase(receipt);
+        shared_.events.guard(*this, [this] { owner_.on_confirmable(*this); });
+        dirty_ = true;
+    }
 
 private:
     enum class state : unsigned char { open, closing, half_closed, ended };
+
+    /// A message that the program has not confirmed yet.
+    struct held {
+        std::uint64_t number;  // among those taken
+        clock::time_point deadline;
+    };
+
+    /// As many messages as we may say that we have.
+    std::uint64_t confirmable() const noexcept {
+        return held_.empty() ? taken_ : held_.begin()->second.number - 1;
+    }
 
     /// Not while it has more than its window to wait with.
     bool reads() const noexcept { return parked_ <= link_window; }
@@ -4844,8 +4954,8 @@ private:
         flush();  // the last confirmations, should the other side still read
         if (state_ != state::ended) lose(departure::stopped);
     }
-    void refuse(errc why) {
-        shared_.report.rejected(who_.remote, make_error_code(why));
+    void refuse(std::error_code why) noexcept {
+        shared_.report.rejected(who_.remote, why);
         lose(departure::lost);
     }
     /// `from_tail`: the line stands at the end of `in_`, which is to be rid of it.
@@ -4878,7 +4988,8 @@ private:
         if (const errc error = scan_from(line, who_.remote, what); error != no_error)
             return shared_.report.rejected(who_.remote, make_error_code(error));
         if (what.sender != who_.claim) {
-            const errc refused = take_claimed(shared_, links_, what, who_.remote, connection_);
+            const errc refused =
+                take_claimed(shared_, links_, what, who_.remote, connection_, *this);
             if (refused != no_error) return refuse(refused);
         } else if (is_exit(what.text)) {
             shared_.report.count_received();
@@ -4889,7 +5000,7 @@ private:
             }
         } else {
             shared_.report.heard(who_.key, what.team);
-            shared_.report.message(what, who_.remote, who_.claim_holds, key());
+            shared_.report.message(what, who_.remote, who_.claim_holds, key(), this);
         }
         ++taken_;
     }
@@ -4919,7 +5030,7 @@ private:
     void settle() {
         if (!in_flight_.empty() || !out_.empty()) return;
         if (holding_ != 0) owner_.on_settled(*this, std::exchange(holding_, 0));
-        if (parked_ != 0) return;
+        if (parked_ != 0 || !held_.empty()) return;
         state_ = state::half_closed;
         if (connection_.shutdown_send() == std::errc::operation_would_block)
             return lose(departure::lost);
@@ -4940,7 +5051,8 @@ private:
         shared_.report.outcomes(in_flight_, why);
         unconfirmed_ = 0;
         if (waits_for_room_) shared_.rooms.leave(*this);
-        shared_.events.end(*this, connection_, how != departure::lost);
+        for (const auto& [receipt, one] : held_) shared_.report.forget(receipt);
+        shared_.events.end(*this, connection_, how != departure::lost && held_.empty());
         if (holding_ != 0) owner_.on_settled(*this, std::exchange(holding_, 0));
         owner_.on_ended(*this, how, before == state::open);
     }
@@ -4955,6 +5067,7 @@ private:
     std::string in_;      // lines that wait for room (`parked_` bytes), then half a line
     std::string out_;     // whole lines, of which `written_` bytes are sent
     postings in_flight_;  // in the order sent
+    std::map<std::uint64_t, held> held_;  // by receipt
     std::size_t parked_ = 0;
     std::size_t written_ = 0;
     std::size_t unconfirmed_ = 0;     // bytes of what is in flight
@@ -5481,6 +5594,8 @@ public:
         table_.make_room();
         shared_.report.present(over.peer().key);
     }
+
+    void on_confirmable(link& over) override { links_.flush_later(over); }
 
     /// Having said goodbye, or with a newer link, we go on knowing the peer; but not by an address
     /// that only the link had.
@@ -6270,7 +6385,9 @@ inline bool is_possible(const config& settings) noexcept {
 class engine {
 public:
     engine(const config& settings, mailbox& events, counters& counts)
-        : settings_(settings), mailbox_(events), report_(events, peers_, counts, outbox_) {}
+        : settings_(settings),
+          mailbox_(events),
+          report_(events, peers_, counts, outbox_, settings.confirm_later) {}
 
     std::error_code start(clock::time_point now) {
         if (!is_possible(settings_)) return make_error_code(errc::bad_setting);
@@ -6316,6 +6433,7 @@ public:
         return !keys_.wants(to) && routes_.reserve(to, text);
     }
     void release(const endpoint& to) noexcept { routes_.release(to); }
+    void confirm(std::uint64_t receipt, bool taken) noexcept { report_.confirm(receipt, taken); }
     bool room_made() noexcept { return routes_.room_made(); }
 
     bool is_own(const endpoint& peer) const noexcept { return detail::is_own(us_, peer); }
@@ -6344,7 +6462,8 @@ public:
         mailbox_.hand_over();
     }
     bool has_work() const noexcept {
-        return routes_.has_work() || links_.has_work() || outbox_.has_work();
+        return routes_.has_work() || links_.has_work() || outbox_.has_work() ||
+               (!rooms_.empty() && !report_.full());
     }
     /// Nothing is to be done before an event comes.
     bool idle() noexcept { return !has_work() && (rooms_.empty() || mailbox_.ask_for_room()); }
@@ -6408,6 +6527,7 @@ private:
         incoming_.sender = what.sender;
         incoming_.origin = what.origin;
         incoming_.verified = what.verified;
+        incoming_.receipt = what.receipt;
         bytes.remove_prefix(what.at);
         copy(bytes.substr(0, what.team_size), incoming_.team);
         bytes.remove_prefix(what.team_size);
@@ -6628,6 +6748,14 @@ public:
                 done({error, !error && has_link(to)});
             };
         return post(to, connect_word, std::move(told), when_full::refuse, when_absent::fail, true);
+    }
+
+    void confirm(std::uint64_t receipt, bool taken) noexcept {
+        const lock held(mutex_);
+        if (!running_) return;
+        refresh_time();
+        engine_->confirm(receipt, taken);
+        after_call();
     }
 
     /// What the engine lists.
@@ -7001,6 +7129,7 @@ connect_result node::connect(const endpoint& to) { return impl_->connect(to); }
 std::error_code node::connect(const endpoint& to, connect_handler done) {
     return impl_->connect(to, std::move(done));
 }
+void node::confirm(std::uint64_t receipt, bool taken) noexcept { impl_->confirm(receipt, taken); }
 std::vector<peer> node::peers() const { return impl_->list(&detail::engine::peers); }
 std::vector<candidate> node::candidates() const { return impl_->list(&detail::engine::candidates); }
 std::vector<kept_message> node::kept() const { return impl_->list(&detail::engine::kept); }
