@@ -1,0 +1,197 @@
+// bridge.cpp - joins the LANs of a room through an MQTT broker: what is said to all on one of them
+// is shown on the others, once, as `BTC@north: hi`; `who` is answered with who is there. What goes
+// over the broker, and what is promised of it: tests/bridge/README.md.
+//
+// SPDX-License-Identifier: MIT
+
+#define P2PCHAT_IMPLEMENTATION
+#include "batches.hpp"
+#include "bridge_options.hpp"
+#include "mqtt.hpp"
+#include "p2pchat.hpp"
+#include "shown_notes.hpp"
+#include "text.hpp"
+
+#include <atomic>
+#include <condition_variable>
+#include <csignal>
+#include <mutex>
+#include <sstream>
+
+namespace {
+
+using std::string, std::string_view, menu::is_bridge, menu::told, menu::visible;
+using lock = std::unique_lock<std::mutex>;
+constexpr std::size_t max_list = 1000;  // bytes of a list of peers
+volatile std::sig_atomic_t ended = 0;
+
+/// The node's handlers have their own thread, and never wait. The client's run in run(), and wait
+/// for the LAN: the broker has its acknowledgement when they return.
+class bridge {
+public:
+    explicit bridge(menu::bridge_options with)
+        : with_(std::move(with)), notes_(with_.state), client_(with_.broker), node_(with_.node) {
+        node_.on_message([this](const p2pchat::message& m) { on_said_here(m); });
+        node_.on_peer_found([this](const p2pchat::candidate& c) { node_.connect(c.address, {}); });
+        node_.on_peer_joined([this](const p2pchat::peer&) { news_ = true; });
+        node_.on_peer_left([this](const p2pchat::peer&, p2pchat::departure) { news_ = true; });
+        client_.on_connected = [this] { on_connected(); };
+        client_.on_lost = [this] { on_lost(); };
+        client_.on_message = [this](auto topic, auto payload) { on_published(topic, payload); };
+        client_.on_acknowledged = [this](int id) {
+            const lock held(mutex_);
+            for (const auto receipt : batches_.acknowledged(id)) node_.confirm(receipt);
+        };
+    }
+
+    string run() {
+        if (const auto error = node_.start()) return error.message();
+        std::cout << "I am " << node_.address() << std::endl;
+        if (const string error = client_.open(); !error.empty()) return error;
+        for (; !ended && !replaced_; client_.turn()) look_after();
+        if (!replaced_) publish("here", "", true);
+        client_.leave();
+        return replaced_ ? "another bridge has this site" : "";
+    }
+
+private:
+    int publish(const string& what, const string& payload, bool retained = false) {
+        return client_.publish(with_.base + what + '/' + with_.site, payload, retained);
+    }
+    void on_connected() {
+        const lock held(mutex_);
+        const auto ours = with_.site + '/';
+        for (const auto& what : {string("said/"), string("here/"), "shown/" + ours, "told/" + ours})
+            client_.subscribe(with_.base + what + '+');
+        connected_ = news_ = true;
+        batches_.publish_again();
+    }
+    void on_lost() {
+        const lock held(mutex_);
+        connected_ = false;
+        for (const auto& one : batches_.drop_waiting()) node_.confirm(one.receipt, false);
+    }
+
+    // What this LAN says.
+
+    void on_said_here(const p2pchat::message& m) {
+        const lock held(mutex_);
+        string line;
+        if (m.receipt == 0) return;  // CONNECT, of a link
+        if (m.text == "who") return answer(m);
+        if (!connected_ || is_bridge(m.team) || format(m.reply_to(), m.team, visible(m.text), line))
+            return node_.confirm(m.receipt, false);
+        batches_.add(std::move(line), m.receipt);
+    }
+    void answer(const p2pchat::message& m) {
+        node_.confirm(m.receipt);
+        if (others_.empty()) node_.post(m.reply_to(), "nobody is on another side");
+        for (const auto& [site, peers] : others_) node_.post(m.reply_to(), site + ": " + peers);
+    }
+    /// Says who is here, and tells the senders of what a site does not say that it has shown.
+    void look_after() {
+        const lock held(mutex_);
+        if (!connected_) return;
+        if (news_.exchange(false)) publish("here", batches_.first() + ' ' + peers(), true);
+        const auto [sites, lines] = batches_.give_up();
+        for (const auto& site : sites) {
+            others_.erase(site);
+            for (const auto& one : lines) on_told(site, told(one.line, "perhaps not shown"));
+        }
+    }
+    string peers() const {
+        string list;
+        for (const auto& peer : node_.peers())
+            if (!is_bridge(peer.team) && list.size() < max_list)
+                list += visible(peer.team) + ' ' + to_string(peer.address) + "  ";
+        return list.empty() ? "nobody" : list;
+    }
+
+    // What the other sites say. Nobody vouches for the broker.
+
+    void on_published(string_view topic, const string& payload) {
+        const string what(topic.substr(0, topic.find('/', with_.base.size())));
+        const string site(topic.substr(topic.rfind('/') + 1));
+        if (!menu::is_site(site)) return;
+        if (what == with_.base + "said" && site != with_.site) return on_said_there(site, payload);
+        const lock held(mutex_);
+        if (what == with_.base + "here") on_here(site, payload);
+        if (what == with_.base + "told") on_told(site, payload);
+        if (what == with_.base + "shown") batches_.shown(site, payload);
+    }
+    void on_here(const string& site, const string& list) {
+        if (site == with_.site) {
+            replaced_ = list.substr(0, list.find(' ')) > batches_.first();
+        } else if (list.empty()) {
+            others_.erase(site);
+            batches_.settled(site);
+        } else if (others_.size() < notes_.max_sites || others_.count(site) != 0) {
+            others_[site] = visible(list.substr(list.find(' ') + 1, 2 * max_list));
+            batches_.came(site);
+        }
+    }
+    void on_said_there(const string& site, const string& payload) {
+        std::istringstream lines(payload);
+        std::uint64_t number = 0;
+        if (!(lines >> number)) return;
+        const auto verdict = notes_.begin(site, number);
+        const auto peers = node_.peers();
+        p2pchat::message_view what;
+        for (string line; verdict != notes_.known && std::getline(lines, line);) {
+            if (parse(line, what)) continue;
+            const auto text = visible(what.team) + '@' + site + ": " + visible(what.text);
+            if (verdict == notes_.unsure)
+                publish("told/" + site, told(line, "perhaps not shown"));
+            else
+                for (const auto& peer : peers)
+                    if (!is_bridge(peer.team)) show(peer.address, text, site, line);
+        }
+        lock held(mutex_);
+        settled_.wait(held, [this] { return owed_ == 0; });
+        publish("shown/" + site, std::to_string(number));
+    }
+    void show(const p2pchat::endpoint& to, const string& text, const string& site,
+              const string& line) {
+        const auto done = [=](std::error_code error) {
+            const auto why = "not shown to " + to_string(to) + ", " + error.message();
+            if (error) publish("told/" + site, told(line, why));
+            const lock held(mutex_);
+            if (--owed_ == 0) settled_.notify_one();
+        };
+        ++owed_;
+        if (const auto error = node_.post(to, text, done, p2pchat::when_full::wait)) done(error);
+    }
+    /// Nobody but a peer is written to because of that.
+    void on_told(const string& site, const string& line) {
+        p2pchat::message_view what;
+        if (parse(line, what)) return;
+        const auto text = node_.team() + ": at " + site + ' ' + visible(what.text);
+        for (const auto& peer : node_.peers())
+            if (peer.address == what.sender) node_.post(peer.address, text);
+    }
+
+    const menu::bridge_options with_;
+    bool replaced_ = false;  // by a bridge that was started later
+    menu::shown_notes notes_;
+    std::atomic<std::size_t> owed_{0};  // outcomes, of what is being shown
+    std::condition_variable settled_;
+    std::atomic<bool> news_{false};  // of who is here
+
+    std::mutex mutex_;  // guards the next three
+    bool connected_ = false;
+    menu::batches::sites others_;  // that are there, and who is there
+    menu::batches batches_{[this](auto& payload) { return publish("said", payload); }, others_};
+
+    mqtt::client client_;
+    p2pchat::node node_;  // its handlers use all that: it ends first
+};
+
+}  // namespace
+
+int main(int argc, char** argv) {
+    const auto options = menu::parse_bridge_options(argc, argv);
+    if (!options) return 2;
+    for (const int signal : {SIGINT, SIGTERM}) std::signal(signal, [](int) { ended = 1; });
+    const string error = bridge(*options).run();
+    return error.empty() ? 0 : (std::cerr << error << std::endl, 1);
+}
