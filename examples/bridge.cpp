@@ -20,7 +20,8 @@
 
 namespace {
 
-using std::string, std::string_view, menu::is_bridge, menu::told, menu::visible;
+using std::string, std::string_view, std::chrono::steady_clock, menu::is_bridge, menu::told,
+    menu::visible;
 using lock = std::unique_lock<std::mutex>;
 constexpr std::size_t max_list = 1000;  // bytes of a list of peers
 volatile std::sig_atomic_t ended = 0;
@@ -32,7 +33,6 @@ public:
     explicit bridge(menu::bridge_options with)
         : with_(std::move(with)), notes_(with_.state), client_(with_.broker), node_(with_.node) {
         node_.on_message([this](const p2pchat::message& m) { on_said_here(m); });
-        node_.on_peer_found([this](const p2pchat::candidate& c) { node_.connect(c.address, {}); });
         node_.on_peer_joined([this](const p2pchat::peer&) { news_ = true; });
         node_.on_peer_left([this](const p2pchat::peer&, p2pchat::departure) { news_ = true; });
         client_.on_connected = [this] { on_connected(); };
@@ -88,16 +88,25 @@ private:
         if (others_.empty()) node_.post(m.reply_to(), "nobody is on another side");
         for (const auto& [site, peers] : others_) node_.post(m.reply_to(), site + ": " + peers);
     }
-    /// Says who is here, and tells the senders of what a site does not say that it has shown.
+    /// Links to whoever is on this LAN, says who is here, and tells the senders of what a site does
+    /// not say that it has shown.
     void look_after() {
         const lock held(mutex_);
         if (!connected_) return;
+        if (steady_clock::now() > looks_at_)
+            link_all(), looks_at_ = steady_clock::now() + std::chrono::seconds(1);
         if (news_.exchange(false)) publish("here", batches_.first() + ' ' + peers(), true);
         const auto [sites, lines] = batches_.give_up();
         for (const auto& site : sites) {
             others_.erase(site);
             for (const auto& one : lines) on_told(site, told(one.line, "perhaps not shown"));
         }
+    }
+    void link_all() {
+        std::set<p2pchat::endpoint> known;
+        for (const auto& peer : node_.peers()) known.insert(peer.address);
+        for (const auto& found : node_.candidates())
+            if (known.count(found.address) == 0) node_.connect(found.address, {});
     }
     string peers() const {
         string list;
@@ -121,6 +130,7 @@ private:
     }
     void on_here(const string& site, const string& list) {
         if (site == with_.site) {
+            news_ = news_ || list.empty();
             replaced_ = list.substr(0, list.find(' ')) > batches_.first();
         } else if (list.empty()) {
             others_.erase(site);
@@ -171,6 +181,7 @@ private:
     }
 
     const menu::bridge_options with_;
+    steady_clock::time_point looks_at_;
     bool replaced_ = false;  // by a bridge that was started later
     menu::shown_notes notes_;
     std::atomic<std::size_t> owed_{0};  // outcomes, of what is being shown
