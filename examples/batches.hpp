@@ -44,7 +44,7 @@ public:
     using sites = std::map<std::string, std::string>;
     using clock = std::chrono::steady_clock;
     static constexpr std::size_t max_bytes = 64 * 1024;  // or one message
-    static constexpr std::chrono::seconds patience{5};   // until all have shown it
+    static constexpr std::chrono::seconds patience{3};   // until all have shown it
 
     batches(publisher publish, const sites& others)
         : publish_(std::move(publish)), others_(others) {}

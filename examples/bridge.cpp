@@ -47,6 +47,10 @@ public:
     string run() {
         if (const auto error = node_.start()) return error.message();
         std::cout << "I am " << node_.address() << std::endl;
+        for (int i = 0; with_.node.discovery && i < 4 && !ended; ++i) {  // who is here, first
+            std::this_thread::sleep_for(std::chrono::seconds(1));
+            link_all();
+        }
         if (const string error = client_.open(); !error.empty()) return error;
         for (; !ended && !replaced_; client_.turn()) look_after();
         if (!replaced_) publish("here", "", true);
@@ -60,9 +64,10 @@ private:
     }
     void on_connected() {
         const lock held(mutex_);
-        const auto ours = with_.site + '/';
-        for (const auto& what : {string("said/"), string("here/"), "shown/" + ours, "told/" + ours})
-            client_.subscribe(with_.base + what + '+');
+        for (const auto* what : {"said/+", "here/+"}) client_.subscribe(with_.base + what);
+        client_.subscribe(with_.base + "newest/" + with_.site);
+        for (const auto* what : {"shown/", "told/"})
+            client_.subscribe(with_.base + what + with_.site + "/+");
         connected_ = news_ = true;
         batches_.publish_again();
     }
@@ -81,6 +86,7 @@ private:
         if (m.text == "who") return answer(m);
         if (!connected_ || is_bridge(m.team) || format(m.reply_to(), m.team, visible(m.text), line))
             return node_.confirm(m.receipt, false);
+        heard_.heard(m.reply_to(), m.team);
         batches_.add(std::move(line), m.receipt);
     }
     void answer(const p2pchat::message& m) {
@@ -95,7 +101,10 @@ private:
         if (!connected_) return;
         if (steady_clock::now() > looks_at_)
             link_all(), looks_at_ = steady_clock::now() + std::chrono::seconds(1);
-        if (news_.exchange(false)) publish("here", batches_.first() + ' ' + peers(), true);
+        if (news_.exchange(false)) {
+            publish("newest", batches_.first(), true);
+            publish("here", peers(), true);
+        }
         const auto [sites, lines] = batches_.give_up();
         for (const auto& site : sites) {
             others_.erase(site);
@@ -124,6 +133,7 @@ private:
         if (!menu::is_site(site)) return;
         if (what == with_.base + "said" && site != with_.site) return on_said_there(site, payload);
         const lock held(mutex_);
+        if (what == with_.base + "newest") replaced_ = replaced_ || payload > batches_.first();
         if (what == with_.base + "here") on_here(site, payload);
         if (what == with_.base + "told") on_told(site, payload);
         if (what == with_.base + "shown") batches_.shown(site, payload);
@@ -131,12 +141,11 @@ private:
     void on_here(const string& site, const string& list) {
         if (site == with_.site) {
             news_ = news_ || list.empty();
-            replaced_ = list.substr(0, list.find(' ')) > batches_.first();
         } else if (list.empty()) {
             others_.erase(site);
             batches_.settled(site);
         } else if (others_.size() < notes_.max_sites || others_.count(site) != 0) {
-            others_[site] = visible(list.substr(list.find(' ') + 1, 2 * max_list));
+            others_[site] = visible(list.substr(0, 2 * max_list));
             batches_.came(site);
         }
     }
@@ -171,19 +180,20 @@ private:
         ++owed_;
         if (const auto error = node_.post(to, text, done, p2pchat::when_full::wait)) done(error);
     }
-    /// Nobody but a peer is written to because of that.
+    /// Nobody is written to because of that who has not said something to all.
     void on_told(const string& site, const string& line) {
         p2pchat::message_view what;
         if (parse(line, what)) return;
-        const auto text = node_.team() + ": at " + site + ' ' + visible(what.text);
-        for (const auto& peer : node_.peers())
-            if (peer.address == what.sender) node_.post(peer.address, text);
+        if (!heard_.contains(what.sender)) return;
+        node_.post(what.sender, node_.team() + ": at " + site + ' ' + visible(what.text), {},
+                   p2pchat::when_full::refuse, p2pchat::when_absent::keep);
     }
 
     const menu::bridge_options with_;
     steady_clock::time_point looks_at_;
     bool replaced_ = false;  // by a bridge that was started later
     menu::shown_notes notes_;
+    p2pchat::peer_set heard_{4096};     // here, of late
     std::atomic<std::size_t> owed_{0};  // outcomes, of what is being shown
     std::condition_variable settled_;
     std::atomic<bool> news_{false};  // of who is here

@@ -112,7 +112,7 @@ inline std::optional<bridge_options> parse_bridge_options(int argc, char** argv)
     result.state = given["--state"];
     if (result.state.empty()) result.state = state_file("bridge-" + room + '-' + result.site);
     result.node.confirm_later = result.node.leave_on_stop = true;
-    result.node.delivery_timeout = std::chrono::seconds(2);  // sooner than others give us up
+    result.node.delivery_timeout = std::chrono::seconds(4);  // sooner than others give us up
     return result;
 }
 

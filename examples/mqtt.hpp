@@ -72,9 +72,7 @@ public:
     std::string open() {
         if (!with_.user.empty())
             mosquitto_username_pw_set(client_, with_.user.c_str(), with_.password.c_str());
-        mosquitto_property* will = nullptr;  // not if we are back, or another in our place, by then
-        mosquitto_property_add_int32(&will, MQTT_PROP_WILL_DELAY_INTERVAL, 2);
-        mosquitto_will_set_v5(client_, with_.will.c_str(), 0, nullptr, 1, true, will);
+        mosquitto_will_set(client_, with_.will.c_str(), 0, nullptr, 1, true);
         if (!with_.tls.empty())
             if (const int error = mosquitto_tls_set(client_, with_.tls.c_str(), nullptr, nullptr,
                                                     nullptr, nullptr))

@@ -30,7 +30,8 @@ public:
     explicit shown_notes(std::string file) : file_(std::move(file)) {
         make_folder_of(native(file_));
         std::ifstream in(native(file_));
-        for (std::string site; in >> site >> begun_[site];) unsure_.insert(site);
+        std::uint64_t number = 0;
+        for (std::string site; in >> site >> number; unsure_.insert(site)) begun_[site] = number;
     }
 
     /// A batch has come: is it to be shown? Of more sites than a room has, none is.
