@@ -33,8 +33,8 @@ public:
     explicit bridge(menu::bridge_options with)
         : with_(std::move(with)), notes_(with_.state), client_(with_.broker), node_(with_.node) {
         node_.on_message([this](const p2pchat::message& m) { on_said_here(m); });
-        node_.on_peer_joined([this](const p2pchat::peer&) { news_ = true; });
-        node_.on_peer_left([this](const p2pchat::peer&, p2pchat::departure) { news_ = true; });
+        node_.on_peer_joined([this](const p2pchat::peer& p) { on_joined(p); });
+        node_.on_peer_left([this](const p2pchat::peer& p, auto how) { on_left(p.address, how); });
         client_.on_connected = [this] { on_connected(); };
         client_.on_lost = [this] { on_lost(); };
         client_.on_message = [this](auto topic, auto payload) { on_published(topic, payload); };
@@ -49,6 +49,7 @@ public:
         std::cout << "I am " << node_.address() << std::endl;
         for (int i = 0; with_.node.discovery && i < 4 && !ended; ++i) {  // who is here, first
             std::this_thread::sleep_for(std::chrono::seconds(1));
+            const lock held(mutex_);
             link_all();
         }
         if (const string error = client_.open(); !error.empty()) return error;
@@ -79,6 +80,21 @@ private:
 
     // What this LAN says.
 
+    void on_joined(const p2pchat::peer& who) {
+        const lock held(mutex_);
+        if (!is_bridge(who.team)) here_[who.address] = who.team;
+        news_ = true;
+    }
+    /// Whose link broke is still written to, until it is known that nobody is there.
+    void on_left(const p2pchat::endpoint& who, p2pchat::departure how) {
+        const auto again = [this, who](p2pchat::connect_result result) {
+            if (result.error) on_left(who, p2pchat::departure::left);
+        };
+        if (how == p2pchat::departure::lost && !node_.connect(who, again)) return;
+        const lock held(mutex_);
+        here_.erase(who);
+        news_ = true;
+    }
     void on_said_here(const p2pchat::message& m) {
         const lock held(mutex_);
         string line;
@@ -86,7 +102,6 @@ private:
         if (m.text == "who") return answer(m);
         if (!connected_ || is_bridge(m.team) || format(m.reply_to(), m.team, visible(m.text), line))
             return node_.confirm(m.receipt, false);
-        heard_.heard(m.reply_to(), m.team);
         batches_.add(std::move(line), m.receipt);
     }
     void answer(const p2pchat::message& m) {
@@ -101,7 +116,7 @@ private:
         if (!connected_) return;
         if (steady_clock::now() > looks_at_)
             link_all(), looks_at_ = steady_clock::now() + std::chrono::seconds(1);
-        if (news_.exchange(false)) {
+        if (std::exchange(news_, false)) {
             publish("newest", batches_.first(), true);
             publish("here", peers(), true);
         }
@@ -112,16 +127,14 @@ private:
         }
     }
     void link_all() {
-        std::set<p2pchat::endpoint> known;
-        for (const auto& peer : node_.peers()) known.insert(peer.address);
         for (const auto& found : node_.candidates())
-            if (known.count(found.address) == 0) node_.connect(found.address, {});
+            if (here_.count(found.address) == 0 && !is_bridge(found.team))
+                node_.connect(found.address, {});
     }
     string peers() const {
         string list;
-        for (const auto& peer : node_.peers())
-            if (!is_bridge(peer.team) && list.size() < max_list)
-                list += visible(peer.team) + ' ' + to_string(peer.address) + "  ";
+        for (const auto& [address, team] : here_)
+            if (list.size() < max_list) list += visible(team) + ' ' + to_string(address) + "  ";
         return list.empty() ? "nobody" : list;
     }
 
@@ -154,18 +167,18 @@ private:
         std::uint64_t number = 0;
         if (!(lines >> number)) return;
         const auto verdict = notes_.begin(site, number);
-        const auto peers = node_.peers();
         p2pchat::message_view what;
+        lock held(mutex_);
+        const auto here = here_;
+        held.unlock();
         for (string line; verdict != notes_.known && std::getline(lines, line);) {
             if (parse(line, what)) continue;
             const auto text = visible(what.team) + '@' + site + ": " + visible(what.text);
-            if (verdict == notes_.unsure)
-                publish("told/" + site, told(line, "perhaps not shown"));
-            else
-                for (const auto& peer : peers)
-                    if (!is_bridge(peer.team)) show(peer.address, text, site, line);
+            if (verdict == notes_.unsure) publish("told/" + site, told(line, "perhaps not shown"));
+            if (verdict == notes_.fresh)
+                for (const auto& peer : here) show(peer.first, text, site, line);
         }
-        lock held(mutex_);
+        held.lock();
         settled_.wait(held, [this] { return owed_ == 0; });
         publish("shown/" + site, std::to_string(number));
     }
@@ -180,11 +193,11 @@ private:
         ++owed_;
         if (const auto error = node_.post(to, text, done, p2pchat::when_full::wait)) done(error);
     }
-    /// Nobody is written to because of that who has not said something to all.
+    /// Nobody else than a peer is written to because of that.
     void on_told(const string& site, const string& line) {
         p2pchat::message_view what;
         if (parse(line, what)) return;
-        if (!heard_.contains(what.sender)) return;
+        if (here_.count(what.sender) == 0) return;
         node_.post(what.sender, node_.team() + ": at " + site + ' ' + visible(what.text), {},
                    p2pchat::when_full::refuse, p2pchat::when_absent::keep);
     }
@@ -193,13 +206,12 @@ private:
     steady_clock::time_point looks_at_;
     bool replaced_ = false;  // by a bridge that was started later
     menu::shown_notes notes_;
-    p2pchat::peer_set heard_{4096};     // here, of late
     std::atomic<std::size_t> owed_{0};  // outcomes, of what is being shown
     std::condition_variable settled_;
-    std::atomic<bool> news_{false};  // of who is here
 
-    std::mutex mutex_;  // guards the next three
-    bool connected_ = false;
+    std::mutex mutex_;                       // guards the rest, but for the client and the node
+    bool connected_ = false, news_ = false;  // of who is here
+    std::map<p2pchat::endpoint, string> here_;
     menu::batches::sites others_;  // that are there, and who is there
     menu::batches batches_{[this](auto& payload) { return publish("said", payload); }, others_};
 
