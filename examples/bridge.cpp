@@ -7,6 +7,7 @@
 #define P2PCHAT_IMPLEMENTATION
 #include "batches.hpp"
 #include "bridge_options.hpp"
+#include "lan_peers.hpp"
 #include "mqtt.hpp"
 #include "p2pchat.hpp"
 #include "shown_notes.hpp"
@@ -23,7 +24,6 @@ namespace {
 using std::string, std::string_view, std::chrono::steady_clock, menu::is_bridge, menu::told,
     menu::visible;
 using lock = std::unique_lock<std::mutex>;
-constexpr std::size_t max_list = 1000;  // bytes of a list of peers
 volatile std::sig_atomic_t ended = 0;
 
 /// The node's handlers have their own thread, and never wait. The client's run in run(), and wait
@@ -33,8 +33,6 @@ public:
     explicit bridge(menu::bridge_options with)
         : with_(std::move(with)), notes_(with_.state), client_(with_.broker), node_(with_.node) {
         node_.on_message([this](const p2pchat::message& m) { on_said_here(m); });
-        node_.on_peer_joined([this](const p2pchat::peer& p) { on_joined(p); });
-        node_.on_peer_left([this](const p2pchat::peer& p, auto how) { on_left(p.address, how); });
         client_.on_connected = [this] { on_connected(); };
         client_.on_lost = [this] { on_lost(); };
         client_.on_message = [this](auto topic, auto payload) { on_published(topic, payload); };
@@ -43,14 +41,14 @@ public:
             for (const auto receipt : batches_.acknowledged(id)) node_.confirm(receipt);
         };
     }
+    ~bridge() { node_.stop(); }  // its handlers use all the rest
 
     string run() {
         if (const auto error = node_.start()) return error.message();
         std::cout << "I am " << node_.address() << std::endl;
         for (int i = 0; with_.node.discovery && i < 4 && !ended; ++i) {  // who is here, first
             std::this_thread::sleep_for(std::chrono::seconds(1));
-            const lock held(mutex_);
-            link_all();
+            here_.link_all();
         }
         if (const string error = client_.open(); !error.empty()) return error;
         for (; !ended && !replaced_; client_.turn()) look_after();
@@ -69,7 +67,8 @@ private:
         client_.subscribe(with_.base + "newest/" + with_.site);
         for (const auto* what : {"shown/", "told/"})
             client_.subscribe(with_.base + what + with_.site + "/+");
-        connected_ = news_ = true;
+        connected_ = true;
+        here_.set_changed();
         batches_.publish_again();
     }
     void on_lost() {
@@ -80,21 +79,6 @@ private:
 
     // What this LAN says.
 
-    void on_joined(const p2pchat::peer& who) {
-        const lock held(mutex_);
-        if (!is_bridge(who.team)) here_[who.address] = who.team;
-        news_ = true;
-    }
-    /// Whose link broke is still written to, until it is known that nobody is there.
-    void on_left(const p2pchat::endpoint& who, p2pchat::departure how) {
-        const auto again = [this, who](p2pchat::connect_result result) {
-            if (result.error) on_left(who, p2pchat::departure::left);
-        };
-        if (how == p2pchat::departure::lost && !node_.connect(who, again)) return;
-        const lock held(mutex_);
-        here_.erase(who);
-        news_ = true;
-    }
     void on_said_here(const p2pchat::message& m) {
         const lock held(mutex_);
         string line;
@@ -115,27 +99,16 @@ private:
         const lock held(mutex_);
         if (!connected_) return;
         if (steady_clock::now() > looks_at_)
-            link_all(), looks_at_ = steady_clock::now() + std::chrono::seconds(1);
-        if (std::exchange(news_, false)) {
+            here_.link_all(), looks_at_ = steady_clock::now() + std::chrono::seconds(1);
+        if (here_.changed()) {
             publish("newest", batches_.first(), true);
-            publish("here", peers(), true);
+            publish("here", here_.list(), true);
         }
         const auto [sites, lines] = batches_.give_up();
         for (const auto& site : sites) {
             others_.erase(site);
             for (const auto& one : lines) on_told(site, told(one.line, "perhaps not shown"));
         }
-    }
-    void link_all() {
-        for (const auto& found : node_.candidates())
-            if (here_.count(found.address) == 0 && !is_bridge(found.team))
-                node_.connect(found.address, {});
-    }
-    string peers() const {
-        string list;
-        for (const auto& [address, team] : here_)
-            if (list.size() < max_list) list += visible(team) + ' ' + to_string(address) + "  ";
-        return list.empty() ? "nobody" : list;
     }
 
     // What the other sites say. Nobody vouches for the broker.
@@ -153,12 +126,12 @@ private:
     }
     void on_here(const string& site, const string& list) {
         if (site == with_.site) {
-            news_ = news_ || list.empty();
+            if (list.empty()) here_.set_changed();
         } else if (list.empty()) {
             others_.erase(site);
             batches_.settled(site);
         } else if (others_.size() < notes_.max_sites || others_.count(site) != 0) {
-            others_[site] = visible(list.substr(0, 2 * max_list));
+            others_[site] = visible(list.substr(0, 2 * here_.max_list));
             batches_.came(site);
         }
     }
@@ -168,9 +141,7 @@ private:
         if (!(lines >> number)) return;
         const auto verdict = notes_.begin(site, number);
         p2pchat::message_view what;
-        lock held(mutex_);
-        const auto here = here_;
-        held.unlock();
+        const auto here = here_.snapshot();
         for (string line; verdict != notes_.known && std::getline(lines, line);) {
             if (parse(line, what)) continue;
             const auto text = visible(what.team) + '@' + site + ": " + visible(what.text);
@@ -178,7 +149,7 @@ private:
             if (verdict == notes_.fresh)
                 for (const auto& peer : here) show(peer.first, text, site, line);
         }
-        held.lock();
+        lock held(mutex_);
         settled_.wait(held, [this] { return owed_ == 0; });
         publish("shown/" + site, std::to_string(number));
     }
@@ -196,8 +167,7 @@ private:
     /// Nobody else than a peer is written to because of that.
     void on_told(const string& site, const string& line) {
         p2pchat::message_view what;
-        if (parse(line, what)) return;
-        if (here_.count(what.sender) == 0) return;
+        if (parse(line, what) || here_.snapshot().count(what.sender) == 0) return;
         node_.post(what.sender, node_.team() + ": at " + site + ' ' + visible(what.text), {},
                    p2pchat::when_full::refuse, p2pchat::when_absent::keep);
     }
@@ -209,14 +179,14 @@ private:
     std::atomic<std::size_t> owed_{0};  // outcomes, of what is being shown
     std::condition_variable settled_;
 
-    std::mutex mutex_;                       // guards the rest, but for the client and the node
-    bool connected_ = false, news_ = false;  // of who is here
-    std::map<p2pchat::endpoint, string> here_;
+    std::mutex mutex_;  // guards the rest, but for the client and the node
+    bool connected_ = false;
     menu::batches::sites others_;  // that are there, and who is there
     menu::batches batches_{[this](auto& payload) { return publish("said", payload); }, others_};
 
     mqtt::client client_;
-    p2pchat::node node_;  // its handlers use all that: it ends first
+    p2pchat::node node_;
+    menu::lan_peers here_{node_};
 };
 
 }  // namespace
