@@ -21,8 +21,8 @@
 
 namespace {
 
-using std::string, std::string_view, std::chrono::steady_clock, menu::is_bridge, menu::told,
-    menu::visible;
+using std::string, std::string_view, std::chrono::steady_clock, menu::shown_notes, menu::is_bridge,
+    menu::told, menu::visible;
 using lock = std::unique_lock<std::mutex>;
 volatile std::sig_atomic_t ended = 0;
 
@@ -35,7 +35,7 @@ public:
         node_.on_message([this](const p2pchat::message& m) { on_said_here(m); });
         client_.on_connected = [this] { on_connected(); };
         client_.on_lost = [this] { on_lost(); };
-        client_.on_message = [this](auto topic, auto payload) { on_published(topic, payload); };
+        client_.on_message = [this](auto topic, auto& payload) { on_published(topic, payload); };
         client_.on_acknowledged = [this](int id) {
             const lock held(mutex_);
             for (const auto receipt : batches_.acknowledged(id)) node_.confirm(receipt);
@@ -45,10 +45,10 @@ public:
 
     string run() {
         if (const auto error = node_.start()) return error.message();
-        std::cout << "I am " << node_.address() << std::endl;
+        std::cout << "I am " << node_.address() << '\n' << std::flush;
         for (int i = 0; with_.node.discovery && i < 4 && !ended; ++i) {  // who is here, first
-            std::this_thread::sleep_for(std::chrono::seconds(1));
             here_.link_all();
+            std::this_thread::sleep_for(std::chrono::seconds(1));
         }
         if (const string error = client_.open(); !error.empty()) return error;
         for (; !ended && !replaced_; client_.turn()) look_after();
@@ -65,8 +65,8 @@ private:
         const lock held(mutex_);
         for (const auto* what : {"said/+", "here/+"}) client_.subscribe(with_.base + what);
         client_.subscribe(with_.base + "newest/" + with_.site);
-        for (const auto* what : {"shown/", "told/"})
-            client_.subscribe(with_.base + what + with_.site + "/+");
+        client_.subscribe(with_.base + "shown/" + with_.site + "/+");
+        client_.subscribe(with_.base + "told/" + with_.site + "/+");
         connected_ = true;
         here_.set_changed();
         batches_.publish_again();
@@ -91,7 +91,8 @@ private:
     void answer(const p2pchat::message& m) {
         node_.confirm(m.receipt);
         if (others_.empty()) node_.post(m.reply_to(), "nobody is on another side");
-        for (const auto& [site, peers] : others_) node_.post(m.reply_to(), site + ": " + peers);
+        for (const auto& [site, peers] : others_)
+            node_.post(m.reply_to(), string(site) += ": " + peers);
     }
     /// Links to whoever is on this LAN, says who is here, and tells the senders of what a site does
     /// not say that it has shown.
@@ -130,31 +131,31 @@ private:
         } else if (list.empty()) {
             others_.erase(site);
             batches_.settled(site);
-        } else if (others_.size() < notes_.max_sites || others_.count(site) != 0) {
-            others_[site] = visible(list.substr(0, 2 * here_.max_list));
+        } else if (others_.size() < shown_notes::max_sites || others_.count(site) != 0) {
+            others_[site] = visible(list.substr(0, 2 * menu::lan_peers::max_list));
             batches_.came(site);
         }
     }
     void on_said_there(const string& site, const string& payload) {
         std::istringstream lines(payload);
         std::uint64_t number = 0;
+        p2pchat::message_view what;
         if (!(lines >> number)) return;
         const auto verdict = notes_.begin(site, number);
-        p2pchat::message_view what;
         const auto here = here_.snapshot();
-        for (string line; verdict != notes_.known && std::getline(lines, line);) {
+        for (string line; verdict != shown_notes::known && std::getline(lines, line);) {
             if (parse(line, what)) continue;
             const auto text = visible(what.team) + '@' + site + ": " + visible(what.text);
-            if (verdict == notes_.unsure) publish("told/" + site, told(line, "perhaps not shown"));
-            if (verdict == notes_.fresh)
-                for (const auto& peer : here) show(peer.first, text, site, line);
+            if (verdict != shown_notes::fresh)
+                publish("told/" + site, told(line, "perhaps not shown"));
+            for (const auto& peer : here)
+                if (verdict == shown_notes::fresh) show(peer.first, text, site, line);
         }
         lock held(mutex_);
         settled_.wait(held, [this] { return owed_ == 0; });
         publish("shown/" + site, std::to_string(number));
     }
-    void show(const p2pchat::endpoint& to, const string& text, const string& site,
-              const string& line) {
+    void show(p2pchat::endpoint to, const string& text, const string& site, const string& line) {
         const auto done = [=](std::error_code error) {
             const auto why = "not shown to " + to_string(to) + ", " + error.message();
             if (error) publish("told/" + site, told(line, why));
@@ -175,7 +176,7 @@ private:
     const menu::bridge_options with_;
     steady_clock::time_point looks_at_;
     bool replaced_ = false;  // by a bridge that was started later
-    menu::shown_notes notes_;
+    shown_notes notes_;
     std::atomic<std::size_t> owed_{0};  // outcomes, of what is being shown
     std::condition_variable settled_;
 
@@ -196,5 +197,5 @@ int main(int argc, char** argv) {
     if (!options) return 2;
     for (const int signal : {SIGINT, SIGTERM}) std::signal(signal, [](int) { ended = 1; });
     const string error = bridge(*options).run();
-    return error.empty() ? 0 : (std::cerr << error << std::endl, 1);
+    return error.empty() ? 0 : (std::cerr << error << '\n', 1);
 }

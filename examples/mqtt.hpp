@@ -45,11 +45,13 @@ public:
         // Acknowledgements are then written by turn(), not before a handler is called.
         mosquitto_threaded_set(client_, true);
         mosquitto_connect_callback_set(client_, [](mosquitto*, void* self, int reason) {
-            std::cout << "the broker says: " << mosquitto_reason_string(reason) << std::endl;
+            std::cout << "the broker says: " << mosquitto_reason_string(reason) << '\n'
+                      << std::flush;
             if (reason == 0) static_cast<client*>(self)->on_connected();
         });
         mosquitto_disconnect_callback_set(client_, [](mosquitto*, void* self, int reason) {
-            std::cout << "the broker is gone: " << mosquitto_reason_string(reason) << std::endl;
+            std::cout << "the broker is gone: " << mosquitto_reason_string(reason) << '\n'
+                      << std::flush;
             static_cast<client*>(self)->on_lost();
         });
         mosquitto_publish_callback_set(client_, [](mosquitto*, void* self, int id) {

@@ -52,7 +52,7 @@ private:
         out.close();
         std::error_code error;
         rename(native(file_ + ".new"), native(file_), error);
-        if (error || !out) std::cerr << file_ << " cannot be written" << std::endl;
+        if (error || !out) std::cerr << file_ << " cannot be written" << '\n' << std::flush;
     }
 
     const std::string file_;
