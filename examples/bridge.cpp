@@ -1,6 +1,5 @@
-// bridge.cpp - joins the LANs of a room through an MQTT broker: what is said to all on one of them
-// is shown on the others, once, as `BTC@north: hi`; `who` is answered with who is there. What goes
-// over the broker, and what is promised of it: tests/bridge/README.md.
+// bridge.cpp - joins LANs through an MQTT broker: what is said to all on one of them is shown on the
+// others, once, as `BTC@north: hi`. What goes over it, and is promised: tests/bridge/README.md.
 //
 // SPDX-License-Identifier: MIT
 
