@@ -5649,9 +5649,9 @@ private:
             postings item;
             item.splice(item.end(), one->waiting, one->waiting.begin());
             one->waiting_bytes -= item.front().size;
-            const std::string text = item.front().text;
-            if (!item.front().is_kept()) item.front().text.clear();
             try {
+                const std::string text = item.front().text;
+                if (!item.front().is_kept()) item.front().text.clear();
                 queue_on_link(*one, text, item);
             } catch (const std::bad_alloc&) {
                 shared_.report.outcomes(item, std::make_error_code(std::errc::not_enough_memory));

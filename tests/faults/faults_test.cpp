@@ -100,7 +100,7 @@ public:
             post(*a_, *b_, is_long);
             post(*b_, *a_, is_long);
         }
-        connect();
+        begin_to_connect();
         for (const bool is_long : {true, false, true}) {
             post(*a_, *b_, is_long);
             post(*b_, *a_, is_long);
@@ -196,6 +196,10 @@ private:
 
     void connect() {
         attempt([this] { static_cast<void>(a_->connect(b_->address())); });
+    }
+    /// What is posted next waits for the link.
+    void begin_to_connect() {
+        attempt([this] { static_cast<void>(a_->connect(b_->address(), {})); });
     }
     void leave() {
         attempt([this] { static_cast<void>(a_->leave(b_->address())); });

@@ -1,0 +1,139 @@
+// batches.hpp - what a bridge publishes: lines, many at once, and one such batch at a time.
+//
+// SPDX-License-Identifier: MIT
+
+#ifndef BRIDGE_BATCHES_HPP
+#define BRIDGE_BATCHES_HPP
+
+#include "../terminal/text.hpp"
+#include "../to_all.hpp"
+#include "p2pchat.hpp"
+
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <map>
+#include <set>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace menu {
+
+/// A message as it is shown on the other LANs.
+inline std::string with_origin(const p2pchat::message_view& what, const std::string& site) {
+    return std::string(is_to_all(what.text) ? to_all : "") + visible(what.team) + '@' + site +
+           ": " + visible(without_mark(what.text));
+}
+
+/// A line "sender team text" with another text, for its sender.
+inline std::string told(const std::string& line, const std::string& why) {
+    p2pchat::message_view what;
+    std::string result;
+    if (parse(line, what)) return result;
+    static_cast<void>(format(what.sender, what.team, why + ": " + std::string(what.text), result));
+    return result;
+}
+
+struct said {
+    std::string line;       // "sender team text", as on the wire
+    std::uint64_t receipt;  // for p2pchat::node::confirm(); 0: that was done
+};
+
+/// The next batch is published when the broker has this one, and all other sites that were there
+/// have shown it: so it can be published again, should the broker have forgotten it, and no site is
+/// sent more than it can show. Not thread-safe.
+class batches {
+public:
+    using publisher =
+        std::function<int(const std::string& payload)>;  // the id of what it published
+    using sites = std::map<std::string, std::string>;
+    using clock = std::chrono::steady_clock;
+    static constexpr std::size_t max_bytes = 64 * 1024;  // or one message
+    static constexpr std::chrono::seconds patience{3};   // until all have shown it
+
+    batches(publisher publish, const sites& others)
+        : publish_(std::move(publish)), others_(others) {}
+
+    /// Numbers grow, also from one start to the next. As text, for others to see who is newer.
+    std::string first() const { return std::to_string(first_); }
+    void add(std::string line, std::uint64_t receipt) {
+        waiting_.push_back({std::move(line), receipt});
+        next();
+    }
+    /// What was not published yet.
+    std::deque<said> drop_waiting() { return std::exchange(waiting_, {}); }
+
+    /// There is a connection, perhaps to a broker that has forgotten all.
+    void publish_again() {
+        tries_ = 0;
+        since_ = clock::now();
+        if (!batch_.empty()) id_ = publish_(payload_);
+    }
+    /// A site has come, perhaps without its session; somebody may say that again and again.
+    void came(const std::string& site) {
+        if (missing_.count(site) != 0 && ++tries_ < 10) id_ = publish_(payload_);
+    }
+    /// It is gone, or has shown what is under way.
+    void settled(const std::string& site) {
+        missing_.erase(site);
+        finish();
+    }
+    void shown(const std::string& site, const std::string& number) {
+        if (number == std::to_string(number_)) settled(site);
+    }
+    /// The broker has it: what may be confirmed.
+    std::vector<std::uint64_t> acknowledged(int id) {
+        std::vector<std::uint64_t> result;
+        if (id != id_) return result;
+        for (auto& one : batch_) result.push_back(std::exchange(one.receipt, 0));
+        acknowledged_ = true;
+        finish();
+        return result;
+    }
+    /// Gives up who has not shown it in time: those sites, and what they may not have shown.
+    std::pair<std::set<std::string>, std::vector<said>> give_up() {
+        if (!acknowledged_ || missing_.empty() || clock::now() < since_ + patience) return {};
+        std::pair result(std::exchange(missing_, {}), batch_);
+        finish();
+        return result;
+    }
+
+private:
+    void finish() {
+        if (!acknowledged_ || !missing_.empty()) return;
+        batch_.clear();
+        next();
+    }
+    void next() {
+        if (!batch_.empty() || waiting_.empty()) return;
+        payload_ = std::to_string(++number_) + '\n';
+        for (; !waiting_.empty() && payload_.size() < max_bytes; waiting_.pop_front()) {
+            payload_ += waiting_.front().line + '\n';
+            batch_.push_back(std::move(waiting_.front()));
+        }
+        for (const auto& other : others_) missing_.insert(other.first);
+        acknowledged_ = false;
+        publish_again();
+    }
+
+    const std::uint64_t first_ = static_cast<std::uint64_t>(
+        std::chrono::system_clock::now().time_since_epoch() / std::chrono::microseconds(1));
+    const publisher publish_;
+    const sites& others_;
+    std::deque<said> waiting_;
+    std::vector<said> batch_;  // under way
+    std::uint64_t number_ = first_;
+    std::string payload_;
+    int id_ = 0;     // as it was published lately
+    int tries_ = 0;  // since it was at first
+    clock::time_point since_;
+    bool acknowledged_ = false;      // by the broker
+    std::set<std::string> missing_;  // who has not shown it
+};
+
+}  // namespace menu
+
+#endif  // BRIDGE_BATCHES_HPP

@@ -1,0 +1,130 @@
+// mqtt.hpp - a client of an MQTT 5 broker, by libmosquitto: it stays connected, keeps its session
+// at the broker, and acknowledges a message when the handler that got it has returned.
+//
+// SPDX-License-Identifier: MIT
+
+#ifndef BRIDGE_MQTT_HPP
+#define BRIDGE_MQTT_HPP
+
+#include <mosquitto.h>
+#include <mqtt_protocol.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstddef>
+#include <functional>
+#include <iostream>
+#include <string>
+#include <string_view>
+#include <thread>
+#include <vector>
+
+namespace mqtt {
+
+struct settings {
+    std::string host, id, user, password;
+    int port = 0;
+    std::string tls;   // a file with the certificates to trust; empty: in clear
+    std::string will;  // a topic, of which nothing is to be retained when we are gone
+};
+
+/// publish() may be called by any thread; the rest, the handlers included, is of one thread.
+class client {
+public:
+    std::function<void()> on_connected;
+    std::function<void()> on_lost;
+    std::function<void(std::string_view topic, const std::string& payload)> on_message;
+    std::function<void(int id)> on_acknowledged;  // what publish() returned
+
+    explicit client(const settings& with) : with_(with) {
+        mosquitto_lib_init();
+        mosquitto_property_add_int32(&session_, MQTT_PROP_SESSION_EXPIRY_INTERVAL, 24 * 60 * 60);
+        client_ = mosquitto_new(with.id.c_str(), false, this);  // false: go on with the session
+        mosquitto_int_option(client_, MOSQ_OPT_PROTOCOL_VERSION, MQTT_PROTOCOL_V5);
+        mosquitto_int_option(client_, MOSQ_OPT_TCP_NODELAY, 1);  // else 40 ms and more for each
+        // Acknowledgements are then written by turn(), not before a handler is called.
+        mosquitto_threaded_set(client_, true);
+        mosquitto_connect_callback_set(client_, [](mosquitto*, void* self, int reason) {
+            std::cout << "the broker says: " << mosquitto_reason_string(reason) << '\n'
+                      << std::flush;
+            if (reason == 0) static_cast<client*>(self)->on_connected();
+        });
+        mosquitto_disconnect_callback_set(client_, [](mosquitto*, void* self, int reason) {
+            std::cout << "the broker is gone: " << mosquitto_reason_string(reason) << '\n'
+                      << std::flush;
+            static_cast<client*>(self)->on_lost();
+        });
+        mosquitto_publish_callback_set(client_, [](mosquitto*, void* self, int id) {
+            static_cast<client*>(self)->on_acknowledged(id);
+        });
+        mosquitto_message_callback_set(
+            client_, [](mosquitto*, void* self, const mosquitto_message* m) {
+                static_cast<client*>(self)->take(m->topic, static_cast<const char*>(m->payload),
+                                                 static_cast<std::size_t>(m->payloadlen));
+            });
+    }
+    client(const client&) = delete;
+    client& operator=(const client&) = delete;
+    ~client() {
+        mosquitto_destroy(client_);
+        mosquitto_property_free_all(&session_);
+        mosquitto_lib_cleanup();
+    }
+
+    /// Says what is wrong; but that nobody answers yet is not: turn() tries on.
+    std::string open() {
+        if (!with_.user.empty())
+            mosquitto_username_pw_set(client_, with_.user.c_str(), with_.password.c_str());
+        mosquitto_will_set(client_, with_.will.c_str(), 0, nullptr, 1, true);
+        if (!with_.tls.empty())
+            if (const int error = mosquitto_tls_set(client_, with_.tls.c_str(), nullptr, nullptr,
+                                                    nullptr, nullptr))
+                return mosquitto_strerror(error);
+        const int error = mosquitto_connect_bind_v5(client_, with_.host.c_str(), with_.port, 10,
+                                                    nullptr, session_);
+        return error == MOSQ_ERR_INVAL ? mosquitto_strerror(error) : "";
+    }
+    /// Waits for what there is to do, for a while, and does it; connects again if need be.
+    void turn() {
+        if (mosquitto_loop(client_, 200, 1) == MOSQ_ERR_SUCCESS) return;
+        std::this_thread::sleep_for(std::chrono::milliseconds(200));
+        mosquitto_reconnect(client_);
+    }
+    /// Sends what is queued, and goes.
+    void leave() {
+        mosquitto_disconnect(client_);
+        for (int i = 0; i < 20 && mosquitto_loop(client_, 100, 1) == MOSQ_ERR_SUCCESS; ++i) {
+        }
+    }
+
+    void subscribe(const std::string& topics) {
+        mosquitto_subscribe(client_, nullptr, topics.c_str(), 1);
+    }
+    /// With QoS 1; what cannot be sent now is when there is a connection.
+    int publish(const std::string& topic, std::string_view payload, bool retained = false) {
+        int id = 0;
+        mosquitto_publish(client_, &id, topic.c_str(), static_cast<int>(payload.size()),
+                          payload.data(), 1, retained);
+        return id;
+    }
+
+private:
+    /// Nothing that is too large, and no more than 8 MB a second: what is more waits at the broker.
+    void take(const char* topic, const char* payload, std::size_t size) {
+        constexpr std::size_t max_size = 512 * 1024, overhead = 200;
+        constexpr std::chrono::nanoseconds a_byte{120};
+        free_at_ = std::max(free_at_, clock::now()) + a_byte * (size + overhead);
+        std::this_thread::sleep_until(free_at_ - std::chrono::seconds(1));
+        if (size <= max_size) on_message(topic, std::string(size != 0 ? payload : "", size));
+    }
+
+    using clock = std::chrono::steady_clock;
+    const settings with_;
+    clock::time_point free_at_;
+    mosquitto_property* session_ = nullptr;
+    mosquitto* client_ = nullptr;
+};
+
+}  // namespace mqtt
+
+#endif  // BRIDGE_MQTT_HPP

@@ -1,0 +1,123 @@
+// options.hpp - the flags of the bridge.
+//
+// SPDX-License-Identifier: MIT
+
+#ifndef BRIDGE_OPTIONS_HPP
+#define BRIDGE_OPTIONS_HPP
+
+#include "../settings/folder.hpp"
+#include "../terminal/text.hpp"
+#include "mqtt.hpp"
+#include "p2pchat.hpp"
+
+#include <algorithm>
+#include <cstdint>
+#include <cstdlib>
+#include <iostream>
+#include <map>
+#include <optional>
+#include <string>
+#include <string_view>
+
+namespace menu {
+
+struct bridge_options {
+    p2pchat::config node;
+    mqtt::settings broker;
+    std::string site, state;
+    std::string base;  ///< of the room's topics
+};
+
+inline constexpr std::string_view bridge_usage =
+    R"(Usage: bridge --team NAME --port NUMBER --broker HOST[:PORT] --room NAME [flags]
+What is said to all on this LAN reaches the other LANs in the room, and back.
+
+  --team NAME           by which the bridge is known on the LAN, as NAME@SITE
+  --port NUMBER         listen on this port
+  --broker HOST[:PORT]  of MQTT 5; port 1883, with --tls 8883
+  --room NAME           the same for all LANs that are to hear each other
+  --site NAME           what this LAN is called in the room; as --team, if it is not given
+  --tls CAFILE          encrypted, with a broker whose certificate these have signed
+  --user NAME           at the broker; the password is in the environment: P2PCHAT_BRIDGE_PASSWORD
+  --address IP          be known on the LAN by this address, not by the detected one
+  --no-discovery        do not look for others on the LAN, nor be found by them
+  --state FILE          notes what was shown, for the next start
+)";
+
+/// What sites and rooms may be called, as they are part of MQTT's topics.
+inline bool is_site(std::string_view name) {
+    const auto fits = [](char c) {
+        return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
+               c == '-' || c == '_';
+    };
+    return !name.empty() && name.size() <= 32 && std::all_of(name.begin(), name.end(), fits);
+}
+
+/// Bridges are known on their LAN as TEAM@SITE: what comes from one goes over no other.
+inline bool is_bridge(std::string_view team) { return team.find('@') != team.npos; }
+
+/// "host", "host:1883", "[::1]:1883" or "::1".
+inline bool set_broker(const std::string& text, mqtt::settings& broker) {
+    const auto colon = text.rfind(':');
+    const bool has_port = colon != text.npos && (text.find(':') == colon || text[colon - 1] == ']');
+    broker.host = text.substr(0, has_port ? colon : text.npos);
+    if (broker.host.size() > 2 && broker.host.front() == '[' && broker.host.back() == ']')
+        broker.host = broker.host.substr(1, broker.host.size() - 2);
+    if (!has_port) return !broker.host.empty();
+    const auto port = number(std::string_view(text).substr(colon + 1), 1, 65535);
+    broker.port = static_cast<int>(port.value_or(0));
+    return port && !broker.host.empty();
+}
+
+/// None: something is wrong, and was said.
+inline std::optional<bridge_options> parse_bridge_options(int argc, char** argv) {
+    std::map<std::string, std::string> given = {{"--team", ""}, {"--port", ""},    {"--broker", ""},
+                                                {"--room", ""}, {"--site", ""},    {"--tls", ""},
+                                                {"--user", ""}, {"--address", ""}, {"--state", ""}};
+    const auto wrong = [](std::string_view what) {
+        std::cerr << what << '\n' << bridge_usage;
+        return std::nullopt;
+    };
+    bridge_options result;
+    result.node.discovery = true;
+    for (int i = 1; i < argc; ++i) {
+        const std::string_view name = argv[i];
+        const auto flag = given.find(std::string(name));
+        if (name == "--no-discovery") {
+            result.node.discovery = false;
+        } else if (flag == given.end() || ++i == argc) {
+            return wrong(name);
+        } else {
+            flag->second = argv[i];
+        }
+    }
+    const auto room = given["--room"];
+    result.site = given[given["--site"].empty() ? "--team" : "--site"];
+    if (!is_site(room) || !is_site(result.site))
+        return wrong("--room and --site (or --team) take up to 32 of a-z A-Z 0-9 - _");
+    const auto port = number(given["--port"], 0, 65535);
+    if (!port) return wrong("--port takes a number up to 65535");
+    result.broker.tls = given["--tls"];
+    result.broker.port = result.broker.tls.empty() ? 1883 : 8883;
+    if (!set_broker(given["--broker"], result.broker)) return wrong("--broker takes HOST[:PORT]");
+    result.broker.user = given["--user"];
+    if (const char* const password = std::getenv("P2PCHAT_BRIDGE_PASSWORD"))
+        result.broker.password = password;
+    result.base = "p2pchat/" + room + '/';
+    result.broker.id = result.base + result.site;
+    result.broker.will = result.base + "here/" + result.site;
+    result.node.team = given["--team"] + '@' + result.site;
+    result.node.port = static_cast<std::uint16_t>(*port);
+    result.node.address = given["--address"];
+    result.state = given["--state"];
+    if (const auto folder = default_folder(); result.state.empty() && !folder.empty())
+        result.state = folder + "/bridge-" + room + '-' + result.site;
+    if (result.state.empty()) return wrong("--state is needed: you have no home folder");
+    result.node.confirm_later = result.node.leave_on_stop = true;
+    result.node.delivery_timeout = std::chrono::seconds(4);  // sooner than others give us up
+    return result;
+}
+
+}  // namespace menu
+
+#endif  // BRIDGE_OPTIONS_HPP
