@@ -4,13 +4,13 @@
 // SPDX-License-Identifier: MIT
 
 #define P2PCHAT_IMPLEMENTATION
-#include "batches.hpp"
-#include "bridge_options.hpp"
-#include "lan_peers.hpp"
-#include "mqtt.hpp"
+#include "bridge/batches.hpp"
+#include "bridge/lan_peers.hpp"
+#include "bridge/mqtt.hpp"
+#include "bridge/options.hpp"
+#include "bridge/shown_notes.hpp"
 #include "p2pchat.hpp"
-#include "shown_notes.hpp"
-#include "text.hpp"
+#include "terminal/text.hpp"
 
 #include <atomic>
 #include <condition_variable>
@@ -144,7 +144,7 @@ private:
         const auto here = here_.snapshot();
         for (string line; verdict != shown_notes::known && std::getline(lines, line);) {
             if (parse(line, what)) continue;
-            const auto text = visible(what.team) + '@' + site + ": " + visible(what.text);
+            const auto text = menu::with_origin(what, site);
             if (verdict != shown_notes::fresh)
                 publish("told/" + site, told(line, "perhaps not shown"));
             for (const auto& peer : here)

@@ -12,6 +12,7 @@
 #include "terminal/screen.hpp"
 #include "terminal/style.hpp"
 #include "terminal/text.hpp"
+#include "to_all.hpp"
 
 #include <atomic>
 #include <cstddef>
@@ -22,16 +23,6 @@
 #include <vector>
 
 namespace menu {
-
-/// How a message to all begins. The wire has no word for that; people read this one, in the
-/// original too.
-inline constexpr std::string_view to_all = "@all ";
-
-inline bool is_to_all(std::string_view text) { return text.substr(0, to_all.size()) == to_all; }
-
-inline std::string_view without_mark(std::string_view text) {
-    return text.substr(is_to_all(text) ? to_all.size() : 0);
-}
 
 /// For the asking thread, but for is_open() and shown().
 class conversation {

@@ -20,6 +20,7 @@
 #include "terminal/screen.hpp"
 #include "terminal/style.hpp"
 #include "terminal/text.hpp"
+#include "to_all.hpp"
 
 #include <algorithm>
 #include <chrono>

@@ -148,6 +148,8 @@ TEST_CASE("what is said on one LAN is shown on the others once, with who said it
     CHECK(ann.wait_text("Bob@south: exit now? no"));
     CHECK_FALSE(cid->send(south.address, "tab\there \x1b[2J"));
     CHECK(ann.wait_text("Cid@south: tab\\x09here \\x1b[2J"));
+    CHECK_FALSE(ann->send(north.address, "@all hi"));  // as the menu program says it to all
+    CHECK(bob.wait_text("@all Ann@north: hi"));
     for (int i = 0; i < 500; ++i)
         CHECK_FALSE(ann->post(north.address, std::to_string(i), {}, p2pchat::when_full::wait));
     CHECK(bob.wait_text("Ann@north: 499"));
