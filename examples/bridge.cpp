@@ -1,5 +1,5 @@
 // bridge.cpp - joins LANs through an MQTT broker: what is said to all on one of them is shown on the
-// others, once, as `BTC@north: hi`. What goes over it, and is promised: tests/bridge/README.md.
+// others, once, as `BTC@north: hi`. What goes over it, and is promised: examples/README.md.
 //
 // SPDX-License-Identifier: MIT
 

@@ -10,14 +10,16 @@
 #include <mqtt_protocol.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <chrono>
 #include <cstddef>
+#include <cstring>
 #include <functional>
 #include <iostream>
 #include <string>
 #include <string_view>
 #include <thread>
-#include <vector>
+#include <utility>
 
 namespace mqtt {
 
@@ -45,14 +47,14 @@ public:
         // Acknowledgements are then written by turn(), not before a handler is called.
         mosquitto_threaded_set(client_, true);
         mosquitto_connect_callback_set(client_, [](mosquitto*, void* self, int reason) {
-            std::cout << "the broker says: " << mosquitto_reason_string(reason) << '\n'
-                      << std::flush;
-            if (reason == 0) static_cast<client*>(self)->on_connected();
+            auto& us = *static_cast<client*>(self);
+            us.say(std::string("the broker says: ") + mosquitto_reason_string(reason));
+            if (reason == 0) us.on_connected();
         });
         mosquitto_disconnect_callback_set(client_, [](mosquitto*, void* self, int reason) {
-            std::cout << "the broker is gone: " << mosquitto_reason_string(reason) << '\n'
-                      << std::flush;
-            static_cast<client*>(self)->on_lost();
+            auto& us = *static_cast<client*>(self);
+            us.say(std::string("the broker is gone: ") + mosquitto_reason_string(reason));
+            us.on_lost();
         });
         mosquitto_publish_callback_set(client_, [](mosquitto*, void* self, int id) {
             static_cast<client*>(self)->on_acknowledged(id);
@@ -86,9 +88,11 @@ public:
     }
     /// Waits for what there is to do, for a while, and does it; connects again if need be.
     void turn() {
-        if (mosquitto_loop(client_, 200, 1) == MOSQ_ERR_SUCCESS) return;
+        const int error = mosquitto_loop(client_, 200, 1);
+        if (error == MOSQ_ERR_SUCCESS) return;
+        say_unreachable(error);
         std::this_thread::sleep_for(std::chrono::milliseconds(200));
-        mosquitto_reconnect(client_);
+        say_unreachable(mosquitto_reconnect(client_));
     }
     /// Sends what is queued, and goes.
     void leave() {
@@ -109,6 +113,17 @@ public:
     }
 
 private:
+    /// What it says again and again, as it tries again and again, is said once.
+    void say(const std::string& what) {
+        if (what != std::exchange(said_, what)) std::cout << what << '\n' << std::flush;
+    }
+    void say_unreachable(int error) {
+        const char* const why =
+            error == MOSQ_ERR_ERRNO ? std::strerror(errno) : mosquitto_strerror(error);
+        const bool was_said = error == MOSQ_ERR_CONN_LOST || error == MOSQ_ERR_NO_CONN;
+        if (error != MOSQ_ERR_SUCCESS && !was_said)
+            say(std::string("the broker cannot be reached: ") + why);
+    }
     /// Nothing that is too large, and no more than 8 MB a second: what is more waits at the broker.
     void take(const char* topic, const char* payload, std::size_t size) {
         constexpr std::size_t max_size = 512 * 1024, overhead = 200;
@@ -121,6 +136,7 @@ private:
     using clock = std::chrono::steady_clock;
     const settings with_;
     clock::time_point free_at_;
+    std::string said_;
     mosquitto_property* session_ = nullptr;
     mosquitto* client_ = nullptr;
 };

@@ -113,6 +113,9 @@ inline std::optional<bridge_options> parse_bridge_options(int argc, char** argv)
     if (const auto folder = default_folder(); result.state.empty() && !folder.empty())
         result.state = folder + "/bridge-" + room + '-' + result.site;
     if (result.state.empty()) return wrong("--state is needed: you have no home folder");
+    // libmosquitto waits with select(), which knows descriptors below 1,024 only.
+    result.node.max_links = 800;
+    result.node.max_connections = 100;
     result.node.confirm_later = result.node.leave_on_stop = true;
     result.node.delivery_timeout = std::chrono::seconds(4);  // sooner than others give us up
     return result;

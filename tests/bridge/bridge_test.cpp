@@ -21,9 +21,11 @@ namespace {
 /// mosquitto, on a port of its own, with nothing kept but in memory.
 class broker {
 public:
-    explicit broker(std::string port = support::free_port()) : port_(std::move(port)) {
-        std::ofstream(files_.path() + "/conf")
-            << "listener " << port_ << " 127.0.0.1\nallow_anonymous true\n";
+    explicit broker(std::string port = support::free_port(),
+                    std::string_view settings = "allow_anonymous true\n")
+        : port_(std::move(port)) {
+        std::ofstream(files_.path() + "/conf") << "listener " << port_ << " 127.0.0.1\n"
+                                               << settings;
         process_ = fork();
         REQUIRE(process_ >= 0);
         if (process_ == 0) {
@@ -70,6 +72,27 @@ private:
     std::string port_;
     pid_t process_ = 0;
 };
+
+/// A program that is there, run without output; its exit status is 0.
+bool run(const std::string& command) {
+    return std::system((command + " >/dev/null 2>&1").c_str()) == 0;
+}
+
+/// Whether a program is installed; if not, the test is skipped, and says so.
+bool is_installed(const std::string& name) {
+    const bool there = run("command -v " + name);
+    if (!there) MESSAGE("skipped: this needs " << name);
+    return there;
+}
+
+/// As any client of the broker might. `payload` is a file's content.
+void publish(const broker& at, const std::string& topic, const std::string& payload) {
+    const support::folder files;
+    const auto file = files.path() + "/payload";
+    std::ofstream(file, std::ios::binary) << payload;
+    REQUIRE(run("mosquitto_pub -h 127.0.0.1 -p " + at.port() + " -q 1 -t 'p2pchat/test/" + topic +
+                "' -f " + file));
+}
 
 /// A LAN: its bridge, and whoever links to it.
 class lan {
@@ -200,4 +223,80 @@ TEST_CASE("a bridge that was killed shows what came meanwhile, and a second one 
     REQUIRE(south.program->expect("another bridge has this site"));
     CHECK(south.program->finish() == 1);
     CHECK(knows(ann, north, "south", "nobody"));
+}
+
+TEST_CASE("what anybody puts into the room is bounded, made visible and goes to peers only") {
+    broker middle;
+    if (!middle.usable()) return;
+    if (!is_installed("mosquitto_pub")) return;
+    lan north(middle, "north");
+    recording_node ann(person("Ann")), stranger(person("Zoe"));
+    north.link(ann);
+    CHECK_FALSE(ann->send(north.address, "who"));
+    CHECK(ann.wait_text("nobody is on another side"));
+
+    publish(middle, "said/evil", "1\n10.0.0.1:9 Eve \x1b[2J\u202eexit\n");
+    CHECK(ann.wait_text("Eve@evil: \\x1b[2J\\xe2\\x80\\xaeexit"));
+    publish(middle, "said/evil", "1\n10.0.0.1:9 Eve a number that was there\n");
+    publish(middle, "said/evil", "no number\n10.0.0.1:9 Eve nothing\n");
+    publish(middle, "said/evil",
+            "2\nnot a line\n10.0.0.1:9 Eve " + std::string(100'000, 'x') + '\n');
+    publish(middle, "said/ev\xc3\xa9", "1\n10.0.0.1:9 Eve from no site\n");
+    publish(middle, "said/north", "3\n10.0.0.1:9 Eve as ourselves\n");
+    publish(middle, "said/evil", "4\n" + std::string(512 * 1024, 'x'));
+    publish(middle, "told/north/evil", to_string(stranger.address()) + " Zoe nonsense\n");
+    publish(middle, "told/north/evil", to_string(ann.address()) + " Ann not shown: hi\n");
+    CHECK(ann.wait_text("Lan@north: at evil not shown: hi"));
+    publish(middle, "newest/north", "0");
+    publish(middle, "here/evil", "Eve 10.0.0.1:9 \x1b[2J" + std::string(5000, 'x'));
+    for (int i = 0; i < 70; ++i)
+        publish(middle, "said/site" + std::to_string(i), "1\n10.0.0.1:9 Eve of many\n");
+    publish(middle, "said/evil", "5\n10.0.0.1:9 Eve the last\n");
+    CHECK(ann.wait_text("Eve@evil: the last"));
+
+    const auto seen = ann.seen();
+    const auto has = [&](std::string_view word) {
+        return std::count_if(
+            seen.messages.begin(), seen.messages.end(),
+            [&](const p2pchat::message& m) { return m.text.find(word) != std::string::npos; });
+    };
+    CHECK(has("that was there") + has("nothing") + has("no site") + has("ourselves") == 0);
+    CHECK(has("xxxx") == 0);
+    CHECK(has("of many") == 63);  // 64 sites, with evil
+    CHECK(stranger.seen().messages.empty());
+    REQUIRE(knows(ann, north, "evil", "Eve 10.0.0.1:9 \\x1b[2J"));
+    for (const auto& m : ann.seen().messages) CHECK(m.text.size() < 2100);
+}
+
+TEST_CASE("over TLS and with a password; without either, nothing is delivered") {
+    const support::folder files;
+    const auto& at = files.path();
+    if (!is_installed("openssl") || !is_installed("mosquitto_passwd")) return;
+    const std::string make =
+        "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=test"
+        " -addext subjectAltName=IP:127.0.0.1 ";
+    for (const std::string name : {"broker", "other"})
+        REQUIRE(run(make + "-keyout " + at + '/' + name + ".key -out " + at + '/' + name + ".pem"));
+    std::ofstream(at + "/passwords").close();
+    REQUIRE(run("mosquitto_passwd -b " + at + "/passwords ann right"));
+    REQUIRE(run("chmod -R a+rX " + at));  // mosquitto reads as its own user
+    broker middle(support::free_port(), "allow_anonymous false\npassword_file " + at +
+                                            "/passwords\ncertfile " + at + "/broker.pem\nkeyfile " +
+                                            at + "/broker.key\n");
+    if (!middle.usable()) return;
+    const auto start = [&](const std::string& trusted, const std::string& password) {
+        return std::make_unique<menu_program>(
+            menu_program::words{"--team", "Lan", "--port", "0", "--address", "127.0.0.1",
+                                "--no-discovery", "--room", "test", "--broker",
+                                "127.0.0.1:" + middle.port(), "--tls", at + '/' + trusted, "--user",
+                                "ann", "--state", at + "/state"},
+            "export P2PCHAT_BRIDGE_PASSWORD=" + password);
+    };
+    CHECK(start("broker.pem", "right")->expect("the broker says: Success"));
+    CHECK(start("broker.pem", "wrong")->expect("the broker says: Not authorized"));
+    const auto deceived = start("other.pem", "right");
+    CHECK(deceived->expect("the broker cannot be reached: A TLS error"));
+    CHECK(deceived->text().find("Success") == std::string::npos);
+    const auto nowhere = start("missing.pem", "right");
+    CHECK(nowhere->finish() == 1);
 }

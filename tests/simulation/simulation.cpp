@@ -150,7 +150,9 @@ struct sent {
     std::uint64_t from = 0;  // a life of a process
     endpoint to;
     std::string text;  // begins with its number, by which it is found again
-    bool waits = false, keeps = false, over = false, taken = false;
+    bool waits = false, keeps = false, over = false;
+    bool shown = false, confirmed = false;
+    bool taken = false;  // as its receiver and, if the one does so later, its sender knows
     std::error_code outcome = std::make_error_code(std::errc::operation_in_progress);
     std::unique_ptr<waiter> caller;
     clock::duration at{}, limit{};  // by the sender's own time
@@ -197,6 +199,7 @@ private:
     void take();
     void take_event(const event& what, std::string_view bytes);
     void take_message(const message_event& what, std::string_view text);
+    void confirm_later(std::uint64_t receipt, std::uint64_t number);
     void check_refusal(const rejected_event& what);
     void handle_some();
     void handle_one();
@@ -294,6 +297,7 @@ peer_process::peer_process(world& all, simulation::machine& where, std::uint16_t
     if (random.chance(300)) settings_.keep_for = std::chrono::seconds(random.below(20));
     if (random.chance(300)) settings_.max_kept_bytes = random.between(1, 3000);
     system.max_open = random.chance(100) ? random.between(4, 12) : enough;
+    settings_.confirm_later = random.chance(300);
 }
 
 void peer_process::start() {
@@ -397,12 +401,13 @@ void peer_process::take_event(const event& what, std::string_view bytes) {
 
 void peer_process::take_message(const message_event& what, std::string_view text) {
     trace(name(), ": ", what.sender, " says ", text.substr(0, 40), " over ", what.origin);
+    const auto number = all_.number_of(text);
+    if (what.receipt != 0) confirm_later(what.receipt, number);
     const bool disturbed = net->disturbed.count(what.origin) != 0;
     const auto strange = all_.strangers.find(what.origin);
     if (strange != all_.strangers.end())
         return require(disturbed || text.substr(0, strange->second.size()) == strange->second,
                        name(), " shows a stranger's '", text, "' of '", strange->second, "'");
-    const auto number = all_.number_of(text);
     if (number >= all_.messages.size())
         return require(text == "CONNECT" || (text == "exit" && !what.verified) || disturbed, name(),
                        " shows '", text, "'");
@@ -412,12 +417,31 @@ void peer_process::take_message(const message_event& what, std::string_view text
                        " bytes cut: '", text.substr(0, 40), "', ", text.size(), " bytes");
     auto& last = (message.keeps ? last_kept_from_ : last_from_)[{message.from, message.to}];
     require(!message.taken, name(), " shows number ", number, " twice");
-    message.taken = true;
+    if (what.receipt == 0) message.taken = message.confirmed = true;
+    // What was not confirmed comes again from whoever keeps it.
+    if (std::exchange(message.shown, true)) return;
     if (message.over && !late_in_order) return;
     // It is kept by the name that its peer had then: what is posted to another may pass it.
     if (message.keeps && all_.moves != 0) return;
     require(number > last, name(), " shows number ", number, " after ", last);
     last = number;
+}
+
+/// As a program that knows only later whether it took the message, and may not be in time.
+void peer_process::confirm_later(std::uint64_t receipt, std::uint64_t number) {
+    auto& random = net->random;
+    const bool taken = net->calm || random.chance(950);
+    const auto pause = random.time(0ms, !net->calm && random.chance(50) ? 2500ms : 5ms);
+    net->in(pause, [this, receipt, number, taken, life = life_] {
+        if (life != life_ || !engine_) return;
+        if (system.stopped) return confirm_later(receipt, number);
+        trace(name(), taken ? " confirms " : " does not take ", receipt);
+        if (taken && number < all_.messages.size()) all_.messages[number].confirmed = true;
+        net->current = &system;
+        engine_->set_time(os::now(), os::wall_time());
+        engine_->confirm(receipt, taken);
+        net->wake(system);
+    });
 }
 
 /// Nobody gives way without need, and then the host that has most.
@@ -552,8 +576,9 @@ void peer_process::tell(sent& message, std::error_code error) {
     message.over = true;
     message.outcome = error;
     const bool command = message.text.front() != '#';
-    require(error || command || message.taken, name(),
+    require(error || command || message.confirmed, name(),
             " is told delivered, but not taken: ", message.text.substr(0, 40), " to ", message.to);
+    if (!error) message.taken = true;
     require(error != std::errc::operation_in_progress, name(), " is told nothing");
     const auto kept_for = net->time_of(system) - message.kept_from;
     require(error != errc::expired || (message.keeps && kept_for >= settings_.keep_for), name(),
