@@ -457,12 +457,12 @@ struct message_view {
 
 /// A received message, as handlers get it.
 struct message {
-    endpoint sender;        ///< who it claims to be from
-    std::string team;       ///< of the sender
-    std::string text;       ///< no white space at its ends; any other byte but NUL as it came
-    bool verified = false;  ///< the sender's IP is where it came from, or it came from here
-    endpoint origin;        ///< where it really came from: the other end of the connection
-    public_key key;         ///< of whoever sent it; none: it came in clear
+    endpoint sender;            ///< who it claims to be from
+    std::string team;           ///< of the sender
+    std::string text;           ///< no white space at its ends; any other byte but NUL as it came
+    bool verified = false;      ///< the sender's IP is where it came from, or it came from here
+    endpoint origin;            ///< where it really came from: the other end of the connection
+    public_key key;             ///< of whoever sent it; none: it came in clear
     std::uint64_t receipt = 0;  ///< for node::confirm(), with config::confirm_later; 0: confirmed
 
     /// Where an answer will reach whoever wrote this.

@@ -8,7 +8,7 @@
 //
 // SPDX-License-Identifier: MIT
 
-#include "../../examples/mqtt.hpp"
+#include "../../examples/bridge/mqtt.hpp"
 #define P2PCHAT_IMPLEMENTATION
 #include "p2pchat.hpp"
 
@@ -74,7 +74,7 @@ int over_bridges(char** argv) {
     wait_for(count - failed);
     std::cout << count / seconds_since(begin) << ' ';
     if (failed != 0) return std::cout << failed << " failed\n", 1;
-    std::cout << latency(rounds, [&] { sender.post(from, text); }) << std::endl;
+    std::cout << latency(rounds, [&] { sender.post(from, text); }) << '\n' << std::flush;
     sender.stop();
     receiver.stop();
     return 0;
@@ -110,9 +110,10 @@ int over_the_broker(char** argv) {
     while (connected < 2) std::this_thread::yield();
     std::this_thread::sleep_for(std::chrono::milliseconds(300));  // subscribed, by now
     const std::string text = "a message of forty bytes, as most are...";
-    std::cout << "0 " << latency(std::atoi(argv[4]), [&] {
-        clients.front()->publish("bench/latency", text);
-    }) << std::endl;
+    std::cout << "0 "
+              << latency(std::atoi(argv[4]),
+                         [&] { clients.front()->publish("bench/latency", text); })
+              << '\n' << std::flush;
     ended = true;
     for (auto& each : threads) each.join();
     return 0;

@@ -235,7 +235,7 @@ private:
 
 class world {
 public:
-    world(std::uint64_t seed, std::size_t peers);
+    world(std::uint64_t seed, std::size_t count);
     world(const world&) = delete;
     void live(std::chrono::seconds time);
 
