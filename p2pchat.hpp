@@ -4749,9 +4749,10 @@ protected:
 struct link_peer {
     endpoint remote;           // where the connection comes from, or leads
     endpoint claim;            // who it says it is
-    endpoint key;              // by which it is known here: the one or the other
     bool claim_holds = false;  // verified
-    bool reachable = false;    // by `key`, without the link too
+    bool reachable = false;    // by the address it is known as, without the link too
+
+    const endpoint& known_as() const noexcept { return claim_holds ? claim : remote; }
 };
 
 /// A link.
@@ -4984,7 +4985,8 @@ private:
     }
     void take(std::string_view line) {
         message_view what;
-        if (!connection_.is_secret() && shared_.keys.knows(who_.key)) return refuse(errc::in_clear);
+        if (!connection_.is_secret() && shared_.keys.knows(who_.known_as()))
+            return refuse(errc::in_clear);
         if (const errc error = scan_from(line, who_.remote, what); error != no_error)
             return shared_.report.rejected(who_.remote, make_error_code(error));
         if (what.sender != who_.claim) {
@@ -4996,10 +4998,10 @@ private:
             if (!std::exchange(heard_exit_, true)) {
                 if (state_ == state::open) state_ = state::closing;
                 owner_.on_exit_heard(*this);
-                shared_.report.left(who_.key, departure::left);
+                shared_.report.left(who_.known_as(), departure::left);
             }
         } else {
-            shared_.report.heard(who_.key, what.team);
+            shared_.report.heard(who_.known_as(), what.team);
             shared_.report.message(what, who_.remote, who_.claim_holds, key(), this);
         }
         ++taken_;
@@ -5047,7 +5049,7 @@ private:
         if (before == state::ended) return;
         // Whoever ends a link in order has confirmed what it took.
         if (how != departure::lost && in_.size() == parked_)
-            shared_.report.keep(who_.key, in_flight_);
+            shared_.report.keep(who_.known_as(), in_flight_);
         shared_.report.outcomes(in_flight_, why);
         unconfirmed_ = 0;
         if (waits_for_room_) shared_.rooms.leave(*this);
@@ -5504,13 +5506,12 @@ public:
                    std::string_view rest) override {
         const endpoint from = opener.remote();
         const bool claim_holds = wrong_claim == no_error;
-        const link_peer who{from, greeting.sender, claim_holds ? greeting.sender : from,
-                            claim_holds, claim_holds};
+        const link_peer who{from, greeting.sender, claim_holds, claim_holds};
         auto& report = shared_.report;
         if (!claim_holds) report.rejected(from, make_error_code(wrong_claim));
-        report.heard(who.key, greeting.team);
+        report.heard(who.known_as(), greeting.team);
         report.message(greeting, from, claim_holds, opener.connection().key());
-        route& one = table_.find_or_add(who.key);
+        route& one = table_.find_or_add(who.known_as());
         link& fresh = add_link(one, opener.connection(), who);
         postings ours;
         if (one.is_opening()) {
@@ -5575,8 +5576,8 @@ public:
     }
 
     void on_exit_heard(link& over) override {
-        memory_.forget_link(over.peer().key);
-        route* const one = table_.find(over.peer().key);
+        memory_.forget_link(over.peer().known_as());
+        route* const one = table_.find(over.peer().known_as());
         if (!one || !one->current) return;
         {
             const route_pin stays(*one);
@@ -5587,12 +5588,12 @@ public:
     }
 
     void on_settled(link& over, std::size_t bytes) noexcept override {
-        if (route* const one = table_.find(over.peer().key)) one->closing_bytes -= bytes;
-        release(over.peer().key);
+        if (route* const one = table_.find(over.peer().known_as())) one->closing_bytes -= bytes;
+        release(over.peer().known_as());
     }
     void on_confirmed(link& over) noexcept override {
         table_.make_room();
-        shared_.report.present(over.peer().key);
+        shared_.report.present(over.peer().known_as());
     }
 
     void on_confirmable(link& over) override { links_.flush_later(over); }
@@ -5601,7 +5602,7 @@ public:
     /// that only the link had.
     void on_ended(link& over, departure how, bool was_open) noexcept override {
         links_.remove(over);
-        const endpoint& peer = over.peer().key;
+        const endpoint& peer = over.peer().known_as();
         route* const one = table_.find(peer);
         if (one && one->current == &over) one->current = nullptr;
         if (!has_link(peer)) {
@@ -5697,12 +5698,12 @@ private:
         message_view greeting;
         static_cast<void>(scan_from(shot.greeting(), one.peer, greeting));
         const bool holds = check_claim(shared_, greeting, one.peer, shot.connection()) == no_error;
-        const link_peer who{one.peer, greeting.sender, holds ? greeting.sender : one.peer, holds,
-                            true};
-        route& known = table_.find_or_add(who.key);
+        const link_peer who{one.peer, greeting.sender, holds, true};
+        route& known = table_.find_or_add(who.known_as());
         table_.add_name(one.peer, known);
         shared_.events.ignore(opened, shot.connection());
-        shared_.report.heard(who.key, greeting.team);  // whoever waits for it finds it listed
+        // Whoever waits for the link finds the peer listed.
+        shared_.report.heard(who.known_as(), greeting.team);
         link& fresh = add_link(known, shot.connection(), who);
         shared_.events.guard(fresh, [&] {
             exchange_.on_opened(fresh);
@@ -5713,7 +5714,7 @@ private:
 
     /// It is the one to be used from now on; an older one ends when nothing is under way on it.
     link& add_link(route& one, stream& connection, const link_peer& who) {
-        memory_.has_linked(who.key, shared_.settings.max_peers);
+        memory_.has_linked(who.known_as(), shared_.settings.max_peers);
         auto made = std::make_unique<link>(shared_, *this, *this, exchange_, who);
         made->begin(std::move(connection));
         link& fresh = *made;
@@ -5724,7 +5725,7 @@ private:
             links_.remove(fresh);
             throw;
         }
-        shared_.report.set_linked(who.key, true);
+        shared_.report.set_linked(who.known_as(), true);
         link* const older = std::exchange(one.current, &fresh);
         if (older) one.retire(*older);
         return fresh;
@@ -6425,7 +6426,7 @@ public:
         // Outcomes that no handler fetches are bounded as messages are.
         if (item.front().done && mailbox_.crowded()) return make_error_code(errc::queue_full);
         const link* const over = routes_.link_to(to);
-        const endpoint& peer = over ? over->peer().key : to;
+        const endpoint& peer = over ? over->peer().known_as() : to;
         if (item.front().is_kept() && outbox_.has(peer)) return outbox_.add(peer, text, item);
         return routes_.post(to, text, item);
     }

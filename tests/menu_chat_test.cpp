@@ -209,6 +209,7 @@ TEST_CASE("while a thousand messages a second arrive one types and sends") {
     CHECK(shows(bob.program, "Ann " + words));
     sender.join();
     CHECK(shows(ann.program, "flood " + std::to_string(messages - 1)));
+    CHECK(ann.program.shows_line("Bob>"));
     const auto text = ann.program.screen().text();
     CHECK_EQ(count(text, "Flood: flood "), messages);
     CHECK_EQ(count(text, "Bob>"), 1);  // the prompt, as it stands now
