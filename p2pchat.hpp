@@ -1013,7 +1013,7 @@ inline handle open_file(const std::string& path, file_use use) {
 
 inline void close_file(handle file) noexcept { ::CloseHandle(file_of(file)); }
 
-/// Who may read it is not asked here: that is inherited from the folder.
+/// Does not check who may read it: Windows inherits that from the folder.
 inline bool is_private(handle) noexcept { return true; }
 
 inline std::ptrdiff_t read_file(handle file, char* to, std::size_t size) noexcept {
@@ -1028,7 +1028,7 @@ inline std::ptrdiff_t write_file(handle file, const char* from, std::size_t size
     return done ? static_cast<std::ptrdiff_t>(count) : -1;
 }
 
-/// Gives a file its name, if no other has it.
+/// Gives a file its name, unless another file has that name.
 inline bool name_file(const std::string& draft, const std::string& path) {
     return ::MoveFileW(wide(draft).c_str(), wide(path).c_str()) != 0;
 }
@@ -1065,9 +1065,9 @@ using io_size = std::size_t;
 #if defined(MSG_NOSIGNAL)
 inline constexpr int send_flags = MSG_NOSIGNAL;
 #else
-inline constexpr int send_flags = 0;              // SO_NOSIGPIPE does it, see prepared()
+inline constexpr int send_flags = 0;              // SO_NOSIGPIPE instead, see prepared()
 #endif
-inline constexpr int own_port = SO_REUSEADDR;  // at once after its last user ended
+inline constexpr int own_port = SO_REUSEADDR;  // right after its last user has ended
 #if defined(__linux__)
 inline constexpr int shared_port = SO_REUSEADDR;
 #else
@@ -1095,7 +1095,7 @@ inline constexpr int retry_limit = 0, retry_limit_unit = 0;  // the system's own
 inline native raw(handle socket) noexcept { return static_cast<native>(socket); }
 
 inline std::error_code error_of(int code) noexcept {
-    // EAGAIN and EWOULDBLOCK may differ: let one of them stand for both.
+    // EAGAIN and EWOULDBLOCK may differ: map both to one.
     return {code == EAGAIN ? EWOULDBLOCK : code, std::generic_category()};
 }
 
@@ -1151,7 +1151,7 @@ inline void keep_alive(handle socket, int seconds) noexcept {
     set_option(socket, IPPROTO_TCP, keep_idle, seconds);
     set_option(socket, IPPROTO_TCP, TCP_KEEPINTVL, interval);
     set_option(socket, IPPROTO_TCP, TCP_KEEPCNT, probes);
-    // No probe is sent while bytes wait to be acknowledged: they get the same time.
+    // No probe is sent while bytes wait to be acknowledged, so these get the same limit.
     const int limit = (seconds + interval * probes) * retry_limit_unit;
     if (retry_limit != 0) set_option(socket, IPPROTO_TCP, retry_limit, limit);
 }
@@ -1198,7 +1198,7 @@ inline std::ptrdiff_t write_file(handle file, const char* from, std::size_t size
 
 inline void close_file(handle file) noexcept { ::close(raw(file)); }
 
-/// Gives a file its name, if no other has it. Where there are no hard links, the last one counts.
+/// Gives a file its name, unless another file has that name. Without hard links, the last one wins.
 inline bool name_file(const std::string& draft, const std::string& path) noexcept {
     if (::link(draft.c_str(), path.c_str()) == 0) return true;
     return errno != EEXIST && ::rename(draft.c_str(), path.c_str()) == 0;
@@ -1222,7 +1222,7 @@ inline std::error_code error_unless(bool success) noexcept {
     return success ? std::error_code() : last_error();
 }
 
-/// All of a file; `ours_alone` says whether only its owner may read it.
+/// Reads a whole file; `ours_alone` says whether only its owner may read it.
 inline std::error_code read_file(const std::string& path, std::string& bytes, bool& ours_alone) {
     constexpr std::size_t most = 16 * 1024 * 1024;
     bytes.clear();
@@ -1238,7 +1238,7 @@ inline std::error_code read_file(const std::string& path, std::string& bytes, bo
     return count > 0 ? std::make_error_code(std::errc::file_too_large) : error;
 }
 
-/// In one piece, so that what several programs write does not mix.
+/// Appends in one call, so that lines of several programs do not mix.
 inline std::error_code write_file(const std::string& path, file_use use, std::string_view bytes) {
     const handle file = open_file(path, use);
     if (file == tcp_socket::invalid) return file_error();
@@ -1249,7 +1249,7 @@ inline std::error_code write_file(const std::string& path, file_use use, std::st
     return error || whole ? error : std::make_error_code(std::errc::no_space_on_device);
 }
 
-/// A file that only its owner may read: whole or not at all, and never in place of another.
+/// Creates a file that only its owner may read: all of it or nothing, and never over another file.
 inline std::error_code create_private(const std::string& path, std::string_view bytes) {
     const auto unique = reinterpret_cast<std::uintptr_t>(&path) ^
                         static_cast<std::uintptr_t>(now().time_since_epoch().count());
@@ -1260,7 +1260,7 @@ inline std::error_code create_private(const std::string& path, std::string_view 
     return error;
 }
 
-/// An endpoint in the form that the system's calls take.
+/// An endpoint as the system's calls take it.
 struct native_address {
     union {
         sockaddr any;
@@ -1269,7 +1269,7 @@ struct native_address {
     };
     length size = sizeof(sockaddr_in6);
 
-    native_address() noexcept = default;  // of no family: nobody
+    native_address() noexcept = default;  // no family: no address
     explicit native_address(const endpoint& value) noexcept {
         if (value.is_v4()) {
             v4 = {};
@@ -1286,7 +1286,7 @@ struct native_address {
     }
 };
 
-/// Nobody for what is not IP.
+/// The null endpoint for anything but IP.
 inline endpoint to_endpoint(const sockaddr* address) noexcept {
     unsigned char bytes[16];
     if (address->sa_family == AF_INET) {
@@ -1313,7 +1313,7 @@ inline std::string format_v6(const unsigned char (&bytes)[16]) {
     return text;
 }
 
-/// A socket of the family of `like`.
+/// Creates a socket of the same family as `like`.
 inline std::error_code open(const endpoint& like, int type, handle& socket) noexcept {
     if (auto error = start_sockets()) return error;
     socket = open(like.is_v4() ? AF_INET : AF_INET6, type);
@@ -1328,7 +1328,7 @@ inline std::error_code open_datagram(const endpoint& like, handle& socket) noexc
     return open(like, SOCK_DGRAM, socket);
 }
 
-/// A port in use is address_in_use on every system.
+/// A port in use is reported as address_in_use on every system.
 inline std::error_code bind(handle socket, const endpoint& local) noexcept {
     const native_address address(local);
     const bool bound = ::bind(raw(socket), &address.any, address.size) == 0;
@@ -1350,7 +1350,7 @@ inline std::error_code accept(handle listener, handle& socket, endpoint& from) n
     return {};
 }
 
-/// operation_in_progress: the socket becomes writable when that ends; pending_error() says how.
+/// On operation_in_progress, the socket becomes writable when done; pending_error() has the result.
 inline std::error_code connect(handle socket, const endpoint& to) noexcept {
     const native_address address(to);
     if (::connect(raw(socket), &address.any, address.size) == 0) return {};
@@ -1360,7 +1360,7 @@ inline std::error_code connect(handle socket, const endpoint& to) noexcept {
     return goes_on ? std::make_error_code(std::errc::operation_in_progress) : error;
 }
 
-/// What the system has found out about a socket since it was last asked.
+/// The error that the system has recorded for a socket since the last call.
 inline std::error_code pending_error(handle socket) noexcept {
     int code = 0;
     length size = sizeof code;
@@ -1369,8 +1369,8 @@ inline std::error_code pending_error(handle socket) noexcept {
     return known ? error_of(code) : last_error();
 }
 
-/// Whether the other side has reset a connection, found without reading from it. Winsock tells
-/// WSAPoll only.
+/// Whether the other side has reset a connection, without reading from it. Winsock tells only
+/// WSAPoll.
 inline bool is_reset(handle socket) noexcept {
     if (pending_error(socket)) return true;
     poll_entry entry{};
@@ -1379,7 +1379,7 @@ inline bool is_reset(handle socket) noexcept {
     return os::poll(&entry, 1, 0) > 0 && (entry.revents & POLLERR) != 0;
 }
 
-/// As much as one call takes: Winsock's sizes are of int.
+/// As much as one call takes: Winsock's sizes are ints.
 inline io_size at_once(std::size_t size) noexcept {
     return static_cast<io_size>((std::min)(size, std::size_t{1} << 30));
 }
@@ -1396,7 +1396,7 @@ inline std::error_code send(handle socket, const char* data, std::size_t size,
     return why ? why : error;
 }
 
-/// No error and nothing received is the other side's half-close.
+/// No error and no bytes: the other side has half-closed.
 inline std::error_code receive(handle socket, char* buffer, std::size_t size,
                                std::size_t& received) noexcept {
     const auto count = ::recv(raw(socket), buffer, at_once(size), 0);
@@ -1411,7 +1411,7 @@ inline std::error_code shutdown_send(handle socket) noexcept {
     return error_unless(::shutdown(raw(socket), our_side) == 0);
 }
 
-/// A child process that holds the socket too does not keep the port.
+/// Frees the port even if a child process holds the socket, too.
 inline void stop_listening(handle socket) noexcept {
     constexpr int their_side = 0;  // SHUT_RD, SD_RECEIVE
     ::shutdown(raw(socket), their_side);
@@ -1431,15 +1431,15 @@ inline endpoint remote(handle socket) noexcept {
 
 inline void no_delay(handle socket) noexcept { set_option(socket, IPPROTO_TCP, TCP_NODELAY, 1); }
 
-/// Whether close() lets the other side see a reset.
+/// Whether close() resets the connection.
 inline void reset_on_close(handle socket, bool on) noexcept {
     linger how{};
     how.l_onoff = on ? 1 : 0;
     set_option(socket, SOL_SOCKET, SO_LINGER, how);
 }
 
-/// Waits once, until a socket can be read from or written to (the next call finds its errors), or
-/// until `interrupt`, if any, can be read from: operation_canceled.
+/// Waits once, until a socket is readable or writable (the next call on it finds any error), or
+/// until `interrupt`, if any, is readable: operation_canceled.
 inline std::error_code wait_ready(handle socket, bool to_write, int timeout_ms,
                                   handle interrupt) noexcept {
     poll_entry entries[2]{};
@@ -1454,8 +1454,8 @@ inline std::error_code wait_ready(handle socket, bool to_write, int timeout_ms,
     return {};
 }
 
-/// The local address of the route to `target`, with port 0; nobody if there is none. Connecting a
-/// datagram socket sends nothing.
+/// The local address of the route to `target`, with port 0; null if there is no route. Connecting
+/// a datagram socket sends nothing.
 inline endpoint route_source(const endpoint& target) noexcept {
     handle socket = tcp_socket::invalid;
     if (open_datagram(target, socket)) return {};
@@ -1464,7 +1464,7 @@ inline endpoint route_source(const endpoint& target) noexcept {
     return {found.bytes(), 0, found.scope()};
 }
 
-/// The addresses of a host by name, with port 0; blocks for as long as the system's resolver does.
+/// The addresses of a host, by name, with port 0; blocks for as long as the system's resolver.
 inline std::error_code look_up(const char* host, std::vector<endpoint>& found) {
     if (auto error = start_sockets()) return error;
     addrinfo hints{};
@@ -1482,7 +1482,7 @@ inline std::error_code look_up(const char* host, std::vector<endpoint>& found) {
 struct interface_address {
     endpoint local;           // with port 0
     std::uint32_t index = 0;  // of the interface; on Windows known for IPv6 only
-    unsigned prefix = 0;      // bits of 128 that all on its network have in common
+    unsigned prefix = 0;      // length of the network's prefix, of 128 bits
     bool loopback = false, broadcast = false;
 };
 
@@ -1497,7 +1497,7 @@ inline bool in_network(const endpoint& address, const interface_address& of) noe
     return std::memcmp(a, b, whole) == 0 && ends_alike && address.scope() == of.local.scope();
 }
 
-/// The address of all on an IPv4 network.
+/// The broadcast address of an IPv4 network.
 inline endpoint broadcast_of(const interface_address& network) noexcept {
     unsigned char bytes[16];
     std::memcpy(bytes, network.local.bytes(), sizeof bytes);
@@ -1506,7 +1506,7 @@ inline endpoint broadcast_of(const interface_address& network) noexcept {
     return {bytes, 0, 0};
 }
 
-/// Hears the group on one interface more.
+/// Joins the group on one more interface.
 inline std::error_code join(handle socket, const endpoint& group,
                             const interface_address& on) noexcept {
     const native_address to(group), from(on.local);
@@ -1520,8 +1520,8 @@ inline std::error_code join(handle socket, const endpoint& group,
                                       : set_option(socket, IPPROTO_IPV6, IPV6_JOIN_GROUP, v6));
 }
 
-/// A datagram socket on a port of one address, which sends to groups and to all on its network; or
-/// on a port that other programs may have too.
+/// A datagram socket on a port of one address, which may send to groups and broadcast; or on a
+/// port that other programs may share.
 inline std::error_code open_datagram_port(const interface_address& on, std::uint16_t port,
                                           bool shared, handle& socket) noexcept {
     if (auto error = open_datagram(on.local, socket)) return error;
@@ -1546,7 +1546,7 @@ inline std::error_code send_to(handle socket, std::string_view data, const endpo
         ::sendto(raw(socket), data.data(), size, send_flags, &address.any, address.size) >= 0);
 }
 
-/// One datagram; what does not fit is lost.
+/// Receives one datagram; what does not fit is cut off.
 inline std::error_code receive_from(handle socket, char* buffer, std::size_t size,
                                     std::size_t& received, endpoint& from) noexcept {
     native_address address;
@@ -1559,7 +1559,7 @@ inline std::error_code receive_from(handle socket, char* buffer, std::size_t siz
 
 #if defined(_WIN32)
 
-/// IPv4's mask as the bits of an IPv6 prefix.
+/// The length of an IPv4 mask, counted as for IPv6.
 inline unsigned prefix_of(const sockaddr_in& mask) noexcept {
     unsigned bits = 96;
     for (auto rest = ntohl(mask.sin_addr.s_addr); rest != 0; rest <<= 1) ++bits;
@@ -1567,7 +1567,7 @@ inline unsigned prefix_of(const sockaddr_in& mask) noexcept {
 }
 
 /// Calls visitor(const interface_address&) with each address of this machine until it returns
-/// true. Of IPv6 the link-local ones, with what all of these have: a prefix of 64.
+/// true. For IPv6 only link-local ones, whose prefix is always 64 bits.
 template <typename Visitor>
 void visit_interfaces(const Visitor& visitor) {
     handle socket = tcp_socket::invalid;
@@ -1606,7 +1606,7 @@ void visit_interfaces(const Visitor& visitor) {
     }
 }
 
-/// A datagram socket connected to itself: WSAPoll takes no pipes.
+/// A datagram socket connected to itself, as WSAPoll takes no pipes.
 inline std::error_code open_channel(handle& in, handle& out) noexcept {
     const endpoint loopback("127.0.0.1", 0);
     auto error = open_datagram(loopback, in);
@@ -1627,11 +1627,11 @@ inline void drain_channel(handle in) noexcept {
 
 #else
 
-/// How many bits the mask of an address has, as those of an IPv6 prefix.
+/// The prefix length of an address's mask, counted as for IPv6.
 inline unsigned prefix_of(const ifaddrs& of) noexcept {
     unsigned char mask[16] = {};
     const bool v4 = of.ifa_addr->sa_family == AF_INET;
-    if (of.ifa_netmask && v4) {  // some systems do not fill in its family
+    if (of.ifa_netmask && v4) {  // some systems do not fill in the mask's family
         sockaddr_in from;
         std::memcpy(&from, of.ifa_netmask, sizeof from);
         std::memcpy(mask, &from.sin_addr, 4);
@@ -1675,7 +1675,7 @@ inline std::error_code open_channel(handle& in, handle& out) noexcept {
 }
 
 inline void signal_channel(handle out) noexcept {
-    // A full pipe is as good as one byte more: whoever waits, wakes.
+    // A full pipe is as good as one more byte: the waiting thread wakes up.
     while (::write(raw(out), "", 1) < 0 && errno == EINTR) {
     }
 }
@@ -1706,17 +1706,17 @@ public:
         if (is_open()) signal_channel(out_);
     }
     void drain() noexcept { drain_channel(in_); }
-    handle in() const noexcept { return in_; }  ///< can be read from while signalled
+    handle in() const noexcept { return in_; }  ///< readable while signalled
 
 private:
     handle in_ = tcp_socket::invalid;
     handle out_ = tcp_socket::invalid;
 };
 
-/// What the poller knows of a socket. Lives with the socket's owner and stays where it is.
+/// What the poller knows about a socket. Part of the socket's owner; never moves.
 struct watched {
     bool read = false, write = false;
-    std::uint64_t name = 0;  // never the same again, so that a late report is known as such
+    std::uint64_t name = 0;  // never used again, so that a late event is recognised as late
 };
 
 struct readiness {
@@ -1726,7 +1726,7 @@ struct readiness {
 
 using watched_sockets = std::unordered_map<std::uint64_t, std::pair<handle, watched*>>;  // by name
 
-/// What the system reports of one of them: an error or an end is both.
+/// What the system reports for a socket; an error or the end counts as both.
 struct event {
     std::uint64_t name;
     bool read, write;
@@ -1802,7 +1802,7 @@ public:
                 names_.push_back(name);
             }
         } catch (const std::bad_alloc&) {
-            // wait() uses what is there, and does not wait for long.
+            // wait() makes do with the old copy, and does not wait for long.
         }
         whole_ = names_.size() == all.size();
     }
@@ -1828,7 +1828,7 @@ public:
 private:
     std::vector<poll_entry> polled_;
     std::vector<std::uint64_t> names_;  // of each
-    std::size_t last_ = 0;              // where the last look ended, so that none starves
+    std::size_t last_ = 0;              // where the last scan ended, so that no socket starves
     bool whole_ = true;
 };
 
@@ -1843,7 +1843,7 @@ class poller {
 public:
     static constexpr int batch = event_batch;
 
-    /// Opens it, or makes it forget everything; wake() goes on working meanwhile.
+    /// Opens it, or makes it forget all sockets; wake() may be called meanwhile.
     std::error_code open() {
         if (auto error = channel_.open()) return error;
         if (auto error = backend_.open()) return error;
@@ -1852,7 +1852,7 @@ public:
         return watch(channel_.in(), wake_up_, true, false);
     }
 
-    /// Watches for what is asked from now on. Neither means to forget the socket: to be done
+    /// Watches for the given events from now on. With neither, forgets the socket: required
     /// before it is closed, and done even if an error is returned.
     std::error_code watch(handle socket, watched& what, bool read, bool write) {
         if (read == what.read && write == what.write) return {};
@@ -1868,7 +1868,7 @@ public:
             what.write = write;
         }
         if (!what.read && !what.write) sockets_.erase(what.name);
-        // A copy that is waited with lacks what is new, and keeps open what is being closed.
+        // The copy in use by wait() lacks new sockets, and still has those about to be closed.
         if (poller_backend::waits_with_copy && (more || forget) && std::exchange(waiting_, false))
             wake();
         return error;
@@ -1879,11 +1879,11 @@ public:
         waiting_ = true;
     }
 
-    /// Waits for `timeout_ms` at most (-1: no limit) and returns how many are ready, a wake-up
-    /// included; -1 if that is not known (interrupted, say).
+    /// Waits for `timeout_ms` at most (-1: no limit) and returns the number of ready sockets, a
+    /// wake-up included; -1 if that is unknown (if interrupted, say).
     int wait(int timeout_ms) noexcept { return count_ = backend_.wait(timeout_ms, events_); }
 
-    /// Fills in which those are, and returns their number. What did not fit is ready next time.
+    /// Fills in which these are, and returns their number. The rest is reported next time.
     int collect(readiness (&ready)[batch]) noexcept {
         waiting_ = false;
         int found = 0;
@@ -1905,13 +1905,13 @@ public:
 
 private:
     channel channel_;
-    watched wake_up_;  // of the channel
+    watched wake_up_;  // for the channel
     poller_backend backend_;
     watched_sockets sockets_;
     std::uint64_t last_name_ = 0;
     event events_[batch];
     int count_ = 0;         // of events
-    bool waiting_ = false;  // and not yet woken
+    bool waiting_ = false;  // and not woken yet
 };
 
 }  // namespace p2pchat::detail::os
@@ -1924,13 +1924,13 @@ private:
 //              parse.
 // May use:     the interface, platform
 // Guarded by:  nothing: functions without state
-// Never:       waits, except resolve() for the system's resolver
+// Never:       blocks, except in resolve(), for the system's resolver
 
 namespace p2pchat {
 
 namespace detail {
 
-/// In errc's order.
+/// In the order of errc.
 inline constexpr struct errc_text {
     const char* text;
     std::errc like;
@@ -1996,7 +1996,7 @@ inline bool has(std::string_view text, char c) noexcept {
     return text.find(c) != std::string_view::npos;
 }
 
-/// Reads a decimal number of at most `max`, without superfluous zeros, and moves `p` behind it.
+/// Reads a decimal number up to `max`, without leading zeros, and moves `p` past it.
 inline bool scan_number(const char*& p, const char* end, std::uint32_t max,
                         std::uint32_t& value) noexcept {
     if (p == end || !is_digit(*p)) return false;
@@ -2008,9 +2008,9 @@ inline bool scan_number(const char*& p, const char* end, std::uint32_t max,
     return value <= max;
 }
 
-/// Four numbers as inet_pton() takes them; many times faster than that.
+/// Four numbers, as inet_pton() takes them, but many times faster.
 inline bool scan_v4(const char*& p, const char* end, unsigned char (&out)[16]) noexcept {
-    std::uint32_t all = 0;  // stored at once: four bytes that are then read as a word cost 2 ns
+    std::uint32_t all = 0;  // stored at once: reading four single bytes back as a word costs 2 ns
     const char* at = p;
     for (int i = 0; i < 4; ++i) {
         std::uint32_t octet = 0;
@@ -2032,16 +2032,16 @@ inline bool scan_v6(std::string_view text, unsigned char (&out)[16],
     const char* const end = text.data() + text.size();
     scope = 0;
     if (p != end && (!scan_number(++p, end, 0x7fffffff, scope) || p != end)) return false;
-    char copy[64] = {};  // ended by NUL for inet_pton(), which stops at the first
+    char copy[64] = {};  // NUL-terminated for inet_pton(), which stops at the first NUL
     if (size >= sizeof copy) return false;
     text.copy(copy, size);
     return std::strlen(copy) == size && os::parse_v6(copy, out);
 }
 
-/// Reads an endpoint at the beginning of [p, end) and moves `p` behind it. What follows is up to
-/// the caller; where there is no port, the error says whether at least the address was one.
+/// Reads an endpoint at the beginning of [p, end) and moves `p` past it. What follows is up to the
+/// caller. Without a port, the error says whether the address at least was valid.
 errc scan_endpoint(const char*& p, const char* end, endpoint& result) noexcept {
-    // Straight into `result`: to copy what was just written in smaller pieces stalls the processor.
+    // Written straight into `result`: copying bytes that were just written singly stalls the CPU.
     std::uint32_t port = 0;
     result.scope_ = 0;
     if (p != end && *p == '[') {
@@ -2066,7 +2066,7 @@ inline void append_number(std::string& out, std::uint64_t value) {
     out.append(digits, std::to_chars(digits, digits + sizeof digits, value).ptr);
 }
 
-/// A scope means something on this machine only: it does not go over the wire.
+/// Without the scope, which means nothing on other machines.
 inline void append_address(std::string& out, const endpoint& value, bool with_scope) {
     if (!value.is_v4()) out += os::format_v6(value.bytes());
     for (int i = 12; i < 16 && value.is_v4(); ++i) {
@@ -2120,7 +2120,7 @@ inline void append_key(std::string& out, const public_key& key) {
         out.append(1, digits[byte >> 4]).append(1, digits[byte & 15]);
 }
 
-/// False if it is not 64 hexadecimal digits.
+/// False unless it is 64 hexadecimal digits.
 inline bool scan_key(std::string_view text, public_key& key) noexcept {
     if (text.size() != 2 * sizeof key.bytes) return false;
     for (std::size_t i = 0; i < sizeof key.bytes; ++i) {
@@ -2130,7 +2130,7 @@ inline bool scan_key(std::string_view text, public_key& key) noexcept {
     return true;
 }
 
-/// Several lines may come from a one-shot, ended by LF or CR LF.
+/// A one-shot may have several lines, ended by LF or CR LF.
 inline bool is_text(std::string_view text) noexcept {
     if (text.empty() || has(text, '\0')) return false;
     auto at = text.find('\r');
@@ -2138,7 +2138,7 @@ inline bool is_text(std::string_view text) noexcept {
     return at >= text.size();
 }
 
-/// What we send: one line that parse() gives back as it is.
+/// Checks what we send: one line, which parse() must return unchanged.
 inline bool is_sendable(std::string_view text) noexcept {
     return !text.empty() && text.size() == trimmed(text).size() && !has(text, '\0') &&
            !has(text, '\r') && !has(text, '\n');
@@ -2153,7 +2153,7 @@ inline bool in_brackets(std::string_view word) noexcept {
     return word.size() >= 2 && word.front() == '<' && word.back() == '>';
 }
 
-/// What parse() promises of a message, see there; as errc, for who reads many of them.
+/// parse(), but with an errc, for callers that read many messages.
 inline errc scan_message(std::string_view bytes, message_view& result) noexcept {
     bytes = trimmed(bytes);
     const char* p = bytes.data();
@@ -2163,8 +2163,8 @@ inline errc scan_message(std::string_view bytes, message_view& result) noexcept 
     const bool bracket = *p == '<';
     if (bracket) ++p;
     if (const errc error = scan_endpoint(p, end, result.sender); error != no_error) return error;
-    if (!result.sender) return errc::bad_address;  // 0.0.0.0 and :: are nobody
-    if (result.sender.scope() != 0)                // means something on the sender's machine only
+    if (!result.sender) return errc::bad_address;  // 0.0.0.0 and :: are no sender
+    if (result.sender.scope() != 0)                // means nothing here
         result.sender = endpoint(result.sender.bytes(), result.sender.port(), 0);
     if (bracket && (p == end || *p++ != '>')) return errc::bad_port;
     if (p == end) return errc::too_few_words;
@@ -2209,7 +2209,7 @@ endpoint::endpoint(const unsigned char (&address)[16], std::uint16_t port,
                    std::uint32_t scope) noexcept
     : port_(port) {
     std::memcpy(bytes_, address, sizeof bytes_);
-    if (!is_v4()) scope_ = scope;  // else one address would have many names
+    if (!is_v4()) scope_ = scope;  // or one address could be written in many ways
 }
 
 endpoint::operator bool() const noexcept {
@@ -2284,7 +2284,7 @@ endpoint detect_address() {
     for (const char* target : {"192.0.2.1", "2001:db8::1"})
         if (const auto found = detail::os::route_source({target, 9}); detail::is_named(found))
             return found;
-    // A LAN without a default route: the first interface that is not loopback, IPv4 preferred.
+    // A LAN without a default route: the first interface but loopback, IPv4 preferred.
     endpoint best("127.0.0.1", 0);
     detail::os::visit_interfaces([&](const detail::os::interface_address& found) {
         const endpoint& address = found.local;  // loopback's may be link-local (macOS)
@@ -2313,7 +2313,7 @@ std::error_code format(const endpoint& sender, std::string_view team, std::strin
 
 }  // namespace p2pchat
 
-// Multiplied and folded as splitmix64 does it: the addresses of a LAN differ in few bits.
+// Mixed as by splitmix64, since the addresses of a LAN differ in few bits.
 std::size_t std::hash<p2pchat::endpoint>::operator()(
     const p2pchat::endpoint& value) const noexcept {
     std::uint64_t half[2];
@@ -2328,8 +2328,8 @@ std::size_t std::hash<p2pchat::endpoint>::operator()(
 //
 // Does:        tcp_socket: an owned handle, and the platform's calls repeated until a timeout
 // May use:     the interface, platform, text
-// Guarded by:  nothing: a socket is its owner's
-// Never:       waits longer than it is told
+// Guarded by:  nothing: a socket belongs to its owner
+// Never:       waits longer than it is told to
 
 namespace p2pchat {
 
@@ -2337,7 +2337,7 @@ namespace detail {
 
 using clock = std::chrono::steady_clock;
 
-/// For ever, where somebody says milliseconds::max(): what can be added to a time_point.
+/// Clamps milliseconds::max(), for "for ever", to what can be added to a time_point.
 inline constexpr std::chrono::milliseconds longest_timeout = std::chrono::hours(24 * 365);
 
 /// Milliseconds until `end`, rounded up, as the platform's waits take them.
@@ -2347,8 +2347,8 @@ inline int remaining(clock::time_point end, clock::time_point now) noexcept {
     return static_cast<int>((std::min<long long>)(left, 1000 * 60 * 60));
 }
 
-/// A call that does not block is repeated until it succeeds, fails or its time is over. A time-out
-/// of zero is one try.
+/// Repeats a non-blocking call until it succeeds, fails or times out. A timeout of zero means a
+/// single try.
 class attempts {
 public:
     attempts(os::handle socket, bool to_write, std::chrono::milliseconds timeout) noexcept
@@ -2356,7 +2356,7 @@ public:
         if (waits_) end_ = os::now() + (std::min)(timeout, longest_timeout);
     }
 
-    /// What came of the last call, and whether it is to be made again.
+    /// The result of the last call, and whether to make it again.
     bool again(std::error_code& error) const noexcept {
         if (error == std::errc::interrupted) return true;
         if (!waits_ || error != std::errc::operation_would_block) return false;
@@ -2364,7 +2364,7 @@ public:
         return error == std::errc::operation_would_block;
     }
 
-    /// Until it can be read from or written to. Its errors are found by the next call.
+    /// Until the socket is readable or writable. Errors are found by the next call.
     std::error_code wait() const noexcept {
         for (;;) {
             const int left = remaining(end_, os::now());
@@ -2432,8 +2432,8 @@ std::error_code tcp_socket::connect(const endpoint& to, milliseconds timeout) no
 
 std::error_code tcp_socket::finish_connect() noexcept {
     if (const auto error = detail::os::pending_error(handle_)) return error;
-    // A port of this machine on which nobody listens can be connected to itself, where it happens
-    // to be the port that the system chose for us.
+    // Connecting to a port of this machine on which nobody listens connects the socket to itself
+    // if the system happens to choose that port for us.
     return local() == remote() ? std::make_error_code(std::errc::connection_refused)
                                : std::error_code();
 }
@@ -2484,9 +2484,9 @@ void tcp_socket::reset() noexcept {
 
 namespace detail {
 
-/// Gives what has come to `take`, piece by piece, for as long as that returns true. An empty piece
-/// is the end: an error, or the other side's. Not without a bound, so that one busy connection does
-/// not keep others waiting: false if that was reached, and more may be there.
+/// Passes what has arrived to `take`, piece by piece, as long as that returns true. An empty piece
+/// is the end: an error, or the other side's half-close. Bounded, so that one busy connection does
+/// not keep others waiting: false if the bound was reached and more may have arrived.
 template <std::size_t size, typename Take>
 bool read_available(tcp_socket& socket, char (&buffer)[size], const Take& take) {
     for (int rounds = 0; rounds < 16; ++rounds) {
@@ -2512,7 +2512,7 @@ bool read_available(tcp_socket& socket, char (&buffer)[size], const Take& take) 
 namespace p2pchat {
 namespace detail {
 
-/// A peer without its key, which whoever keeps the keys adds: without secrecy it has none.
+/// A peer without its key, which the keyring adds; without secrecy there is none.
 struct known_peer {
     endpoint address;
     std::string team;
@@ -2524,12 +2524,12 @@ class peer_table {
 public:
     explicit peer_table(std::size_t max) : max_(max) {}
 
-    /// True when it is new; the last team counts. Changes nothing if it throws. There may then be a
+    /// True if it is new; the latest team counts. No effect if it throws. Afterwards there may be a
     /// surplus().
     bool heard(const endpoint& address, std::string_view team,
                std::chrono::system_clock::time_point now) {
         auto place = linked_.begin();
-        if (linked_.empty() || place->address != address) {  // else: it goes on talking
+        if (linked_.empty() || place->address != address) {  // otherwise it goes on talking
             const auto found = places_.find(address);
             if (found == places_.end()) return add({address, std::string(team), now, false});
             place = found->second;
@@ -2541,7 +2541,7 @@ public:
         return false;
     }
 
-    /// Those that are linked do not give way to others.
+    /// Linked peers do not give way to others.
     void set_linked(const endpoint& address, bool linked) noexcept {
         const auto found = places_.find(address);
         if (found == places_.end() || found->second->linked == linked) return;
@@ -2551,12 +2551,12 @@ public:
         to.splice(to.begin(), from, found->second);
     }
 
-    /// Whom to remove, as there are more than the maximum; null if there are not.
+    /// The peer to remove if there are more than the maximum; otherwise null.
     const known_peer* surplus() const noexcept {
         return by_age_.size() > max_ ? &by_age_.back() : nullptr;
     }
 
-    /// False if it is not known. Fills `removed` with what was.
+    /// False if it is not known. Fills in `removed`.
     bool remove(const endpoint& address, peer& removed) noexcept {
         const auto found = places_.find(address);
         if (found == places_.end()) return false;
@@ -2652,8 +2652,8 @@ std::vector<peer> peer_set::snapshot() const {
 
 // ---------------------------------------------------------------------------------- >> mailbox
 //
-// Does:        carries events and outcomes to the handlers' thread, and outcomes to callers that
-//              wait; says what there is to say of messages, peers and refusals.
+// Does:        carries events and outcomes to the handlers' thread, and outcomes to waiting
+//              callers; reports messages, peers and refusals.
 // May use:     platform, text, socket (its clock), peers.
 // Guarded by:  its own mutex, the second lock, for what has been handed over; the node's mutex for
 //              everything on the engine's side, the reporter included.
@@ -2662,20 +2662,20 @@ std::vector<peer> peer_set::snapshot() const {
 namespace p2pchat {
 namespace detail {
 
-/// How long a thread spins, giving way to others, before it sleeps: to wake a thread that sleeps on
-/// another processor takes longer than that. One for all threads of a node; thread-safe.
+/// How long a thread spins, yielding to others, before it sleeps: to wake a sleeping thread on
+/// another processor takes longer. One for all threads of a node; thread-safe.
 class spin_policy {
 public:
     static constexpr std::chrono::microseconds span{50};  // 14 us for a round trip; 80 without
 
-    /// Until when to spin; `now` for not at all.
+    /// When to stop spinning; `now` for not at all.
     clock::time_point until(clock::time_point now) const noexcept {
         return now < suspended_until_.load(std::memory_order_relaxed) ? now : now + span;
     }
 
-    /// A thread has yielded. Where another program computes on the same processor, that lasts for
-    /// its whole time slice, while a thread that sleeps is let in at once when it is woken. So
-    /// nobody spins for a while: one slice in 20 ms is waited for, not each.
+    /// A thread has yielded. If another program keeps the same processor busy, that takes its whole
+    /// time slice, whereas a sleeping thread runs as soon as it is woken. So nobody spins for a
+    /// while: it costs one time slice in 20 ms, not every one.
     void yielded(clock::time_point before, clock::time_point after) noexcept {
         if (after - before > std::chrono::milliseconds(1))
             suspended_until_.store(after + std::chrono::milliseconds(20),
@@ -2686,8 +2686,8 @@ private:
     std::atomic<clock::time_point> suspended_until_{};
 };
 
-/// A thread that waits for `count` outcomes. Lives on that thread's stack: whoever tells it is done
-/// with it before it goes on, since both hold the mailbox's mutex.
+/// A thread that waits for `count` outcomes. Lives on that thread's stack: nobody touches it once
+/// the thread goes on, since both sides hold the mailbox's mutex.
 class waiter {
 public:
     explicit waiter(std::size_t count = 1) : left_(count) {}
@@ -2698,21 +2698,20 @@ private:
     std::atomic<std::size_t> left_;  // changed under the mailbox's mutex
 };
 
-/// A message of ours from post() to its outcome. It moves from list to list by splicing, so that
-/// no outcome that is owed can be lost for want of memory.
+/// A message of ours, from post() to its outcome. It is spliced from list to list, so that running
+/// out of memory cannot lose an outcome.
 struct posting {
     std::string text;                   // until it is written
-    node::completion done;              // to be called by the handlers' thread; or else
-    waiter* waiting = nullptr;          // to be told at once,
-    std::error_code* answer = nullptr;  // when this is filled
+    node::completion done;              // called by the handlers' thread; or
+    waiter* waiting = nullptr;          // told at once
+    std::error_code* answer = nullptr;  // once this is filled in
     std::error_code outcome;
-    std::uint32_t size = 0;   // in bytes, as it is sent
-    bool opens_link = false;  // it is our CONNECT
-    clock::time_point
-        keep_until{};              // for an absent peer; from the beginning on if it is to be kept
-    bool reported = false;         // as timed out; its confirmation may still come
-    bool kept = false;             // and the handlers know
-    clock::time_point deadline{};  // for its outcome
+    std::uint32_t size = 0;          // in bytes, as it is sent
+    bool opens_link = false;         // it is our CONNECT
+    clock::time_point keep_until{};  // for an absent peer; set from the start if it may be kept
+    bool reported = false;           // as timed out; it may still be confirmed
+    bool kept = false;               // and the handlers have been told
+    clock::time_point deadline{};    // for its outcome
 
     bool is_kept() const noexcept { return keep_until != clock::time_point(); }
 };
@@ -2724,7 +2723,7 @@ struct message_event {
     std::uint64_t receipt = 0;
     bool verified = false, secret = false;
     std::uint32_t team_size = 0, text_size = 0;
-    std::size_t at = 0;  // where team and text begin in the batch's bytes; a key is behind them
+    std::size_t at = 0;  // of team, text and key in the batch's bytes
 };
 
 struct peer_event {
@@ -2739,16 +2738,16 @@ struct left_event : peer_event {
     departure how = departure::left;
 };
 
-/// Its key is behind the team.
+/// The key follows the team.
 struct key_event : peer_event {};
 
-/// Its text is what the candidate knows.
+/// The text is what the candidate knows.
 struct candidate_event : peer_event {
     std::uint32_t text_size = 0;
     bool gone = false;
 };
 
-/// Its text is the message's.
+/// The text is that of the message.
 struct kept_event : peer_event {
     std::uint32_t text_size = 0;
 };
@@ -2758,7 +2757,7 @@ struct rejected_event {
     std::error_code why;
 };
 
-/// Here stand that many of the outcomes, which have a list of their own.
+/// So many outcomes come next, from their own list.
 struct outcomes_event {
     std::size_t count = 0;
 };
@@ -2775,13 +2774,13 @@ inline public_key key_at(std::string_view bytes) noexcept {
     return key;
 }
 
-/// Events in their order, and the texts that they refer to.
+/// Events in order, and the texts that they refer to.
 struct batch {
     std::vector<event> events;
     std::string bytes;
 };
 
-/// What the handlers' thread takes at once.
+/// What the handlers' thread takes in one go.
 struct handlers_work {
     std::list<batch> batches;
     postings outcomes;
@@ -2791,10 +2790,10 @@ class mailbox {
 public:
     explicit mailbox(std::size_t max_bytes) : max_(max_bytes) {}
 
-    // The engine's side. Events are staged, and all handed over at once.
+    // The engine's side. Events are staged, then all handed over at once.
 
-    /// An event to be filled in, made where it stays. Out of memory, nothing has happened: bytes
-    /// that no event refers to do no harm.
+    /// Stages an event, to be filled in. Out of memory, nothing has happened: bytes that no event
+    /// refers to do no harm.
     template <typename Event>
     Event& add(std::string_view team, std::string_view text = {}, std::string_view key = {}) {
         batch& to = staging();
@@ -2810,7 +2809,7 @@ public:
         staging().events.emplace_back(rejected_event{from, why});
         staged_cost_ += sizeof(event);
     }
-    /// Out of memory, it only loses its place among the events.
+    /// Out of memory, the outcome only loses its place among the events.
     void add_outcome(postings& from, postings::iterator which) noexcept {
         try {
             auto& events = staging().events;
@@ -2837,13 +2836,13 @@ public:
         }
         filled_.notify_one();
     }
-    /// What the handlers have had, and keeps its room until it is confirmed.
+    /// For messages that the handlers have had, but that take up room until they are confirmed.
     void hold(std::size_t bytes) noexcept { held_ += bytes; }
     void let_go(std::size_t bytes) noexcept { held_ -= bytes; }
     bool full() const noexcept {
         return waiting_.load(std::memory_order_relaxed) + staged_cost_ + held_ >= max_;
     }
-    /// Has room_wanted() say so when there is room; false if there is room already.
+    /// Has room_wanted() report when there is room; false if there is room now.
     bool ask_for_room() noexcept {
         wanted_ = true;
         return waiting_ + staged_cost_ + held_ >= max_;
@@ -2856,7 +2855,7 @@ public:
         filled_.notify_one();
     }
 
-    /// A posting of which nothing is left to say is used again for another.
+    /// Reuses a posting whose outcome has been reported.
     void recycle(postings& from, postings::iterator which) noexcept {
         *which = posting();
         if (spare_.outcomes.size() < max_spare_postings)
@@ -2864,7 +2863,7 @@ public:
         else
             from.erase(which);
     }
-    /// Puts one into an empty list.
+    /// Puts a new posting into an empty list.
     void new_posting(postings& to) {
         if (spare_.outcomes.empty())
             to.emplace_back();
@@ -2874,7 +2873,7 @@ public:
 
     // The handlers' thread's side.
 
-    /// Waits, having taken back what `work` held; false once closed and empty.
+    /// Reuses what `work` held, and waits for more; false once closed and empty.
     bool take(handlers_work& work) {
         for (batch& done : work.batches) {
             done.events.clear();
@@ -2893,7 +2892,7 @@ public:
         work.outcomes.swap(ready_.outcomes);
         return !work.batches.empty() || !work.outcomes.empty();
     }
-    /// Whether posts may have waited for that.
+    /// Whether it was full before, so that somebody may be waiting for room.
     bool release(std::size_t bytes) noexcept { return waiting_.fetch_sub(bytes) >= max_; }
     bool room_wanted() noexcept { return !crowded() && wanted_.exchange(false); }
     static std::size_t cost_of(const event& what) noexcept {
@@ -2907,7 +2906,7 @@ public:
         if (const auto* k = std::get_if<kept_event>(&what)) text = k->text_size;
         return sizeof(event) + text;
     }
-    static constexpr std::size_t batch_cost = sizeof(batch) + 64;  // with what it allocates
+    static constexpr std::size_t batch_cost = sizeof(batch) + 64;  // with its allocations
 
     // For any thread.
 
@@ -2916,7 +2915,7 @@ public:
         const std::lock_guard<std::mutex> lock(mutex_);
         if (--who.left_ == 0) who.told_.notify_all();
     }
-    /// False: not all told in time.
+    /// False if not all outcomes came in time.
     bool wait(waiter& who, std::chrono::milliseconds timeout) {
         const auto began = os::now();
         const auto spin_until = spin_.until(began);
@@ -2926,8 +2925,8 @@ public:
             std::this_thread::yield();
             now = os::now();
             spin_.yielded(before, now);
-            // Others ran, and brought no answer. To sleep breaks the order in which that is so each
-            // time (25 us for a round trip on one processor, else 20).
+            // Others ran, and no outcome came. Sleeping breaks the pattern in which that happens
+            // every time (a round trip on one processor: 20 us, else 25).
             if (now - before > std::chrono::microseconds(5)) break;
         }
         std::unique_lock<std::mutex> lock(mutex_);
@@ -2954,16 +2953,16 @@ private:
 
     handlers_work staged_;
     std::size_t staged_cost_ = 0;
-    std::size_t held_ = 0;
-    handlers_work spare_;  // used before
+    std::size_t held_ = 0;  // bytes of messages that are not confirmed yet
+    handlers_work spare_;   // to be reused
 
-    std::mutex mutex_;  // guards what follows, and is the last one to be taken
+    std::mutex mutex_;  // guards what follows; always locked last
     std::condition_variable filled_;
     handlers_work ready_, returned_;
     bool closed_ = false;
 };
 
-/// A connection with messages that the program is to confirm.
+/// A connection with messages that the program has yet to confirm.
 class holder {
 public:
     virtual void on_held(std::uint64_t receipt) = 0;
@@ -2973,18 +2972,18 @@ protected:
     ~holder() = default;
 };
 
-/// Messages that are taken, and that the program has not confirmed yet.
+/// Messages that the program has been given, and has not confirmed yet.
 class held_messages {
 public:
     explicit held_messages(mailbox& room) : room_(room) {}
 
-    /// Out of memory, the holder is to end.
+    /// If this runs out of memory, the holder must end.
     void hold(std::uint64_t receipt, holder& by, std::size_t bytes) {
         by.on_held(receipt);
         held_.emplace(receipt, entry{&by, bytes});
         room_.hold(bytes);
     }
-    /// Who holds it, if anybody: he does so no more.
+    /// The holder, which no longer holds it; null if nobody did.
     holder* release(std::uint64_t receipt) noexcept {
         const auto found = held_.find(receipt);
         if (found == held_.end()) return nullptr;
@@ -3004,19 +3003,19 @@ private:
     std::unordered_map<std::uint64_t, entry> held_;
 };
 
-/// Who keeps messages for peers that are not there.
+/// Keeps messages for absent peers.
 class keeper {
 public:
     virtual void on_present(const endpoint& peer) noexcept = 0;
     virtual bool has(const endpoint& peer) const noexcept = 0;
-    /// Takes those out of the list that are to be kept.
+    /// Takes out of the list what is to be kept.
     virtual void keep(const endpoint& peer, postings& those) noexcept = 0;
 
 protected:
     ~keeper() = default;
 };
 
-/// What the engine has to say: each of its functions counts, and puts it into the mailbox.
+/// What the engine reports: each function counts it, and puts it into the mailbox.
 class reporter {
 public:
     reporter(mailbox& to, peer_table& peers, counters& counts, keeper& absent, bool confirm_later)
@@ -3030,8 +3029,8 @@ public:
     bool full() const noexcept { return mailbox_.full(); }
     void set_time(std::chrono::system_clock::time_point now) noexcept { now_ = now; }
 
-    /// A message was taken: when this returns, it will be shown, and may be confirmed unless `by`
-    /// was told to hold it.
+    /// A message was taken. Once this returns it will reach the handlers, and may be confirmed
+    /// unless `by` was told to hold it.
     void message(const message_view& what, const endpoint& origin, bool verified,
                  const public_key& key, holder* by = nullptr) {
         const bool secret(key);
@@ -3048,7 +3047,7 @@ public:
         news.verified = verified;
         ++counts_.received;
     }
-    /// The program says what became of a message that somebody holds, if somebody still does.
+    /// The program confirms a message, or does not take it, if somebody still holds it.
     void confirm(std::uint64_t receipt, bool taken) noexcept {
         if (holder* const by = held_.release(receipt)) by->on_confirmed(receipt, taken);
     }
@@ -3070,7 +3069,7 @@ public:
         peers_.set_linked(address, linked);
         forget_surplus();
     }
-    /// If it was known. Out of memory, the peer is gone all the same.
+    /// If the peer was known. It is removed even if there is no memory for the event.
     void left(const endpoint& address, departure how) noexcept {
         peer known;
         if (!peers_.remove(address, known)) return;
@@ -3081,19 +3080,19 @@ public:
         } catch (const std::bad_alloc&) {
         }
     }
-    /// There is a sign of life.
+    /// The peer has given a sign of life.
     void present(const endpoint& address) noexcept { keeper_.on_present(address); }
     bool keeps(const endpoint& peer) const noexcept { return keeper_.has(peer); }
-    /// Certainly none of those was taken; what stays in the list is not kept.
+    /// None of these was taken, for certain; what stays in the list is not kept.
     void keep(const endpoint& peer, postings& those) noexcept { keeper_.keep(peer, those); }
-    /// A candidate has come, or is gone.
+    /// A candidate has appeared, or is gone.
     void changed(const candidate& who, bool gone) {
         auto& news = mailbox_.add<candidate_event>(who.team, who.knows);
         news.text_size = static_cast<std::uint32_t>(who.knows.size());
         news.address = who.address;
         news.gone = gone;
     }
-    /// Somebody there has another key. While the mailbox is full, nobody is told: a flood.
+    /// Somebody there has another key. In a flood, while the mailbox is full, this is not reported.
     void key_changed(const endpoint& there, std::string_view team, const public_key& key) noexcept {
         try {
             if (!full()) mailbox_.add<key_event>(team, {}, bytes_of(key)).address = there;
@@ -3106,7 +3105,7 @@ public:
         news.text_size = static_cast<std::uint32_t>(text.size());
         news.address = peer;
     }
-    /// While the mailbox is full they are only counted: a flood of them must not fill the memory.
+    /// While the mailbox is full they are only counted, so that a flood cannot fill the memory.
     void rejected(const endpoint& from, std::error_code why) noexcept {
         ++counts_.rejected;
         try {
@@ -3114,8 +3113,8 @@ public:
         } catch (const std::bad_alloc&) {
         }
     }
-    /// The outcome of a posting, taken out of its list. Counted first: whoever hears of it finds it
-    /// in statistics().
+    /// The outcome of a posting, which is taken out of its list. Counted first, so that whoever is
+    /// told finds it in statistics().
     void outcome(postings& from, postings::iterator which, std::error_code error) noexcept {
         if (!which->reported) ++(error ? counts_.undelivered : counts_.delivered);
         which->outcome = error;
@@ -3130,8 +3129,8 @@ public:
     void outcomes(postings& all, std::error_code error) noexcept {
         while (!all.empty()) outcome(all, all.begin(), error);
     }
-    /// The outcome of a posting that stays in its list, to be confirmed yet. Out of memory, nothing
-    /// has happened.
+    /// Reports a posting that stays in its list, as it may still be confirmed. Out of memory,
+    /// nothing has happened.
     void timed_out(posting& late) {
         if (late.reported) return;
         postings told;
@@ -3144,7 +3143,7 @@ public:
         outcome(told, told.begin(), std::make_error_code(std::errc::timed_out));
     }
 
-    /// A CONNECT that nobody has posted.
+    /// A CONNECT that the caller did not post.
     void new_connect(postings& to) {
         mailbox_.new_posting(to);
         posting& what = to.front();
@@ -3172,7 +3171,7 @@ private:
     std::chrono::system_clock::time_point now_;  // of this turn
 };
 
-/// Somebody whose messages wait until the mailbox has room.
+/// A connection with a message that waits until the mailbox has room.
 class room_waiter {
 public:
     virtual void on_room() = 0;
@@ -3181,7 +3180,7 @@ protected:
     ~room_waiter() = default;
 };
 
-/// Those who wait for room in the mailbox, first come, first served.
+/// The connections that wait for room in the mailbox, first come, first served.
 class room_queue {
 public:
     bool empty() const noexcept { return waiting_.empty(); }
@@ -3202,8 +3201,8 @@ private:
 
 // ------------------------------------------------------------------------------------- >> loop
 //
-// Does:        owns what has a socket, tells it what the socket is ready for and when its time is
-//              over, and destroys it when nobody can refer to it any more.
+// Does:        owns the objects that have a socket, tells each when its socket is ready or its
+//              deadline has passed, and destroys it once nothing can refer to it.
 // May use:     platform, text, socket.
 // Guarded by:  the node's mutex; only wait() runs without it, and wake() may.
 // Never:       knows what a message is, or reads the clock.
@@ -3227,9 +3226,9 @@ public:
 
     virtual void on_readable() {}
     virtual void on_writable() {}
-    /// The deadline has passed, and all that had come by `now` was read before.
+    /// The deadline has passed, and all that had arrived by `now` has been read.
     virtual void on_deadline(clock::time_point) {}
-    /// It cannot be watched, or there was no memory for what it had to do.
+    /// It cannot be watched, or it ran out of memory.
     virtual void on_failure(std::error_code) noexcept {}
 
 private:
@@ -3238,8 +3237,8 @@ private:
     using timers = std::set<std::pair<clock::time_point, io_object*>>;
 
     clock::time_point deadline_ = never;
-    clock::time_point timer_ = never;  // the time for which it stands among the timers
-    timers::node_type spare_timer_;    // while it does not: so only the first takes memory
+    clock::time_point timer_ = never;  // its place among the timers
+    timers::node_type spare_timer_;    // while it has none there: only the first needs memory
     objects::iterator place_{};
     bool retired_ = false;
 };
@@ -3249,11 +3248,11 @@ public:
     std::error_code open() { return poller_.open(); }
     void wake() noexcept { poller_.wake(); }
 
-    /// The time of this turn, or of the call of somebody who posts.
+    /// The time of this turn, or of the caller's post.
     clock::time_point now() const noexcept { return now_; }
     void set_time(clock::time_point now) noexcept { now_ = now; }
 
-    /// Owns it from now on.
+    /// Takes ownership.
     template <typename Object>
     Object& add(std::unique_ptr<Object> object) {
         Object& result = *object;
@@ -3262,13 +3261,13 @@ public:
         return result;
     }
 
-    /// It is called no more, and destroyed with the turn. The socket ends at once, or is reset.
+    /// It is not called again, and destroyed after this turn. The socket is closed now, or reset.
     template <typename Socket>
     void end(io_object& object, Socket& socket, bool in_order) noexcept {
         if (std::exchange(object.retired_, true)) return;
         if (socket.is_open()) ignore(object, socket);
-        // A child process may hold the socket too: closing alone would then end nothing. And what
-        // says that this is an orderly end may find no room.
+        // A child process may hold the socket, too, so that closing alone would end nothing. And
+        // there may be no room for TLS to mark the end as orderly.
         if (in_order && socket.is_open())
             in_order = socket.shutdown_send() != std::errc::operation_would_block;
         in_order ? socket.close() : socket.reset();
@@ -3276,7 +3275,7 @@ public:
         retired_.splice(retired_.end(), objects_, object.place_);
     }
 
-    /// Watches for what is asked from now on. After an error, on_failure() has been called.
+    /// Watches for the given events from now on. On an error, on_failure() has been called.
     template <typename Socket>
     std::error_code watch(io_object& object, const Socket& socket, bool read, bool write) {
         const auto error = poller_.watch(socket.native_handle(), object, read, write);
@@ -3288,8 +3287,8 @@ public:
         static_cast<void>(poller_.watch(socket.native_handle(), object, false, false));
     }
 
-    /// Has on_deadline() called then; `never` for not at all. Timers are lazy: one that stands for
-    /// an earlier time stays, so that moving a deadline on costs nothing.
+    /// Calls on_deadline() then; `never`: not at all. Timers are lazy: one for an earlier time
+    /// stays, so that postponing a deadline costs nothing.
     void arm(io_object& object, clock::time_point deadline) {
         object.deadline_ = deadline;
         if (object.timer_ <= deadline) return;
@@ -3308,7 +3307,7 @@ public:
         return timers_.empty() ? never : timers_.begin()->first;
     }
 
-    /// Runs `work` for the object; out of memory, the object fails and the others go on.
+    /// Runs `work` for an object, which fails alone if that runs out of memory.
     template <typename Work>
     void guard(io_object& object, const Work& work) noexcept {
         if (object.retired_) return;
@@ -3320,17 +3319,17 @@ public:
         }
     }
 
-    // One turn is prepare(), wait() without the lock, collect(), each event, run_timers().
+    // A turn is prepare(), wait() without the lock, collect(), each event, run_timers().
 
-    /// Destroys the retired, notes what to wait for.
+    /// Destroys what has ended, and notes what to wait for.
     void prepare() {
         retired_.clear();
         poller_.prepare();
     }
     int wait(int timeout) { return poller_.wait(timeout); }
-    /// `began` is when the wait did. Where that found more than one batch, or was interrupted, what
-    /// had come by then is not all known yet: it is after as many batches as there may be of it, as
-    /// each socket has its turn. Not to wait for less than a batch, which may never come.
+    /// `began` is when the wait began. If more than one batch was ready, or it was interrupted, not
+    /// all that had arrived by then is known yet. It is known after as many batches as that may
+    /// fill, since each socket gets its turn, or once a batch is not full: no more may come.
     int collect(int count, clock::time_point began) {
         const int ready = poller_.collect(ready_);
         if (count < 0) return ready;
@@ -3346,7 +3345,7 @@ public:
     void run_event(int number) noexcept {
         const auto [what, read, write] = ready_[number];
         auto& object = static_cast<io_object&>(*what);
-        // It may have been retired meanwhile, and is then watched no more.
+        // It may have ended meanwhile, and is then no longer watched.
         if (write && object.write) guard(object, [&] { object.on_writable(); });
         if (read && object.read) guard(object, [&] { object.on_readable(); });
     }
@@ -3364,17 +3363,17 @@ public:
         }
     }
 
-    /// For whatever is read: shared, as one is read at a time.
+    /// A buffer for all reads, of which there is one at a time.
     char (&buffer() noexcept)[64 * 1024] { return buffer_; }
 
 private:
     os::poller poller_;
     clock::time_point now_{};
-    clock::time_point read_until_{};  // all that had come by then has been read
+    clock::time_point read_until_{};  // all that had arrived by then has been read
     clock::time_point batches_began_{};
-    std::size_t batches_left_ = 0;  // until all that had come when they began has been read
+    std::size_t batches_left_ = 0;  // until all that had arrived before them has been read
     io_object::objects objects_;
-    io_object::objects retired_;  // until the end of the turn: events may still point to them
+    io_object::objects retired_;  // until the turn ends, as events may still point to them
     io_object::timers timers_;
     os::readiness ready_[os::poller::batch];
     char buffer_[64 * 1024];
@@ -3385,11 +3384,11 @@ private:
 
 // ---------------------------------------------------------------------------------- >> secrecy
 //
-// Does:        seals text and opens bytes, by TLS 1.3; nothing else knows which library does.
+// Does:        encrypts and decrypts by TLS 1.3; no other part knows which library does.
 // May use:     platform.
 // Guarded by:  the node's mutex.
-// Never:       sends or receives, tells of a byte that TLS has not authenticated, or judges whose a
-//              key is.
+// Never:       sends or receives, passes on a byte that TLS has not authenticated, or judges whose
+//              key it is.
 
 #if defined(P2PCHAT_OPENSSL)
 #include <openssl/err.h>
@@ -3405,20 +3404,20 @@ private:
 namespace p2pchat {
 namespace detail {
 
-/// One side of a secret connection, between its bytes and its text.
+/// One side of a secret connection: turns bytes into text, and text into bytes.
 class session {
 public:
     virtual ~session() = default;
-    /// Appends what the bytes say to `text`; to answer them may leave something `sealed`.
+    /// Decrypts bytes and appends the result to `text`; an answer to them may be left in `sealed`.
     virtual std::error_code open(std::string_view bytes, std::string& text) = 0;
-    /// Not before it is `ready`.
+    /// Only once it is `ready`.
     virtual std::error_code seal(std::string_view text) = 0;
     virtual void end() noexcept = 0;  ///< no more text follows
 
     std::string sealed;  ///< to be sent
-    public_key key;      ///< of the other side
-    bool ready = false;  ///< the other side has shown its key
-    bool ended = false;  ///< the other side says that no more follows
+    public_key key;      ///< the other side's
+    bool ready = false;  ///< the other side has proved its key
+    bool ended = false;  ///< the other side has said that no more follows
 };
 
 #if defined(P2PCHAT_OPENSSL)
@@ -3434,7 +3433,7 @@ struct openssl_free {
 template <typename What>
 using openssl_ptr = std::unique_ptr<What, openssl_free>;
 
-/// As the certificate has it: to encode it anew takes as long as a signature.
+/// Taken from the certificate, as encoding it anew takes as long as a signature.
 inline public_key key_of(const X509* shown) {
     public_key result;
     unsigned char* der = nullptr;
@@ -3458,12 +3457,12 @@ public:
         if (!bytes) throw std::bad_alloc();
         BIO_set_data(bytes, this);
         BIO_set_init(bytes, 1);
-        SSL_set_bio(ssl_.get(), bytes, bytes);  // which owns it
+        SSL_set_bio(ssl_.get(), bytes, bytes);  // takes ownership
         accepts ? SSL_set_accept_state(ssl_.get()) : SSL_set_connect_state(ssl_.get());
     }
 
     std::error_code open(std::string_view bytes, std::string& text) override {
-        char piece[16 * 1024];  // what a record has at most
+        char piece[16 * 1024];  // the most that a record has
         came_ = bytes;
         ERR_clear_error();
         int size = 0;
@@ -3476,7 +3475,7 @@ public:
             ready = true;
         }
         ended = why == SSL_ERROR_ZERO_RETURN;
-        // Somebody has much to be answered and does not read it.
+        // The other side wants many answers, and does not read them.
         if (sealed.size() > max_sealed) return std::make_error_code(std::errc::no_buffer_space);
         return ended || why == SSL_ERROR_WANT_READ ? std::error_code() : failure();
     }
@@ -3489,7 +3488,7 @@ public:
         if (ready && !std::exchange(said_end_, true)) SSL_shutdown(ssl_.get());
     }
 
-    /// How OpenSSL comes to the bytes.
+    /// The way OpenSSL gets its bytes.
     static BIO_METHOD* new_method() {
         BIO_METHOD* const method = BIO_meth_new(BIO_TYPE_SOURCE_SINK, "p2pchat");
         if (!method) throw std::bad_alloc();
@@ -3529,14 +3528,14 @@ private:
     }
 
     openssl_ptr<SSL> ssl_;
-    std::string_view came_;  // what is left of it, while open() runs
+    std::string_view came_;  // what is left to read, while open() runs
     bool said_end_ = false;
 };
 
-/// Our key, and how TLS is spoken here.
+/// Our key, and the settings of TLS.
 class tls {
 public:
-    /// `file` as config::identity.
+    /// `file` is config::identity.
     std::error_code open(const std::string& file) {
         if (const auto error = load(file)) return error;
         method_.reset(tls_session::new_method());
@@ -3549,7 +3548,7 @@ public:
             SSL_CTX_use_PrivateKey(context, pair_.get()) != 1)
             return std::make_error_code(std::errc::not_supported);
         SSL_CTX_set_options(context, SSL_OP_NO_TICKET);
-        SSL_CTX_set_num_tickets(context, 0);  // each session is to show its key
+        SSL_CTX_set_num_tickets(context, 0);  // no resumption: each session proves its key
         SSL_CTX_set_session_cache_mode(context, SSL_SESS_CACHE_OFF);
         SSL_CTX_set_mode(context, SSL_MODE_RELEASE_BUFFERS);
         SSL_CTX_set_verify(context, SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, nullptr);
@@ -3574,7 +3573,7 @@ private:
             error = os::create_private(file, pem);
             OPENSSL_cleanse(pem.data(), pem.size());
             if (error != std::errc::file_exists) return error;
-            error = os::read_file(file, pem, ours_alone);  // another program was faster
+            error = os::read_file(file, pem, ours_alone);  // another program has just made it
         }
         if (error) return error;
         const openssl_ptr<BIO> bytes(BIO_new_mem_buf(pem.data(), static_cast<int>(pem.size())));
@@ -3592,7 +3591,7 @@ private:
         const long size = BIO_get_mem_data(bytes.get(), &text);
         return {text, static_cast<std::size_t>(size)};
     }
-    /// It says nothing but the key, and holds for ever: whom to believe is for the pins to say.
+    /// It states nothing but the key, and does not expire: whom to trust is up to the pins.
     openssl_ptr<X509> certificate() const {
         openssl_ptr<X509> made(X509_new());
         if (!made) return made;
@@ -3620,7 +3619,7 @@ private:
     }
 
     openssl_ptr<EVP_PKEY> pair_;
-    openssl_ptr<BIO_METHOD> method_;  // outlives all sessions, as does the context
+    openssl_ptr<BIO_METHOD> method_;  // outlives all sessions, as the context does
     openssl_ptr<SSL_CTX> context_;
 };
 
@@ -3632,7 +3631,7 @@ public:
     std::unique_ptr<session> new_session(bool) { return nullptr; }
     public_key own() const { return {}; }
 };
-using tls = no_tls;  // by another name, so that what measures both can tell them apart
+using tls = no_tls;  // named, so that tests and benchmarks can tell them apart
 
 #endif
 
@@ -3641,7 +3640,7 @@ using tls = no_tls;  // by another name, so that what measures both can tell the
 
 // ------------------------------------------------------------------------------------- >> keys
 //
-// Does:        our key and those of others: whose is whose, and with whom all is to be secret.
+// Does:        keeps our key and those of others, and knows with whom all must be secret.
 // May use:     platform, text, secrecy.
 // Guarded by:  the node's mutex.
 // Never:       forgets a key to make room for another.
@@ -3649,7 +3648,7 @@ using tls = no_tls;  // by another name, so that what measures both can tell the
 namespace p2pchat {
 namespace detail {
 
-/// Whose key is whose, and with whom all is to be secret.
+/// Whose key is whose, and with whom all must be secret.
 class keyring {
 public:
     std::error_code open(const config& settings) {
@@ -3659,38 +3658,38 @@ public:
         if (mode_ == secrecy::off) return {};
         if (const auto error = tls_.open(settings.identity)) return error;
         own_ = tls_.own();
-        if (!file_.empty())  // there is one from now on
+        if (!file_.empty())  // it exists from now on
             if (const auto error = os::write_file(file_, os::file_use::append, {})) return error;
         return load();
     }
     const public_key& own() const noexcept { return own_; }
-    /// Null: all is in clear.
+    /// Null if all is in clear.
     tls* maker() noexcept { return mode_ == secrecy::off ? nullptr : &tls_; }
     bool requires_all() const noexcept { return mode_ == secrecy::required; }
-    /// Whether nothing goes there in clear.
+    /// Whether nothing may go there in clear.
     bool wants(const endpoint& to) const {
         return requires_all() || knows(to) || able_.count(to) != 0;
     }
     bool knows(const endpoint& who) const { return pins_.count(who) != 0; }
-    /// None: it is not known.
+    /// None if it is not known.
     public_key of(const endpoint& who) const {
         const auto found = pins_.find(who);
         return found == pins_.end() ? public_key() : found->second;
     }
 
-    /// It says whether it can be secret.
+    /// The peer says whether it can be secret.
     void announced(const endpoint& who, bool can) {
         if (mode_ == secrecy::off) return;
         if (able_.size() >= max_) able_.clear();
         can ? void(able_.insert(who)) : void(able_.erase(who));
     }
-    /// What is wrong with a key that somebody has shown, none being in clear: in_clear, key_changed
-    /// or nothing. With `may_pin` it is remembered, if it is the first.
+    /// What is wrong with the key of a peer (no key: in clear): in_clear, key_changed or nothing.
+    /// With `may_pin`, the first key of a peer is remembered.
     errc check(const endpoint& who, std::string_view team, const public_key& shown, bool may_pin) {
         if (mode_ == secrecy::off) return no_error;
         if (shown && may_pin && !knows(who) && has_room(who)) {
-            static_cast<void>(load());  // another program may know it by now
-            // What cannot be written holds until the end.
+            static_cast<void>(load());  // another program may have pinned it
+            // If it cannot be written, it holds until the node is destroyed.
             if (pins_.emplace(who, shown).second) static_cast<void>(store(who, team, shown));
         }
         const public_key pinned = of(who);
@@ -3705,7 +3704,7 @@ public:
 private:
     static constexpr int share_of_host = 64;
 
-    /// No key: forgets the one that there is.
+    /// No key forgets the pinned one.
     void pin(const endpoint& who, const public_key& key) {
         key ? void(pins_[who] = key) : void(pins_.erase(who));
     }
@@ -3715,7 +3714,7 @@ private:
         while (one != pins_.end() && one->first.same_address(who)) ++one, ++of_host;
         return of_host < share_of_host && pins_.size() < max_;
     }
-    /// A line each, "address team key", of which the last counts; no key: forgotten.
+    /// Lines of "address team key"; the last one of a peer counts, and no key forgets it.
     std::error_code store(const endpoint& who, std::string_view team, const public_key& key) const {
         if (file_.empty()) return {};
         std::string line;
@@ -3729,7 +3728,7 @@ private:
         bool ours_alone = false;
         std::string all;
         auto error = os::read_file(file_, all, ours_alone);
-        // Somebody died while it wrote the last line: which ends so, and is passed over.
+        // A program died while writing the last line: end that line, which is ignored.
         if (!error && !all.empty() && all.back() != '\n') {
             error = os::write_file(file_, os::file_use::append, "#\n");
             all.append("#\n");
@@ -3758,7 +3757,7 @@ private:
     std::string file_;
     std::size_t max_ = 0;
     std::map<endpoint, public_key> pins_;
-    std::set<endpoint> able_;  // who announces that it can be secret
+    std::set<endpoint> able_;  // who have announced that they can be secret
 };
 
 }  // namespace detail
@@ -3766,16 +3765,16 @@ private:
 
 // ----------------------------------------------------------------------------------- >> stream
 //
-// Does:        a connection, secret or in clear, as those that send and read over it see it.
+// Does:        a connection, secret or in clear, for those that send and read over it.
 // May use:     platform, text, socket, secrecy.
-// Guarded by:  as whoever has it.
-// Never:       lets a byte of a secret connection out in clear, or takes what a middleman cut for
-//              an end.
+// Guarded by:  whatever guards its owner.
+// Never:       sends a byte of a secret connection in clear, or mistakes a connection cut by a
+//              third party for one that has ended.
 
 namespace p2pchat {
 namespace detail {
 
-/// A connection, secret or in clear. What it is asked to send or receive never waits.
+/// A connection, secret or in clear. Sending and receiving never block.
 class stream {
 public:
     stream() noexcept = default;
@@ -3788,24 +3787,24 @@ public:
     }
     bool is_open() const noexcept { return socket_.is_open(); }
 
-    /// From here on it is secret; who connects has then something to send.
+    /// Makes it secret; the side that connects then has something to send.
     std::error_code begin(std::unique_ptr<session> with) {
         session_ = std::move(with);
-        socket_.no_delay();  // or a second piece waits until the first is acknowledged
+        socket_.no_delay();  // or the second piece waits for the acknowledgement of the first
         std::string none;
         return session_->open({}, none);
     }
     bool is_secret() const noexcept { return session_ != nullptr; }
     bool is_ready() const noexcept { return !session_ || session_->ready; }
-    /// Of the other side; none in clear.
+    /// The other side's key; none in clear.
     const public_key& key() const noexcept {
         static constexpr public_key none;
         return session_ ? session_->key : none;
     }
-    /// Something is sealed that there was no room for.
+    /// Whether something is encrypted and there was no room to send it.
     bool has_pending() const noexcept { return session_ && !session_->sealed.empty(); }
 
-    /// Of what is secret, `sent` tells what is sealed: it goes out before anything else does.
+    /// If secret, `sent` counts what is encrypted, which goes out before anything else.
     std::error_code send(std::string_view data, std::size_t& sent) {
         if (!session_) return socket_.send(data, sent, {});
         sent = 0;
@@ -3825,7 +3824,7 @@ public:
         session_->sealed.erase(0, sent);
         return error;
     }
-    /// Without room to say so, it has not ended: would_block.
+    /// would_block if there was no room to say so: it has not ended.
     std::error_code shutdown_send() noexcept {
         if (session_) session_->end();
         const auto error = flush();
@@ -3834,14 +3833,14 @@ public:
     void close() noexcept { socket_.close(); }
     void reset() noexcept { socket_.reset(); }
 
-    /// Appends the text of what has come, or says why there is none: what a middleman cuts is no
-    /// end.
+    /// Appends the text that has arrived, or says why there is none. A connection cut by a third
+    /// party is an error, not an end.
     std::error_code open(std::string_view bytes, std::error_code error, std::string& text,
                          bool& ended) {
         if (!error && !bytes.empty()) error = session_->open(bytes, text);
         ended = session_->ended;
         if (ended) return {};
-        static_cast<void>(flush());  // why it was refused, too
+        static_cast<void>(flush());  // so that the other side learns why
         if (error || !bytes.empty()) return error;
         return std::make_error_code(std::errc::connection_reset);
     }
@@ -3854,11 +3853,11 @@ private:
     std::unique_ptr<session> session_;
 };
 
-/// With what a secret connection begins: a TLS record of the handshake (RFC 8446, section 5.1).
+/// Whether a secret connection begins: with a TLS handshake record (RFC 8446, section 5.1).
 inline constexpr char tls_handshake = 0x16;
 
-/// As read_available() of a socket, with what has come in the meantime as one piece. `may_begin`
-/// is who makes a session of a connection that turns out to be secret.
+/// Like read_available() of a socket, but passes on all that has arrived as one piece. `may_begin`
+/// makes the session if the connection turns out to be secret.
 template <std::size_t size, typename Take>
 bool read_available(stream& from, char (&buffer)[size], const Take& take, tls* may_begin) {
     const auto open = [&](std::string_view bytes, std::error_code error) {
@@ -3870,7 +3869,7 @@ bool read_available(stream& from, char (&buffer)[size], const Take& take, tls* m
         bool ended = false;
         error = from.open(bytes, error, text, ended);
         const bool more = text.empty() || take(std::string_view(text), std::error_code());
-        // Behind it, the end: for who is not done with it, or has given it to somebody else.
+        // Then the end, unless the reader is done, or has passed the connection on.
         if ((ended || error) && from.is_secret() && from.is_open())
             return take(std::string_view(), error);
         return more;
@@ -3883,17 +3882,17 @@ bool read_available(stream& from, char (&buffer)[size], const Take& take, tls* m
 
 // --------------------------------------------------------------------------------- >> identity
 //
-// Does:        says by which name we go, whose a claimed name is, and whether a claim holds.
+// Does:        says which address we claim, who a claimed address is, and whether a claim holds.
 // May use:     platform, text, socket, peers, mailbox, loop, keys, stream.
-// Guarded by:  nothing: functions without state, and what all connections share.
+// Guarded by:  nothing: functions without state, and references that all connections share.
 // Never:       changes anything.
 
 namespace p2pchat {
 namespace detail {
 
-/// By which name we go.
+/// The address and team that we claim.
 struct own_name {
-    endpoint address;  // to reach the LAN, or as configured
+    endpoint address;  // on the LAN's interface, or as configured
     bool configured = false;
     std::string team;
 };
@@ -3902,15 +3901,15 @@ struct own_name {
 struct context {
     const config& settings;
     const own_name& us;
-    const std::string& head;  // of our messages, as long as no connection says better
+    const std::string& head;  // of our messages, until a connection shows a better address
     loop& events;
     reporter& report;
     room_queue& rooms;
     keyring& keys;
 };
 
-/// What we claim over this connection: without an address configured, the one by which the other
-/// side sees us, so that the claim holds on each of our networks.
+/// The address that we claim over this connection: unless one is configured, that of our end, so
+/// that the claim holds on each of our networks.
 inline endpoint claim_over(const own_name& us, const tcp_socket& socket) noexcept {
     if (us.configured) return us.address;
     const endpoint local = socket.local();
@@ -3918,7 +3917,7 @@ inline endpoint claim_over(const own_name& us, const tcp_socket& socket) noexcep
     return claim ? claim : us.address;
 }
 
-/// "sender team ", as each of our messages begins.
+/// "sender team ", with which each of our messages begins.
 inline std::string head_of(const endpoint& claim, std::string_view team) {
     std::string head;
     append_endpoint(head, claim, false);
@@ -3926,8 +3925,8 @@ inline std::string head_of(const endpoint& claim, std::string_view team) {
     return head;
 }
 
-/// Reads what came from `remote`. A link-local address means nothing without the device that leads
-/// to it, which is here another than there.
+/// Parses a message from `remote`. A link-local address means nothing without its interface, which
+/// has another number here than there.
 inline errc scan_from(std::string_view bytes, const endpoint& remote, message_view& what) noexcept {
     const errc error = scan_message(bytes, what);
     endpoint& sender = what.sender;
@@ -3936,7 +3935,7 @@ inline errc scan_from(std::string_view bytes, const endpoint& remote, message_vi
     return error;
 }
 
-/// By which the share of a host is counted in what everybody needs.
+/// A host, for its share of what all compete for.
 inline endpoint host_of(const endpoint& of) noexcept { return {of.bytes(), 0, of.scope()}; }
 
 /// Whether a connection comes from this machine.
@@ -3944,23 +3943,23 @@ inline bool is_from_here(const endpoint& remote, const tcp_socket& over) noexcep
     return remote.is_loopback() || remote.same_address(over.local());
 }
 
-/// Whether a claim is verified: its IP is where the connection comes from, or that is here.
+/// Whether a claim is verified: the connection comes from its IP, or from this machine.
 inline bool holds(const endpoint& claim, const endpoint& remote, const tcp_socket& over) noexcept {
     return claim.same_address(remote) || is_from_here(remote, over);
 }
 
-/// Whether it is an address of this machine.
+/// Whether an address is this machine's.
 inline bool is_here(const endpoint& address) noexcept {
     return address.is_loopback() || os::route_source(address).same_address(address);
 }
 
-/// Whether a peer of that address would be ourselves.
+/// Whether a peer with that address would be ourselves.
 inline bool is_own(const own_name& us, const endpoint& peer) noexcept {
     return peer.port() == us.address.port() && (peer.same_address(us.address) || is_here(peer));
 }
 
-/// What is wrong with who a message says it is from. A claim that does not hold is not believed:
-/// own_address, sender_not_verified. One that holds, with a wrong key or none, is_refusal().
+/// What is wrong with the sender that a message claims. A claim that does not hold is not believed:
+/// own_address, sender_not_verified. If it holds, a wrong key or none is_refusal().
 inline errc check_claim(const context& shared, const message_view& what, const endpoint& remote,
                         const stream& over) {
     const endpoint &claim = what.sender, &us = shared.us.address;
@@ -3985,12 +3984,12 @@ inline bool is_refusal(errc wrong) noexcept {
 
 // --------------------------------------------------------------------------------- >> incoming
 //
-// Does:        accepts connections, bounds how many are open, and makes of the first bytes of each
-//              a message, a link or a refusal.
+// Does:        accepts connections, bounds how many are open, and turns the first bytes of each
+//              into a message, a link or a refusal.
 // May use:     platform, text, socket, mailbox, loop, secrecy, keys, stream, identity.
 // Guarded by:  the node's mutex.
-// Never:       takes a message that it cannot hand to the mailbox, or closes in order what it has
-//              not taken.
+// Never:       takes a message for which the mailbox has no room, or closes in order before it has
+//              taken the message.
 
 namespace p2pchat {
 namespace detail {
@@ -4007,19 +4006,19 @@ inline bool out_of_resources(std::error_code error) noexcept {
 
 class incoming;
 
-/// What becomes of somebody who says CONNECT.
+/// What becomes of a CONNECT.
 enum class admission {
-    link,      // it is answered
-    one_shot,  // it is taken as a message: no link can be had
-    wait,      // it waits until a link that we are opening to the same peer has come about or not
-    redundant  // there is such a link
+    link,      // it is answered: there is a link
+    one_shot,  // it is taken as a message, as there may be no more links
+    wait,      // until we know whether the link that we are opening to the same peer comes about
+    redundant  // there is a link to that peer
 };
 
 /// What accepted connections ask about links.
 class link_openers {
 public:
     virtual admission admit(incoming& opener, const endpoint& claim) = 0;
-    virtual void forget(incoming& opener) noexcept = 0;  ///< it waits no more
+    virtual void forget(incoming& opener) noexcept = 0;  ///< it waits no longer
     virtual void open_link(incoming& opener, const message_view& greeting, errc wrong_claim,
                            std::string_view rest) = 0;
     virtual bool has_link(const endpoint& peer) const noexcept = 0;
@@ -4028,7 +4027,7 @@ protected:
     ~link_openers() = default;
 };
 
-/// Takes a message whose sender is what it claims, over whatever connection; or says why not.
+/// Takes a message from the sender that it claims, over any kind of connection; or says why not.
 inline errc take_claimed(const context& shared, const link_openers& links, const message_view& what,
                          const endpoint& remote, const stream& over, holder& by) {
     auto& report = shared.report;
@@ -4045,7 +4044,7 @@ inline errc take_claimed(const context& shared, const link_openers& links, const
         return no_error;
     }
     report.count_received();
-    // Whoever has a link says exit over it: this is somebody else on the same machine.
+    // A linked peer says exit over its link: this is somebody else on the same machine.
     if (links.has_link(what.sender))
         report.rejected(remote, make_error_code(errc::sender_not_verified));
     else
@@ -4053,12 +4052,12 @@ inline errc take_claimed(const context& shared, const link_openers& links, const
     return no_error;
 }
 
-/// Accepted connections that have not delivered yet.
+/// Accepted connections that have not delivered a message yet.
 class accepted_list {
 public:
     struct entry {
         incoming* one;
-        std::uint64_t number;  // of older ones it is less
+        std::uint64_t number;  // less than those of later ones
     };
     using entries = std::list<entry>;
     using place = entries::iterator;
@@ -4079,7 +4078,7 @@ public:
         if (host->second.empty()) hosts_.erase(host);
     }
     std::size_t size() const noexcept { return size_; }
-    /// The oldest of the host that has most: so no single one shuts the others out. Null if empty.
+    /// The oldest of the host that has most, so that no host shuts out the others. Null if empty.
     incoming* surplus() const noexcept {
         entry oldest{};
         std::size_t most = 0;
@@ -4099,7 +4098,7 @@ private:
     std::uint64_t accepted_ = 0;
 };
 
-/// An accepted connection until it is known what it brings.
+/// An accepted connection, until it is known what it brings.
 ///
 ///     reading --whole--> taken (closed in order) --no room to say so--> closing --> closed
 ///      |  |  |  \--to be confirmed later--> held --confirmed--> taken, or refused
@@ -4118,7 +4117,7 @@ public:
           connection_(std::move(socket)),
           remote_(from) {}
 
-    /// Most messages are there when the connection is.
+    /// Most messages arrive together with the connection.
     void begin() {
         auto& events = shared_.events;
         limit_ = after(events.now(), shared_.settings.first_message_timeout);
@@ -4134,13 +4133,13 @@ public:
     void reset() noexcept { end(false); }
     accepted_list::place place;  ///< among its siblings
 
-    /// The link that we opened has come about, or has not.
+    /// The link that we were opening has come about, or has not.
     void contend(bool ours_stands) noexcept {
         state_ = state::reading;
         if (ours_stands) return end(true);
         shared_.events.guard(*this, [&] { greet(); });
     }
-    /// Whether the other side has closed already; what else came is put by.
+    /// Whether the other side has closed already; what else arrived is kept.
     bool has_ended() {
         char more[4096];
         bool ended = false;
@@ -4154,7 +4153,7 @@ public:
     }
 
     const endpoint& remote() const noexcept { return remote_; }
-    stream& connection() noexcept { return connection_; }  ///< which a link takes
+    stream& connection() noexcept { return connection_; }  ///< for a link to take over
 
     void on_readable() override {
         read();
@@ -4170,14 +4169,14 @@ public:
     void on_deadline(clock::time_point now) override {
         if (state_ == state::closing) return end(false);
         if (state_ == state::held) return refuse(std::make_error_code(std::errc::timed_out));
-        while (state_ == state::reading && !read()) {  // a long message may have come in time
+        while (state_ == state::reading && !read()) {  // a long message may have arrived in time
         }
         if (state_ != state::reading || shared_.events.deadline_of(*this) > now) return;
         if (in_.empty() || now >= limit_) return refuse(std::make_error_code(std::errc::timed_out));
         complete();  // quiet for long enough
     }
     void on_failure(std::error_code why) noexcept override { refuse(why); }
-    /// There is room; but whoever has given up meanwhile was told that it was not taken.
+    /// There is room; but a sender that gave up meanwhile was told that it was not taken.
     void on_room() override {
         shared_.events.guard(*this, [&] {
             if (os::is_reset(connection_.native_handle()))
@@ -4196,7 +4195,7 @@ public:
 private:
     enum class state : unsigned char { reading, no_room, contending, held, closing, ended };
 
-    /// False if more may be there.
+    /// False if more may have arrived.
     bool read() {
         const auto take = [this](std::string_view bytes, std::error_code error) {
             if (bytes.empty()) return on_end(error), false;
@@ -4217,14 +4216,14 @@ private:
                 return refuse(make_error_code(errc::secrecy_failed));
             if (shared_.keys.requires_all()) return refuse(make_error_code(errc::in_clear));
         }
-        // A line's end may follow the message.
+        // The message may be followed by a line end.
         if (in_.size() + bytes.size() > shared_.settings.max_message_bytes + 2)
             return refuse(make_error_code(errc::message_too_long));
         const std::size_t before = in_.size();
         in_.append(bytes);
         if (state_ == state::contending) return;
         auto& events = shared_.events;
-        // Of a secret one the end is said, or it was cut.
+        // A secret connection marks its end; without the mark it was cut.
         if (!connection_.is_secret())
             events.arm(*this,
                        (std::min)(limit_, after(events.now(), shared_.settings.quiet_period)));
@@ -4232,7 +4231,7 @@ private:
         line_seen_ = true;
         greet();
     }
-    /// Where the first line is CONNECT, it becomes a link.
+    /// If the first line is CONNECT, it becomes a link.
     void greet() {
         const std::size_t end_of_line = in_.find('\n');
         message_view greeting;
@@ -4256,13 +4255,13 @@ private:
                 break;
         }
         shared_.events.ignore(*this, connection_);
-        // Once more, as has_ended() may have moved what the greeting refers to.
+        // Parsed again, as has_ended() may have moved the bytes that the greeting refers to.
         static_cast<void>(
             scan_from(std::string_view(in_).substr(0, end_of_line), remote_, greeting));
         links_.open_link(*this, greeting, wrong, std::string_view(in_).substr(end_of_line + 1));
-        end(true);  // the link has the connection
+        end(true);  // the link has taken the connection
     }
-    /// A one-shot is whole.
+    /// A one-shot is complete.
     void complete() {
         message_view what;
         const std::string_view bytes = trimmed(in_);
@@ -4288,7 +4287,7 @@ private:
         shared_.events.arm(*this, never);
         shared_.events.ignore(*this, connection_);
     }
-    /// It was taken, and there is no room yet to say so.
+    /// The message was taken, but there is no room yet to mark the end.
     void wait_to_end() noexcept {
         state_ = state::closing;
         auto& events = shared_.events;
@@ -4317,10 +4316,10 @@ private:
     stream connection_;
     const endpoint remote_;
     std::string in_;
-    clock::time_point limit_{};  // the latest that its deadline may become
-    std::uint64_t receipt_ = 0;  // of what it holds
+    clock::time_point limit_{};  // the latest its deadline may become
+    std::uint64_t receipt_ = 0;  // of the message that it holds
     state state_ = state::reading;
-    bool line_seen_ = false;  // of the first line it is known whether it is CONNECT
+    bool line_seen_ = false;  // the first line is complete, and was no CONNECT
 };
 
 /// The listening socket, and the connections accepted from it.
@@ -4333,20 +4332,20 @@ public:
         if (error && error != std::errc::address_in_use && error != std::errc::permission_denied)
             error = listener_.listen({"0.0.0.0", port});  // a machine without IPv6
         if (error) return error;
-        // Whatever ends this process, the sender of what was not taken yet is to see a reset:
-        // accepted sockets have that from the listener.
+        // However this process ends, the sender of a message not taken yet must see a reset.
+        // Accepted sockets inherit that from the listener.
         os::reset_on_close(listener_.native_handle(), true);
         port_ = listener_.local().port();
-        const bool known = port_ != 0;  // or the system does not say
+        const bool known = port_ != 0;  // else the system chooses it
         return known ? error : std::make_error_code(std::errc::no_buffer_space);
     }
     std::error_code start() {
         shared_.events.arm(*this,
-                           shared_.events.now());  // a timer for pause(), which must have one
+                           shared_.events.now());  // a timer, so that pause() needs no memory
         return shared_.events.watch(*this, listener_, true, false);
     }
     std::uint16_t port() const noexcept { return port_; }
-    /// And resets all that it has.
+    /// And resets all accepted connections.
     void close() noexcept {
         shared_.events.ignore(*this, listener_);
         if (listener_.is_open()) os::stop_listening(listener_.native_handle());
@@ -4354,7 +4353,7 @@ public:
         while (incoming* const one = connections_.surplus()) one->reset();
     }
 
-    /// Refuses one; false if there is none.
+    /// Refuses one of them; false if there is none.
     bool evict() noexcept {
         incoming* const one = connections_.surplus();
         if (one) one->refuse(make_error_code(errc::connection_limit));
@@ -4371,7 +4370,7 @@ public:
             else if (error == std::errc::operation_would_block)
                 return;
             else if (error == std::errc::connection_aborted || error == std::errc::connection_reset)
-                continue;  // it ended before; the second is Winsock's name for it
+                continue;  // it has ended already; the second is Winsock's name for that
             else if (!out_of_resources(error) || !evict())
                 return pause();
         }
@@ -4401,7 +4400,7 @@ private:
         }
         shared_.events.guard(*one, [&] { one->begin(); });
     }
-    /// With no descriptor left the listener stays ready: to ask it on and on would be a busy loop.
+    /// Without a free descriptor the listener stays ready: accepting again at once would spin.
     void pause() noexcept {
         shared_.events.ignore(*this, listener_);
         shared_.events.arm(*this, shared_.events.now() + std::chrono::milliseconds(100));
@@ -4419,23 +4418,23 @@ private:
 
 // --------------------------------------------------------------------------------- >> outgoing
 //
-// Does:        sends a message over a connection of its own, and finds out what became of it.
+// Does:        sends a message over its own connection, and finds out what became of it.
 // May use:     platform, text, socket, mailbox, loop, secrecy, keys, stream, identity.
-// Guarded by:  one_shot: whoever runs it, and nobody else; outgoing, and what is secret: the node's
-//              mutex.
+// Guarded by:  one_shot: used by the thread that runs it only; outgoing, and secret one_shots: the
+//              node's mutex.
 // Never:       knows what else waits for the same peer.
 
 namespace p2pchat {
 namespace detail {
 
-/// The reset, or what else a close without reading comes to, by the name that callers know.
+/// Maps a reset, or another error that comes of a close without reading, to the callers' name.
 inline std::error_code not_taken_if_closed(std::error_code error) noexcept {
     const bool closed = error == std::errc::connection_reset || error == std::errc::broken_pipe ||
                         error == std::errc::connection_aborted || error == std::errc::not_connected;
     return closed ? make_error_code(errc::not_taken) : error;
 }
 
-/// One message on its way, run by an event loop or by a thread that waits for it.
+/// One message on its way, run by an event loop, or by a thread that waits for it.
 ///
 ///     connecting --> sending --> confirming --the other side closes--> done: delivered
 ///          \         / |            \--before it had acknowledged all--> acknowledging --> done
@@ -4444,11 +4443,11 @@ inline std::error_code not_taken_if_closed(std::error_code error) noexcept {
 ///     any --closed too early, reset, too late--> done: an error
 class one_shot {
 public:
-    /// Secret, with keys.
+    /// Secret, if there are keys.
     explicit one_shot(const endpoint& to, keyring* keys = nullptr) : to_(to), keys_(keys) {}
 
-    /// Begins to connect, and sends at once where that is possible: to this machine. Gives up at
-    /// `end` at the latest.
+    /// Begins to connect, and sends at once if it can, as it can to this machine. Gives up at `end`
+    /// at the latest.
     void start(std::string_view text, bool opens_link, const config& settings, const own_name& us,
                clock::time_point now, clock::time_point end) {
         opens_link_ = opens_link;
@@ -4456,7 +4455,7 @@ public:
         deadline_ = (std::min)(limit_, after(now, settings.connect_timeout));
         const auto error = connection_.socket().connect(to_, {});
         if (error && error != std::errc::operation_in_progress) return fail(error);
-        // Nobody listens there, and the port of this machine is connected to itself.
+        // Nobody listens there: this machine's port has been connected to itself.
         if (connection_.socket().local() == to_)
             return fail(std::make_error_code(std::errc::connection_refused));
         bytes_ = head_of(claim_over(us, connection_.socket()), us.team);
@@ -4470,7 +4469,7 @@ public:
         send(settings, now);
     }
 
-    /// Goes on for as long as nothing has to be waited for.
+    /// Goes on until it would have to wait.
     void advance(const config& settings, clock::time_point now) {
         if (wants_read()) receive(settings, now);
         if (!wants_write()) return;
@@ -4479,7 +4478,7 @@ public:
         send(settings, now);
     }
 
-    /// Its deadline has passed, and all that had come was read.
+    /// The deadline has passed, and all that had arrived by then has been read.
     void expire(clock::time_point now) {
         if (state_ == state::acknowledging && now < limit_) return on_end(now);
         fail(std::make_error_code(std::errc::timed_out));
@@ -4495,15 +4494,15 @@ public:
     std::error_code error() const noexcept { return error_; }
     bool linked() const noexcept { return !error_ && end_of_greeting_ != 0; }
     bool opens_link() const noexcept { return opens_link_; }
-    /// Whether nobody is there, or to be reached: certainly nothing of it was taken.
+    /// Whether nobody could be reached: for certain, nothing was taken.
     bool is_absent() const noexcept {
         const bool by_system = error_ && error_.category() == std::generic_category();
         return by_system && (sent_ == 0 || error_ == std::errc::connection_refused);
     }
-    /// Whether CONNECT has been sent, or some of it.
+    /// Whether CONNECT, or a part of it, has been sent.
     bool has_greeted() const noexcept { return sent_ != 0; }
 
-    // What it waits for.
+    // What it is waiting for.
     bool wants_write() const noexcept {
         return state_ <= state::sending || (state_ == state::securing && connection_.has_pending());
     }
@@ -4514,7 +4513,7 @@ public:
 
     const endpoint& to() const noexcept { return to_; }
     stream& connection() noexcept { return connection_; }
-    /// Of a link: the other side's CONNECT, and what came behind it.
+    /// For a link: the other side's CONNECT, and what followed it.
     std::string_view greeting() const noexcept {
         return std::string_view(in_).substr(0, end_of_greeting_);
     }
@@ -4536,7 +4535,7 @@ private:
         }
         const bool connecting = state_ == state::connecting && error == std::errc::not_connected;
         if (connecting) return;
-        // Should this process end here, what was sent must not look like all of it.
+        // Should this process end now, what was sent must not look like the whole message.
         const bool blocked = error == std::errc::operation_would_block;
         if (blocked ? sent_ != 0 : sent_ != sent)
             os::reset_on_close(connection_.native_handle(), blocked);
@@ -4547,7 +4546,7 @@ private:
             deadline_ = (std::min)(limit_, after(now, settings.handshake_timeout));
         } else {
             const auto failed = connection_.shutdown_send();
-            if (failed == std::errc::operation_would_block) return;  // to be said yet
+            if (failed == std::errc::operation_would_block) return;  // still to be said
             if (failed) return fail(failed);
             state_ = state::confirming;
         }
@@ -4562,7 +4561,7 @@ private:
         state_ = state::securing;
         deadline_ = (std::min)(limit_, after(now, settings.handshake_timeout));
     }
-    /// The other side has shown its key.
+    /// The other side has proved its key.
     void on_key(const config& settings, clock::time_point now) {
         const errc wrong = keys_->check(to_, {}, connection_.key(), true);
         if (wrong != no_error) return fail(make_error_code(wrong));
@@ -4581,7 +4580,7 @@ private:
         read_available(connection_, buffer, take, nullptr);
         if (state_ == state::securing && connection_.is_ready()) on_key(settings, now);
     }
-    /// To a one-shot there is no answer: what comes all the same is nothing to us.
+    /// A one-shot gets no answer: whatever arrives is ignored.
     void on_answer(std::string_view bytes, std::size_t max_bytes) {
         if (state_ != state::greeting) return;
         const std::size_t before = in_.size();
@@ -4598,16 +4597,16 @@ private:
         end_of_greeting_ = end;
         finish();
     }
-    /// The other side has closed. That confirms the message if it had all of it: with some still on
-    /// the way (the original reads 1024 bytes and closes) a reset may follow.
+    /// The other side has closed, which confirms the message if it had received all of it. If some
+    /// is still on the way (the original reads 1024 bytes and closes) a reset may follow.
     void on_end(clock::time_point now) {
         if (wants_write() || state_ == state::securing)
             return fail(make_error_code(errc::not_taken));
-        if (state_ == state::greeting) return finish();  // it knows one-shots only
-        if (keys_) return finish();                      // nobody else can say so
+        if (state_ == state::greeting) return finish();  // the peer knows only one-shots
+        if (keys_) return finish();                      // TLS vouches for the end
         constexpr int our_end = 1;                       // the half-close counts as a byte
         const int unacknowledged = os::unacknowledged(connection_.native_handle());
-        // Asked second: after a reset Linux goes on counting what will never be acknowledged.
+        // In this order: after a reset, Linux still counts what will never be acknowledged.
         if (os::pending_error(connection_.native_handle()))
             return fail(make_error_code(errc::not_taken));
         if (unacknowledged <= our_end) return finish();
@@ -4619,14 +4618,14 @@ private:
 
     const endpoint to_;
     keyring* const keys_;
-    std::string bytes_;  // what is sent
-    std::string in_;     // greeting: what came
+    std::string bytes_;  // to be sent
+    std::string in_;     // greeting: received
     stream connection_;
     std::size_t sent_ = 0;
-    std::size_t end_of_greeting_ = 0;  // of a link: where the other side's CONNECT ends
+    std::size_t end_of_greeting_ = 0;  // for a link: where the other side's CONNECT ends
     std::error_code error_;
     clock::time_point deadline_{};
-    clock::time_point limit_{};  // the latest that `deadline_` may become
+    clock::time_point limit_{};  // the latest `deadline_` may become
     bool opens_link_ = false;
     state state_ = state::connecting;
 };
@@ -4635,7 +4634,7 @@ class outgoing;
 
 class outgoing_owner {
 public:
-    /// Its message has its outcome, or it is linked; it is not used after this.
+    /// The message has its outcome, or there is a link; the object is not used after this.
     virtual void on_finished(outgoing& one) noexcept = 0;
 
 protected:
@@ -4650,14 +4649,14 @@ public:
           owner_(owner),
           shot_(to, shared.keys.wants(to) ? &shared.keys : nullptr) {}
 
-    /// With its item.
+    /// Once `item` is set.
     void begin() {
         const posting& what = item.front();
         shot_.start(what.text, what.opens_link, shared_.settings, shared_.us, shared_.events.now(),
                     what.waiting ? what.deadline : never);
         settle();
     }
-    /// It is not used any more.
+    /// It is not used any longer.
     void end() noexcept { shared_.events.end(*this, shot_.connection(), !shot_.error()); }
 
     one_shot& shot() noexcept { return shot_; }
@@ -4697,8 +4696,8 @@ private:
 
 // ------------------------------------------------------------------------------------- >> link
 //
-// Does:        lines of messages and control in both directions of one connection, their
-//              confirmations, and the link's end.
+// Does:        messages and control lines in both directions of one connection, their
+//              confirmation, and the end of the link.
 // May use:     platform, text, socket, mailbox, loop, keys, stream, identity, incoming.
 // Guarded by:  the node's mutex.
 // Never:       confirms what is not in the mailbox, or knows of other links.
@@ -4706,21 +4705,21 @@ private:
 namespace p2pchat {
 namespace detail {
 
-/// The most that may be under way on a link, posted and not yet confirmed. A receiver whose
-/// handlers lag can hold that much and still read the confirmations that come behind it: so two
-/// nodes with full buffers cannot wait for each other.
+/// The most that may be under way on a link, posted and not yet confirmed. A receiver with slow
+/// handlers can hold that much, and still read the confirmations behind it. So two nodes with full
+/// buffers cannot wait for each other.
 inline constexpr std::size_t link_window = 256 * 1024;
 
 class link;
 using link_list = std::list<link*>;
 
-/// What a link tells whoever sends over it.
+/// What a link tells the part that sends over it.
 class link_owner {
 public:
     virtual void on_exit_heard(link& one) = 0;
     virtual void on_confirmed(link& one) noexcept = 0;  ///< there is more room on it
     virtual void on_confirmable(link& one) = 0;         ///< it has a confirmation to flush
-    /// What it held the route with is confirmed, or lost.
+    /// The bytes with which it held the route are confirmed, or lost.
     virtual void on_settled(link& one, std::size_t bytes) noexcept = 0;
     virtual void on_ended(link& one, departure how, bool was_open) noexcept = 0;
 
@@ -4728,29 +4727,29 @@ protected:
     ~link_owner() = default;
 };
 
-/// How far two linked peers are with telling each other of third ones.
+/// How far two linked peers have got in telling each other of third ones.
 struct exchange_state {
-    bool known = false;  // the other side can
-    int expected = 0;    // so many it may still tell of
+    bool known = false;  // the other side does that
+    int expected = 0;    // how many it may still tell of
     clock::time_point ask_from{}, tell_from{};
 };
 
-/// What goes over links about third peers.
+/// Handles what links carry about third peers.
 class peer_exchange {
 public:
     virtual void on_opened(link& over) = 0;
-    virtual bool on_control(link& over, std::string_view line) = 0;  ///< false: what is that?
+    virtual bool on_control(link& over, std::string_view line) = 0;  ///< false if it is unknown
 
 protected:
     ~peer_exchange() = default;
 };
 
-/// Who is at the other end of a link.
+/// The peer at the other end of a link.
 struct link_peer {
-    endpoint remote;           // where the connection comes from, or leads
+    endpoint remote;           // the other end of the connection
     endpoint claim;            // who it says it is
     bool claim_holds = false;  // verified
-    bool reachable = false;    // by the address it is known as, without the link too
+    bool reachable = false;    // by the address it is known as, even without the link
 
     const endpoint& known_as() const noexcept { return claim_holds ? claim : remote; }
 };
@@ -4775,13 +4774,13 @@ public:
         connection_.socket().no_delay();
         connection_.socket().keep_alive(shared_.settings.keep_alive);
     }
-    /// Queues a line that is no message; flush() sends it.
+    /// Queues a control line; flush() sends it.
     void say(std::string_view line) {
         out_.append(line).append(1, '\n');
         dirty_ = true;
     }
     void on_bytes(std::string_view bytes) {
-        // What cannot be confirmed any more is not taken, and its sender is told so.
+        // What can no longer be confirmed is not taken, and its sender is told so.
         if (state_ == state::half_closed) return;
         while (!bytes.empty() && state_ != state::ended) {
             const std::size_t end = bytes.find('\n');
@@ -4802,8 +4801,8 @@ public:
     }
 
     std::size_t unconfirmed() const noexcept { return unconfirmed_; }  ///< bytes posted
-    /// Queues a message and, with `at_once`, writes it if nothing else is under way; else it waits
-    /// for flush(). Takes the posting out of `item`, or, out of memory, does nothing.
+    /// Queues a message and, with `at_once`, writes it if nothing else is under way; otherwise
+    /// flush() does. Takes the posting out of `item` or, out of memory, does nothing.
     void post(std::string_view text, postings& item, bool at_once) {
         const std::size_t size = head_.size() + text.size() + 1;
         const std::size_t needed = out_.size() + size;
@@ -4845,31 +4844,31 @@ public:
     }
     bool is_dirty() const noexcept { return dirty_; }
 
-    /// Nothing more is posted: ends when nothing is under way any more. Until then it holds the
-    /// route with so many bytes: what is posted next must not pass them.
+    /// Nothing more is posted, and it ends once nothing is under way. Until then it holds the route
+    /// with so many bytes, which whatever is posted next must not overtake.
     void close(std::size_t bytes) {
         holding_ = bytes;
         if (state_ == state::open) state_ = state::closing;
         shared_.events.guard(*this, [this] { flush(); });
     }
 
-    /// At the end of all: confirms what was taken, reports all that is under way.
-    /// What is not begun to be written is not sent any more, as it is about to be reported so.
+    /// The node stops: confirms what was taken, and reports all that is under way.
+    /// What it has not begun to write is no longer sent, as it is reported as not sent.
     void stop(std::error_code why) noexcept {
         if (state_ == state::ended) return;
         out_.resize(cut_ ? out_.find('\n', written_) + 1 : written_);
         shared_.report.outcomes(in_flight_, why);
-        if (confirmable() != 0) acknowledged_ = confirmable() - 1;  // what was queued may be gone
+        if (confirmable() != 0) acknowledged_ = confirmable() - 1;  // what was queued may be lost
         if (state_ != state::half_closed) shared_.events.guard(*this, [this] { flush(); });
         state_ = state::ended;
-        // To end in order is to have confirmed what was taken.
+        // Ending in order means that all that was taken is confirmed.
         const bool in_order = out_.empty() && held_.empty() && !connection_.shutdown_send();
         in_order ? connection_.close() : connection_.reset();
     }
 
     const link_peer& peer() const noexcept { return who_; }
     const std::string& head() const noexcept { return head_; }
-    exchange_state exchange;  ///< of whoever exchanges peers over it
+    exchange_state exchange;  ///< for the part that exchanges peers
     bool heard_exit() const noexcept { return heard_exit_; }
     const public_key& key() const noexcept { return connection_.key(); }
     link_list::iterator place;  ///< in the link_set
@@ -4884,14 +4883,14 @@ public:
         read_available(connection_, buffer, take, nullptr);
     }
     void on_writable() override { flush(); }
-    /// What was posted too long ago is reported so. The link itself is given up only when the other
-    /// side has confirmed nothing at all for that long.
+    /// What was posted too long ago is reported as timed out. The link is given up only if the
+    /// other side has confirmed nothing at all for that long.
     void on_deadline(clock::time_point now) override {
         if (state_ == state::half_closed)
             return lose(departure::left, std::make_error_code(std::errc::timed_out));
         auto next = held_.empty() ? never : held_.begin()->second.deadline;
         if (next <= now) return refuse(std::make_error_code(std::errc::timed_out));
-        for (posting& one : in_flight_)  // a caller may have waited elsewhere before
+        for (posting& one : in_flight_)  // a caller may have spent time waiting elsewhere
             if (one.reported || one.deadline <= now)
                 shared_.report.timed_out(one);
             else
@@ -4942,24 +4941,24 @@ private:
         clock::time_point deadline;
     };
 
-    /// As many messages as we may say that we have.
+    /// How many messages we may confirm.
     std::uint64_t confirmable() const noexcept {
         return held_.empty() ? taken_ : held_.begin()->second.number - 1;
     }
 
-    /// Not while it has more than its window to wait with.
+    /// Not while more than its window is waiting for room.
     bool reads() const noexcept { return parked_ <= link_window; }
     void on_end(std::error_code error) {
         if (error) return lose(departure::lost);
         if (state_ != state::open) return lose(departure::left);
-        flush();  // the last confirmations, should the other side still read
+        flush();  // the last confirmations, if the other side still reads
         if (state_ != state::ended) lose(departure::stopped);
     }
     void refuse(std::error_code why) noexcept {
         shared_.report.rejected(who_.remote, why);
         lose(departure::lost);
     }
-    /// `from_tail`: the line stands at the end of `in_`, which is to be rid of it.
+    /// `from_tail`: the line is at the end of `in_`, from which it must be removed.
     void on_line(std::string_view line, bool from_tail) {
         const std::string_view words = trimmed(line);
         if (words.size() > shared_.settings.max_message_bytes)
@@ -4973,8 +4972,8 @@ private:
             on_control(words);
         if (from_tail) in_.resize(parked_);
     }
-    /// The mailbox has no room: the line waits here, unconfirmed, while control lines behind it are
-    /// read. A peer that sends more than the window lets its own confirmations wait.
+    /// The mailbox has no room: the line waits here, unconfirmed, while the control lines behind it
+    /// are read. A peer that sends more than the window delays its own confirmations.
     void park(std::string_view line, bool from_tail) {
         if (!from_tail) in_.append(line);
         in_.append(1, '\n');
@@ -5023,12 +5022,12 @@ private:
             unconfirmed_ -= in_flight_.front().size;
             shared_.report.outcome(in_flight_, in_flight_.begin(), {});
         }
-        if (confirmed_ < count) return refuse(errc::protocol_error);  // what we never sent
+        if (confirmed_ < count) return refuse(errc::protocol_error);  // more than we have sent
         if (!fresh) return;
         progress_ = shared_.events.now();
         owner_.on_confirmed(*this);
     }
-    /// A link that is closing half-closes when nothing is under way any more.
+    /// A closing link half-closes once nothing is under way.
     void settle() {
         if (!in_flight_.empty() || !out_.empty()) return;
         if (holding_ != 0) owner_.on_settled(*this, std::exchange(holding_, 0));
@@ -5047,7 +5046,7 @@ private:
     void lose(departure how, std::error_code why = make_error_code(errc::link_lost)) noexcept {
         const auto before = std::exchange(state_, state::ended);
         if (before == state::ended) return;
-        // Whoever ends a link in order has confirmed what it took.
+        // Whoever ends a link in order has confirmed all that it took.
         if (how != departure::lost && in_.size() == parked_)
             shared_.report.keep(who_.known_as(), in_flight_);
         shared_.report.outcomes(in_flight_, why);
@@ -5066,17 +5065,17 @@ private:
     const link_peer who_;
     stream connection_;
     std::string head_;    // of our messages: "sender team "
-    std::string in_;      // lines that wait for room (`parked_` bytes), then half a line
+    std::string in_;      // lines that wait for room (`parked_` bytes), then a part of a line
     std::string out_;     // whole lines, of which `written_` bytes are sent
     postings in_flight_;  // in the order sent
     std::map<std::uint64_t, held> held_;  // by receipt
     std::size_t parked_ = 0;
     std::size_t written_ = 0;
     std::size_t unconfirmed_ = 0;     // bytes of what is in flight
-    std::uint64_t taken_ = 0;         // messages of theirs,
-    std::uint64_t acknowledged_ = 0;  // and how many of them we have confirmed
-    std::uint64_t confirmed_ = 0;     // messages of ours
-    clock::time_point progress_{};    // when the other side last confirmed something
+    std::uint64_t taken_ = 0;         // messages of the other side
+    std::uint64_t acknowledged_ = 0;  // those that we have confirmed
+    std::uint64_t confirmed_ = 0;     // messages of ours that the other side has
+    clock::time_point progress_{};    // when the other side last confirmed anything
     state state_ = state::open;
     std::size_t holding_ = 0;  // bytes with which it holds the route
     bool heard_exit_ = false;
@@ -5085,7 +5084,7 @@ private:
     bool cut_ = false;    // a line is sent in part
 };
 
-/// The links that there are, and which of them have something to flush.
+/// All links, and which of them have something to flush.
 class link_set {
 public:
     std::size_t size() const noexcept { return all_.size(); }
@@ -5125,8 +5124,8 @@ private:
 
 // ----------------------------------------------------------------------------------- >> routes
 //
-// Does:        knows for each peer which way messages go, in which order, and how much may wait;
-//              which links there are, and which one stands where both sides open one.
+// Does:        knows for each peer by which way messages go, in which order, and how much may wait;
+//              which links there are, and which one survives if both sides open one.
 // May use:     all above.
 // Guarded by:  the node's mutex.
 // Never:       touches a socket or a byte of a message.
@@ -5134,7 +5133,7 @@ private:
 namespace p2pchat {
 namespace detail {
 
-/// How messages go to one peer: over a link or one-shot, one after another.
+/// How messages go to one peer: over a link, or as one-shots, one after another.
 struct route {
     explicit route(const endpoint& to) : peer(to) {}
 
@@ -5142,7 +5141,7 @@ struct route {
     bool idle() const noexcept { return !busy() && !current && !contender && waiting.empty(); }
     bool is_opening() const noexcept { return under_way && under_way->shot().opens_link(); }
 
-    /// Reports callers that have waited for too long. Returns when there may be another.
+    /// Times out callers that have waited too long. Returns when to call this again.
     clock::time_point expire(reporter& report, clock::time_point now) noexcept {
         auto next = never;
         for (auto what = waiting.begin(); what != waiting.end();) {
@@ -5157,7 +5156,7 @@ struct route {
         }
         return next;
     }
-    /// What waits is to go over a link.
+    /// Has what waits go over a link.
     void prepend_connect(reporter& report, std::size_t head_size) {
         postings opening;
         report.new_connect(opening);
@@ -5166,15 +5165,15 @@ struct route {
         waiting_bytes += what.size;
         waiting.splice(waiting.begin(), opening);
     }
-    /// The link is used no more. What is posted next waits until all that is under way on it, an
-    /// exit too, is confirmed or lost: over another connection it might arrive before.
+    /// The link is no longer used. What is posted next waits until all that is under way on it,
+    /// an exit included, is confirmed or lost: over another connection it might arrive first.
     void retire(link& older) {
         const std::size_t bytes = older.unconfirmed();
         closing_bytes += bytes;
         if (bytes != 0) ++held;
         older.close(bytes);
     }
-    /// Whoever can be secret by now is written to so.
+    /// Ends a link in clear to a peer that can be secret by now.
     void retire_clear(const keyring& keys) {
         if (!current || !keys.wants(peer) || current->key()) return;
         ++held;  // should the link break here
@@ -5186,8 +5185,8 @@ struct route {
         waiting_bytes += std::exchange(from.waiting_bytes, 0);
     }
 
-    /// What is to be kept does not pass what is kept already. Where there is no room for it, it is
-    /// given up: if it stayed it would go first.
+    /// What is to be kept must not overtake what is kept already. If there is no room for it, it is
+    /// given up: if it stayed here it would go first.
     void hand_over(reporter& report) noexcept {
         if (!report.keeps(peer)) return;
         for (const posting& one : waiting) waiting_bytes -= one.size;
@@ -5202,27 +5201,27 @@ struct route {
     }
 
     const endpoint peer;
-    link* current = nullptr;        // what is posted goes over it
-    outgoing* under_way = nullptr;  // a one-shot, or a link that we open
-    incoming* contender = nullptr;  // a link that the peer opens meanwhile
-    unsigned held = 0;  // by a caller's one-shot, a link that closes, somebody on the stack
+    link* current = nullptr;        // which carries what is posted
+    outgoing* under_way = nullptr;  // a one-shot, or a link that we are opening
+    incoming* contender = nullptr;  // a link that the peer is opening meanwhile
+    unsigned held = 0;  // by callers' one-shots, closing links, or a caller on the stack
     postings waiting;
-    std::size_t waiting_bytes = 0;      // and of what is under way
-    std::size_t closing_bytes = 0;      // under way on links that close
-    std::list<route>* group = nullptr;  // the list in which it stands
+    std::size_t waiting_bytes = 0;      // of what waits, and of what is under way
+    std::size_t closing_bytes = 0;      // under way on closing links
+    std::list<route>* group = nullptr;  // the list that it is in
     struct host* host = nullptr;
-    bool has_names = false;  // other ones
+    bool has_names = false;  // in route_table::names_
 };
 
-/// All routes to one machine: of the connections of ours it gets a share, however many ports of it
-/// are known.
+/// All routes to one machine, which gets a share of our connections, however many of its ports are
+/// known.
 struct host {
     std::size_t routes = 0;
     std::size_t under_way = 0;
-    std::list<route> crowded;  // something to begin, when less is under way
+    std::list<route> crowded;  // something to begin, once less is under way
 };
 
-/// Has a route stay, and begin nothing, until the end of a block.
+/// Keeps a route, and has it begin nothing, until the end of a block.
 class route_pin {
 public:
     explicit route_pin(route& one) noexcept : one_(one) { ++one_.held; }
@@ -5232,7 +5231,7 @@ private:
     route& one_;
 };
 
-/// All routes by their peer and by other names of it, and which of them have something to begin.
+/// All routes, by peer and by other names of it, and which of them have something to begin.
 class route_table {
 public:
     explicit route_table(std::size_t max_under_way)
@@ -5254,13 +5253,13 @@ public:
         resting_.splice(resting_.end(), fresh);
         return one;
     }
-    /// By whatever name, if it is one that only a link has told.
+    /// By any name of the peer, including those that only a link has told us.
     route* find_known(const endpoint& name) const noexcept {
         const auto found = names_.find(name);
         return found == names_.end() ? find(name) : found->second;
     }
-    /// The peer of a route was reached by another name. It is known by that for as long as anything
-    /// is to go by the route, its link ended or not: what is posted next must not pass it.
+    /// The peer of a route was reached by another name. That stands as long as anything is to go by
+    /// the route, even once its link has ended: what is posted next must not overtake it.
     void add_name(const endpoint& reached, route& known) {
         if (reached == known.peer) return;
         names_[reached] = &known;
@@ -5278,7 +5277,7 @@ public:
         hosts_.clear();
     }
 
-    /// Has what waits begun, or forgets a route by which nothing goes.
+    /// Begins what waits, or forgets a route by which nothing goes.
     void schedule(route& one) noexcept {
         room_made_ = true;
         retry_crowded(*one.host);
@@ -5290,16 +5289,16 @@ public:
         if (--one.host->routes == 0) hosts_.erase(host_of(one.peer));
         one.group->erase(place);
     }
-    /// Something waits. Where no connection is left, it stays so until one is.
+    /// Something waits to be begun.
     void make_ready(route& one) noexcept {
         if (!one.busy() && one.group == &resting_) move_to(ready_, one);
     }
-    /// No descriptor is left, before one of those under way has ended.
+    /// There is no free descriptor until something under way has ended.
     void make_crowded(route& one) noexcept {
         exhausted_ = true;
         move_to(crowded_, one);
     }
-    /// Whether one more connection may be opened; if not, it waits until another has ended.
+    /// Whether one more connection may be opened; if not, the route waits for another to end.
     bool may_begin(route& one) noexcept {
         if (one.host->under_way < share_ && one_shots_ < max_) return true;
         move_to(one_shots_ < max_ ? one.host->crowded : crowded_, one);
@@ -5315,7 +5314,7 @@ public:
     }
 
     std::size_t one_shots() const noexcept { return one_shots_; }  ///< under way
-    std::size_t openings() const noexcept { return openings_; }    ///< of which open a link
+    std::size_t openings() const noexcept { return openings_; }    ///< those that open a link
     void put_under_way(route& one, outgoing& begun, bool opens_link) noexcept {
         one.under_way = &begun;
         ++one.host->under_way;
@@ -5331,7 +5330,7 @@ public:
         return over;
     }
 
-    /// Whether there may be more room for posts than when this was last asked.
+    /// Whether there may be more room for posts than at the last call.
     bool room_made() noexcept { return std::exchange(room_made_, false); }
     void make_room() noexcept { room_made_ = true; }
 
@@ -5346,18 +5345,18 @@ private:
         for (auto name = names_.begin(); name != names_.end();)
             name = name->second == &known ? names_.erase(name) : std::next(name);
     }
-    /// Asked whenever something has ended or come to nothing: whoever is next and begins nothing
-    /// either, as it has a link by now, must not leave the others waiting.
+    /// Called whenever something has ended or come to nothing. The next route may begin nothing
+    /// either, if it has a link by now, and must not leave the others waiting.
     void retry_crowded(host& of) noexcept {
         if (of.under_way < share_ && !of.crowded.empty()) move_to(ready_, of.crowded.front());
     }
 
-    const std::size_t max_, share_;  // of connections: all, and those to one host
+    const std::size_t max_, share_;  // connections: in all, and to one host
     std::unordered_map<endpoint, group::iterator> index_;
     std::unordered_map<endpoint, route*> names_;
     group resting_;  // nothing to begin
     group ready_;    // something to begin
-    group crowded_;  // the same, but no connection is left
+    group crowded_;  // the same, but there are too many connections
     std::unordered_map<endpoint, host> hosts_;
     std::size_t one_shots_ = 0;
     std::size_t openings_ = 0;
@@ -5365,17 +5364,17 @@ private:
     bool exhausted_ = false;
 };
 
-/// Who knows links.
+/// The peers that support links.
 class link_memory {
 public:
     void has_linked(const endpoint& peer, std::size_t max) {
         if (speakers_.size() >= max) speakers_.clear();
         speakers_[peer] = never;
     }
-    /// It has left, or it knows links no more.
+    /// The peer has left, or no longer supports links.
     void forget_link(const endpoint& peer) noexcept { speakers_.erase(peer); }
-    /// Whether a link is to be had before the next message: where there was one before, the second
-    /// in a short while opens another. One-shots would run out of ports, at 14,000 a minute.
+    /// Whether to open a link before the next message: a peer that had one before gets another with
+    /// the second message in a second. One-shots would run out of ports at 14,000 a minute.
     bool wants_link(const endpoint& to, clock::time_point now) noexcept {
         const auto found = speakers_.find(to);
         if (found == speakers_.end()) return false;
@@ -5384,7 +5383,7 @@ public:
     }
 
 private:
-    std::unordered_map<endpoint, clock::time_point> speakers_;  // when they were last written to
+    std::unordered_map<endpoint, clock::time_point> speakers_;  // when each was last written to
 };
 
 class routes final : public link_openers, public outgoing_owner, public link_owner, io_object {
@@ -5397,7 +5396,7 @@ public:
           links_(links),
           memory_(memory) {}
 
-    /// Takes the posting out of `item`, or says why not.
+    /// Takes the posting out of `item`, or returns why not.
     std::error_code post(const endpoint& to, std::string_view text, postings& item) {
         const auto& settings = shared_.settings;
         route* one = table_.find_known(to);
@@ -5425,7 +5424,7 @@ public:
         return {};
     }
 
-    /// Lets the caller send a one-shot by itself: not while anything else is under way there.
+    /// Lets a caller send a one-shot itself, unless anything else is under way to that peer.
     bool reserve(const endpoint& to, std::string_view text) {
         if (shared_.head.size() + text.size() > shared_.settings.max_message_bytes) return false;
         if (table_.find_known(to)) return false;
@@ -5435,7 +5434,7 @@ public:
     }
     void release(const endpoint& to) noexcept {
         route* const one = table_.find(to);
-        if (!one) return;  // stopped meanwhile
+        if (!one) return;  // the node was stopped meanwhile
         --one->held;
         table_.schedule(*one);
     }
@@ -5461,7 +5460,7 @@ public:
         }
     }
 
-    /// Reports all that is owed.
+    /// Reports all outcomes that are still due.
     void stop(std::error_code why) noexcept {
         while (link* const one = links_.first()) {
             one->stop(why);
@@ -5478,10 +5477,10 @@ public:
         table_.clear();
     }
 
-    // What accepted connections ask for.
+    // For accepted connections.
 
-    /// Where both sides open a link at once, the one survives that the side with the higher address
-    /// has opened, as of two BGP connections (RFC 4271, 6.8): both sides come to the same.
+    /// If both sides open a link at once, the one opened by the side with the higher address
+    /// survives, as with BGP (RFC 4271, section 6.8), so that both sides decide alike.
     admission admit(incoming& opener, const endpoint& claim) override {
         route* const one = table_.find(claim);
         const bool opening = one && one->is_opening();
@@ -5533,7 +5532,7 @@ public:
         table_.schedule(one);
     }
 
-    // What connections of ours report.
+    // For connections of ours.
 
     void on_finished(outgoing& done) noexcept override {
         one_shot& shot = done.shot();
@@ -5555,7 +5554,7 @@ public:
         if (shot.is_absent()) shared_.report.keep(one.peer, done.item);
         shared_.report.outcomes(done.item, error);
         if (!error) shared_.report.present(one.peer);
-        // A peer that cannot be reached is not tried again for each message that waits.
+        // An unreachable peer is not tried again for every message that waits.
         if (error && error != errc::not_taken) {
             shared_.report.keep(one.peer, one.waiting);
             shared_.report.outcomes(one.waiting, error);
@@ -5598,8 +5597,8 @@ public:
 
     void on_confirmable(link& over) override { links_.flush_later(over); }
 
-    /// Having said goodbye, or with a newer link, we go on knowing the peer; but not by an address
-    /// that only the link had.
+    /// After an orderly end, or if there is a newer link, we still know the peer; but not by an
+    /// address that only the link had.
     void on_ended(link& over, departure how, bool was_open) noexcept override {
         links_.remove(over);
         const endpoint& peer = over.peer().known_as();
@@ -5614,7 +5613,7 @@ public:
         if (one) table_.schedule(*one);
     }
 
-    /// Callers that have waited for their turn for too long: few enough to search through all.
+    /// Callers that have waited for their turn for too long; few enough to search all routes.
     void on_deadline(clock::time_point now) override {
         auto next = never;
         table_.for_each(
@@ -5643,7 +5642,7 @@ private:
         shared_.events.guard(begun, [&] { begun.begin(); });
     }
 
-    /// What waited for its turn goes over the link that has come meanwhile.
+    /// Has what waited for its turn go over the link that there is by now.
     void move_to_link(const endpoint& peer) {
         for (route* one = table_.find(peer); one && one->current; one = table_.find(peer)) {
             if (one->busy() || one->waiting.empty()) return;
@@ -5677,8 +5676,8 @@ private:
         if (!one.current) table_.schedule(one);
     }
 
-    /// No descriptor is left: somebody who has said nothing gives one back, or another message of
-    /// ours when it is delivered.
+    /// There is no free descriptor: takes one from an accepted connection that has said nothing, or
+    /// waits until another message of ours is delivered.
     bool postpone(route& one, outgoing& failed) noexcept {
         if (!out_of_descriptors(failed.shot().error())) return false;
         const bool evicted = accepted_.evict();
@@ -5692,7 +5691,7 @@ private:
         return true;
     }
 
-    /// We have opened it. It is known by what it claims, as if it had opened it.
+    /// We have opened a link. The peer is known by its claim, as if it had opened the link.
     void become_link(route& one, outgoing& opened) {
         one_shot& shot = opened.shot();
         message_view greeting;
@@ -5702,7 +5701,7 @@ private:
         route& known = table_.find_or_add(who.known_as());
         table_.add_name(one.peer, known);
         shared_.events.ignore(opened, shot.connection());
-        // Whoever waits for the link finds the peer listed.
+        // Whoever waits for the link then finds the peer listed.
         shared_.report.heard(who.known_as(), greeting.team);
         link& fresh = add_link(known, shot.connection(), who);
         shared_.events.guard(fresh, [&] {
@@ -5712,7 +5711,7 @@ private:
         });
     }
 
-    /// It is the one to be used from now on; an older one ends when nothing is under way on it.
+    /// The link is used from now on; an older one ends once nothing is under way on it.
     link& add_link(route& one, stream& connection, const link_peer& who) {
         memory_.has_linked(who.known_as(), shared_.settings.max_peers);
         auto made = std::make_unique<link>(shared_, *this, *this, exchange_, who);
@@ -5744,25 +5743,25 @@ private:
 
 // ------------------------------------------------------------------------------- >> candidates
 //
-// Does:        remembers whom discovery has found and of whom linked peers have told; tells linked
-//              peers whom we know, and hears it from them.
+// Does:        remembers whom discovery has found and linked peers have told of; tells linked
+//              peers whom we know, and hears from them whom they know.
 // May use:     platform, text, socket, peers, mailbox, loop, identity, link, routes.
 // Guarded by:  the node's mutex.
-// Never:       connects to anybody, or makes anybody a peer.
+// Never:       connects to a candidate, or makes it a peer.
 
 namespace p2pchat {
 namespace detail {
 
-/// A candidate, and who told of it: itself, or a linked peer.
+/// A candidate, and who told of it: the candidate itself, or a linked peer.
 struct found_peer {
     candidate who;
     endpoint source;
     clock::time_point first, last;
-    clock::time_point answer_at = never;  // of discovery
+    clock::time_point answer_at = never;  // by discovery
     std::size_t asked_with = 0;           // bytes
 };
 
-/// Whoever was heard of lately, by address.
+/// The candidates, by address.
 class candidate_table {
 public:
     explicit candidate_table(reporter& report) : report_(report) {}
@@ -5778,7 +5777,7 @@ public:
         for (const auto& one : all_) result.push_back(one.second.who);
         return result;
     }
-    /// Null if there is no room for one more, or no more of this source is believed.
+    /// Null if there is no room for another, or this source has used up its share.
     found_peer* heard(const message_view& what, const endpoint& source, std::ptrdiff_t share,
                       clock::time_point now) {
         auto place = all_.find(what.sender);
@@ -5788,7 +5787,7 @@ public:
             place = all_.insert({what.sender, {{what.sender, {}, {}, {}}, source, now, now}}).first;
         }
         found_peer& one = place->second;
-        // What it says itself counts for more than what others say of it.
+        // What a candidate says of itself outweighs what others say.
         if (one.source != source && source != host_of(what.sender)) return nullptr;
         one.source = source;
         one.last = now;
@@ -5810,8 +5809,8 @@ public:
         report_.changed(found->second.who, true);
         all_.erase(found);
     }
-    /// Forgets whom nobody has heard of for too long, and calls `answer` with those to be answered.
-    /// Returns when there is something to do again.
+    /// Forgets candidates not heard of for too long, and calls `answer` for those to be answered.
+    /// Returns when to call this again.
     template <typename Answer>
     clock::time_point advance(clock::time_point now, const Answer& answer) {
         auto next = never;
@@ -5830,8 +5829,8 @@ public:
 private:
     static constexpr std::size_t max = 256;
     static constexpr std::chrono::seconds lifetime{90}, settled{20};
-    // At once there may be `max` new ones, where a network starts; of a flood of false ones, one in
-    // so long: each is an event.
+    // When a network starts, `max` new ones may come at once; in a flood of false ones, only one
+    // per interval, as each is an event.
     static constexpr std::chrono::milliseconds interval{31}, burst{8000};
 
     bool make_room(const endpoint& source, std::ptrdiff_t share, clock::time_point now) {
@@ -5839,7 +5838,7 @@ private:
         const auto same = [&](const auto& one) { return one.second.source == source; };
         if (spent > now || report_.full() || std::count_if(all_.begin(), all_.end(), same) >= share)
             return false;
-        if (all_.size() >= max) {  // whoever has been there for a while stays
+        if (all_.size() >= max) {  // those that have been there for a while stay
             const auto rank = [](const auto& one) {
                 const found_peer& it = one.second;
                 return std::make_pair(it.last - it.first >= settled, it.last);
@@ -5856,10 +5855,10 @@ private:
 
     reporter& report_;
     std::map<endpoint, found_peer> all_;
-    clock::time_point spent_{};  // up to then new ones have used up their intervals
+    clock::time_point spent_{};  // the time up to which intervals are used up
 };
 
-/// Peers that tell each other of third ones over a link, where both have discovery on.
+/// Peers tell each other of third ones over a link if both have discovery on.
 class exchange final : public peer_exchange {
 public:
     exchange(const context& shared, link_set& links, const routes& ways, const peer_table& peers,
@@ -5921,7 +5920,7 @@ private:
             if (--left == 0) return;
         }
     }
-    /// Nothing that only means something elsewhere, or that was not asked for.
+    /// Ignores addresses that mean nothing here, and what was not asked for.
     bool take(link& over, std::string_view who) {
         if (over.exchange.expected == 0) return false;
         --over.exchange.expected;
@@ -5949,23 +5948,23 @@ private:
 
 // -------------------------------------------------------------------------------- >> discovery
 //
-// Does:        announces us on each of our networks, and hears who else is there.
+// Does:        announces us on each of our networks, and listens for others.
 // May use:     platform, text, socket, mailbox, loop, keys, identity, routes, candidates.
 // Guarded by:  the node's mutex.
-// Never:       sends because of a datagram, but a shorter one to whoever it came from.
+// Never:       answers a datagram but with a shorter one, to where it came from.
 
 namespace p2pchat {
 namespace detail {
 
-/// The group that all join.
+/// The multicast group that all nodes join.
 inline endpoint group_for(const endpoint& local) noexcept {
     return local.is_v4() ? endpoint("239.255.112.50", 0) : endpoint("ff12::7032", 0);
 }
 
 class discovery;
 
-/// A datagram socket: ours on one network, or one that all programs share. Destroyed between turns
-/// only, as events may point to it.
+/// A datagram socket: our own on one network, or one that all programs share. Destroyed only
+/// between turns, as events may point to it.
 class datagram_port final : public io_object {
 public:
     datagram_port(loop& events, discovery& owner, const os::interface_address& on)
@@ -6003,7 +6002,7 @@ public:
         shared_.events.arm(*this, announce_at_);
     }
     void stop() noexcept {
-        // Out of memory, the others find out in a while.
+        // Out of memory, others just learn of it later.
         shared_.events.guard(*this, [this] { announce("exit"); });
         ours_.clear();
         common_.clear();
@@ -6036,7 +6035,7 @@ public:
         const bool fresh = one->first == now;
         if (fresh) memory_.has_linked(from, shared_.settings.max_peers);
         shared_.keys.announced(from, has_word(one->who.knows, secret));
-        // What came to a port of ours is an answer.
+        // Whatever arrives at a port of our own is an answer.
         const bool asks = !is_named(at.network.local) && (fresh || word == hello);
         if (!asks || one->answer_at != never) return;
         one->answer_at = after(now, drawn(0, 500));
@@ -6050,7 +6049,7 @@ private:
     static constexpr std::string_view hello = "HELLO", here = "HERE", secret = "tls";
     static constexpr int share_of_host = 8;
     static constexpr std::size_t max_networks = 16;
-    static constexpr std::size_t announcement_bytes = 128;  // IPv6 and the longest team fit in
+    static constexpr std::size_t announcement_bytes = 128;  // enough for IPv6 and the longest team
 
     std::chrono::milliseconds drawn(unsigned least, unsigned most) noexcept {
         random_ = random_ * 6364136223846793005u + 1442695040888963407u;
@@ -6068,7 +6067,7 @@ private:
 
     void announce_again(clock::time_point now) {
         if (refresh()) announced_ = 0;
-        // Where a stranger has the port for all, only answers reach us.
+        // If another program holds the shared port, only answers reach us.
         announce(announced_ < 3 || deaf_ ? hello : here);
         const std::chrono::milliseconds at_first(1000 * (announced_ + 1));
         announce_at_ = after(now, announced_ < 2 ? at_first : drawn(27000, 33000));
@@ -6088,7 +6087,7 @@ private:
             if (on.broadcast) send(broadcast_of(on));
         }
     }
-    /// No answer is longer than it may be: see datagram().
+    /// No answer is longer than its question: see datagram().
     void answer(found_peer& one) {
         one.answer_at = never;
         const datagram_port* const within = network_of(one.who.address);
@@ -6097,14 +6096,14 @@ private:
         if (text.size() > one.asked_with) return;
         static_cast<void>(os::send_to(within->native_handle(), text, one.who.address));
     }
-    /// Filled up to a size: announcements are, so that they are longer than all answers to them.
+    /// Padded to a size, as announcements are, so that they are longer than any answer.
     std::string datagram(const datagram_port& from, std::string_view word, std::size_t size) const {
         std::string text = head_of(claim_on(from), shared_.us.team).append(word);
         if (shared_.keys.maker()) text.append(1, ' ').append(secret);
         text.resize((std::max)(text.size(), size), ' ');
         return text;
     }
-    /// Where there is no IPv4, or somebody who has none.
+    /// If there is no IPv4, or a candidate without it.
     bool needs_v6(const os::interface_address& on) const noexcept {
         if (found_.any_of([&](const endpoint& who) { return in_network(who, on); })) return true;
         for (const datagram_port& other : ours_) {
@@ -6114,7 +6113,7 @@ private:
         return true;
     }
 
-    /// Has a port on each of our networks as they are now; true if one is new.
+    /// Opens a port on each network that we are on now; true if one is new.
     bool refresh() {
         const auto now = networks();
         ours_.remove_if([&](const datagram_port& one) {
@@ -6140,7 +6139,7 @@ private:
             if (!add_port(common_, any, true)) return deaf_ = true, void();
             place = std::prev(common_.end());
         }
-        // It may be in the group already.
+        // The socket may have joined the group already.
         static_cast<void>(os::join(place->native_handle(), group_for(on.local), on));
     }
     bool add_port(ports& to, const os::interface_address& on, bool shared) {
@@ -6151,8 +6150,8 @@ private:
         shared_.report.count_announced(false);
         return false;
     }
-    /// Those on which others may know us by the name that we go by. Of IPv6 the link-local ones:
-    /// one for each interface, which only those on the same network can reach.
+    /// The networks on which others may know us by the address that we claim. For IPv6, link-local
+    /// addresses: one for each interface, reachable only from the same network.
     std::vector<os::interface_address> networks() const {
         const auto& us = shared_.us;
         std::vector<os::interface_address> found, loopback;
@@ -6175,8 +6174,8 @@ private:
     link_memory& memory_;
     candidate_table& found_;
     exchange& exchange_;
-    ports ours_;    // on our networks
-    ports common_;  // on the port for all; one of each family
+    ports ours_;    // one for each of our networks
+    ports common_;  // on the shared port; one for each family
     bool deaf_ = false;
     int announced_ = 0;
     clock::time_point announce_at_ = never;
@@ -6185,12 +6184,12 @@ private:
 
 inline void datagram_port::on_readable() {
     auto& buffer = events_.buffer();
-    for (int i = 0; i < 64; ++i) {  // others have their turn, too
+    for (int i = 0; i < 64; ++i) {  // so that others get their turn
         std::size_t size = 0;
         endpoint from;
         const auto error = os::receive_from(socket_, buffer, sizeof buffer, size, from);
         if (error == std::errc::operation_would_block) return;
-        // Else it is about something that we have sent.
+        // Otherwise the error is about something that we sent.
         if (!error) owner_.on_datagram(*this, {buffer, size}, from);
     }
 }
@@ -6200,11 +6199,11 @@ inline void datagram_port::on_readable() {
 
 // ----------------------------------------------------------------------------------- >> outbox
 //
-// Does:        keeps what could not be delivered as its peer is not there, and posts it again when
-//              that gives a sign of life; or reports it when that has not come in time.
+// Does:        keeps messages for absent peers, posts them again when the peer gives a sign of
+//              life, and reports those for whom none came in time.
 // May use:     platform, text, socket, mailbox, loop, identity, routes.
 // Guarded by:  the node's mutex.
-// Never:       posts but in do_work(): whoever tells it something is in the middle of its own.
+// Never:       posts except in do_work(): those that call it are in the middle of their own work.
 
 namespace p2pchat {
 namespace detail {
@@ -6213,9 +6212,9 @@ class outbox final : public keeper, io_object {
 public:
     explicit outbox(const context& shared) : shared_(shared) {}
 
-    /// Whether something waits for the peer, which what is posted next must not pass.
+    /// Whether something is kept for the peer, which what is posted next must not overtake.
     bool has(const endpoint& peer) const noexcept override { return boxes_.count(peer) != 0; }
-    /// Behind what waits for it already; all of it is tried then.
+    /// Behind what is kept for the peer already; all of that is then tried.
     std::error_code add(const endpoint& peer, std::string_view text, postings& item) {
         if (shared_.head.size() + text.size() > shared_.settings.max_message_bytes)
             return make_error_code(errc::message_too_long);
@@ -6281,9 +6280,9 @@ public:
 private:
     struct box {
         postings waiting;
-        postings::iterator never_left = waiting.end();  // what was posted before it comes back here
+        postings::iterator never_left = waiting.end();  // what was posted comes back before it
         std::size_t bytes = 0;
-        bool ready = false;  // there was a sign of life
+        bool ready = false;  // the peer gave a sign of life
     };
     using boxes = std::map<endpoint, box>;
 
@@ -6293,7 +6292,7 @@ private:
         bytes_ -= cost;
     }
 
-    /// Where there is no room, it stays where it is.
+    /// If there is no room, it stays in its list.
     void put(const endpoint& peer, postings& from, postings::iterator which) noexcept {
         const auto& settings = shared_.settings;
         const std::size_t cost = cost_of(*which);
@@ -6309,11 +6308,11 @@ private:
             bytes_ += cost;
             to.waiting.splice(back ? to.never_left : to.waiting.end(), from, which);
         } catch (const std::bad_alloc&) {
-            // Then it is reported as if it were not to be kept. An empty box does no harm.
+            // Then it is reported as if it were not to be kept; an empty box does no harm.
         }
     }
 
-    /// Until one comes back, as the peer is gone again: what follows must not pass that.
+    /// Until one comes back, as the peer is gone again: what follows must not overtake it.
     void post_all(routes& ways, boxes::node_type taken) noexcept {
         const endpoint& peer = taken.key();
         box& those = taken.mapped();
@@ -6347,9 +6346,9 @@ private:
     }
 
     const context& shared_;
-    boxes boxes_;            // none empty, but while it is filled
+    boxes boxes_;            // none empty, except while being filled
     std::size_t bytes_ = 0;  // in all of them
-    bool ready_ = false;     // one at least is
+    bool ready_ = false;     // at least one of them is
 };
 
 }  // namespace detail
@@ -6357,8 +6356,8 @@ private:
 
 // ------------------------------------------------------------------------------------- >> node
 //
-// Does:        the engine: all of the protocol, as one plain object; and around it the lock, the
-//              two threads, and the callers that wait.
+// Does:        the engine, which is the whole protocol as one plain object; and around it the lock,
+//              the two threads, and the callers that wait.
 // May use:     all above.
 // Guarded by:  locks in this order: `lifecycle_` (one start() or stop() at a time, the threads),
 //              `mutex_` (the engine and all that is marked below), the mailbox's.
@@ -6381,7 +6380,7 @@ inline bool is_possible(const config& settings) noexcept {
            settings.discovery_port != 0;
 }
 
-/// All of a node but threads and waiting: it is given events and the time, and asks the platform
+/// All of a node except threads and waiting: it is given events and the time, and asks the platform
 /// for sockets.
 class engine {
 public:
@@ -6423,7 +6422,7 @@ public:
     const own_name& us() const noexcept { return us_; }
 
     std::error_code post(const endpoint& to, std::string_view text, postings& item) {
-        // Outcomes that no handler fetches are bounded as messages are.
+        // Outcomes that wait for the handlers are bounded as messages are.
         if (item.front().done && mailbox_.crowded()) return make_error_code(errc::queue_full);
         const link* const over = routes_.link_to(to);
         const endpoint& peer = over ? over->peer().known_as() : to;
@@ -6454,7 +6453,7 @@ public:
     std::vector<candidate> candidates() const { return found_.snapshot(); }
     std::vector<kept_message> kept() const { return outbox_.kept(); }
 
-    /// Begins what is to be begun, and hands over what there is to say.
+    /// Begins what is to be begun, and hands over all events.
     void do_work() noexcept {
         while (!rooms_.empty() && !report_.full()) rooms_.next().on_room();
         outbox_.do_work(routes_);
@@ -6466,7 +6465,7 @@ public:
         return routes_.has_work() || links_.has_work() || outbox_.has_work() ||
                (!rooms_.empty() && !report_.full());
     }
-    /// Nothing is to be done before an event comes.
+    /// Whether there is nothing to do until an event comes.
     bool idle() noexcept { return !has_work() && (rooms_.empty() || mailbox_.ask_for_room()); }
 
 private:
@@ -6476,7 +6475,7 @@ private:
     std::string head_;
     peer_table peers_{settings_.max_peers};
     reporter report_;
-    keyring keys_;  // outlives the connections, which the loop has
+    keyring keys_;  // outlives the connections, which the loop owns
     loop events_;
     room_queue rooms_;
     const context shared_{settings_, us_, head_, events_, report_, rooms_, keys_};
@@ -6490,7 +6489,7 @@ private:
     discovery discovery_{shared_, memory_, found_, exchange_};
 };
 
-/// The user's handlers, called by one thread only, and until when that is done.
+/// The user's handlers, called by one thread only, until they are closed.
 class event_handlers {
 public:
     node::message_handler on_message;
@@ -6502,14 +6501,14 @@ public:
     node::key_handler on_key_changed;
 
     void resume() noexcept { end_ = never; }
-    /// From then on nothing is called, and messages are counted as dropped. The first call counts.
+    /// From now on nothing is called, and messages are counted as dropped. The first call counts.
     void stop_at(clock::time_point end) noexcept {
         auto none = never;
         end_.compare_exchange_strong(none, end);
     }
     std::uint64_t dropped() const noexcept { return dropped_; }
 
-    /// The calling thread is the one.
+    /// The calling thread is the one that calls the handlers.
     void begin_here() noexcept { thread_ = std::this_thread::get_id(); }
     void end() noexcept { thread_ = std::thread::id(); }
     bool called_here() const noexcept { return thread_.load() == std::this_thread::get_id(); }
@@ -6573,7 +6572,7 @@ private:
         return result;
     }
 
-    /// What was confirmed is not given up for want of memory: then this waits.
+    /// A confirmed message is not dropped for lack of memory: this waits until there is some.
     static void copy(std::string_view text, std::string& to) noexcept {
         for (;;) {
             try {
@@ -6588,10 +6587,10 @@ private:
     std::atomic<std::thread::id> thread_{};
     std::atomic<clock::time_point> end_{never};
     std::atomic<std::uint64_t> dropped_{0};
-    message incoming_;  // reused, so that a message costs no allocation
+    message incoming_;  // reused, so that messages cost no allocation
 };
 
-/// Events in order and outcomes in their places; and after each what it gives back to the mailbox.
+/// Calls for events in order, with outcomes in their places, and then for what each batch releases.
 template <typename Event, typename Outcome, typename Done>
 void for_each(const handlers_work& work, const Event& call, const Outcome& tell, const Done& done) {
     auto outcome = work.outcomes.begin();
@@ -6614,15 +6613,15 @@ void for_each(const handlers_work& work, const Event& call, const Outcome& tell,
     tell_some(work.outcomes.size());
 }
 
-/// All of a one-shot in the calling thread: no other has to wake for it, which makes it twice as
-/// fast. Ends early when `stopping` is signalled.
+/// Runs a one-shot in the calling thread: no other has to wake up, which makes it twice as fast.
+/// Ends early when `stopping` is signalled.
 inline void run_one_shot(one_shot& shot, std::string_view text, const config& settings,
                          const own_name& us, os::channel& stopping) noexcept {
     try {
         shot.start(text, false, settings, us, os::now(), never);
         const auto stopped = stopping.in();
         while (!shot.done()) {
-            const auto looked = os::now();  // what had come by then is read before it expires
+            const auto looked = os::now();  // what had arrived by then is read before it expires
             const bool waits = shot.wants_write() || shot.wants_read();
             const auto error =
                 os::wait_ready(waits ? shot.connection().native_handle() : stopped,
@@ -6639,14 +6638,14 @@ inline void run_one_shot(one_shot& shot, std::string_view text, const config& se
     if (shot.error()) shot.connection().reset();
 }
 
-/// A node as its callers see it: the engine, the lock around it, and those who wait for outcomes or
-/// for room. What is protected is for the node's own threads.
+/// A node as its callers see it: the engine, the lock around it, and the callers that wait for
+/// outcomes or for room. The protected part is for the node's own threads.
 class caller_side {
 protected:
     using lock = std::unique_lock<std::mutex>;
 
-    /// A thread that waits for something: the node does not end before it has returned. Made under
-    /// the lock, and has it again at its end.
+    /// A thread that waits for something: the node does not end before it has returned. Constructed
+    /// under the lock, which it holds again when destroyed.
     class caller {
     public:
         caller(caller_side& of, lock& held) noexcept : of_(of), held_(held) { ++of_.callers_; }
@@ -6666,7 +6665,7 @@ public:
     event_handlers handlers;
 
     explicit caller_side(config settings) : settings_(std::move(settings)) {
-        constexpr std::size_t most = 1 << 30;  // what can be added up without overflow
+        constexpr std::size_t most = 1 << 30;  // sums of these do not overflow
         for (auto* size :
              {&settings_.max_message_bytes, &settings_.max_connections, &settings_.max_links,
               &settings_.max_peers, &settings_.max_received_bytes, &settings_.max_kept_bytes})
@@ -6718,7 +6717,7 @@ public:
             try {
                 const lock posting(mutex_);
                 if (!error) error = post_for(result.to, text, all, result.error, false);
-            } catch (const std::bad_alloc&) {  // what was posted before points to this stack
+            } catch (const std::bad_alloc&) {  // what has been posted points to this stack
                 error = std::make_error_code(std::errc::not_enough_memory);
             }
             if (!error) continue;
@@ -6728,7 +6727,7 @@ public:
         mailbox_->tell(all);
         if (then_stop) {
             mailbox_->wait(all, settings_.drain_timeout);
-            request_stop();  // has the rest reported at once
+            request_stop();  // so that the rest is reported at once
         }
         wait_for_all(all);
         return results;
@@ -6759,7 +6758,7 @@ public:
         after_call();
     }
 
-    /// What the engine lists.
+    /// A list from the engine.
     template <typename Item>
     std::vector<Item> list(std::vector<Item> (engine::*all)() const) const {
         const lock held(mutex_);
@@ -6775,7 +6774,7 @@ public:
         lock held(mutex_);
         if (!engine_) return {};
         const own_name us = engine_->us();
-        held.unlock();  // the system is asked anew
+        held.unlock();  // asks the system
         const endpoint now = us.configured ? us.address : detect_address();
         return {now.bytes(), us.address.port(), now.scope()};
     }
@@ -6805,14 +6804,14 @@ protected:
         changed_.notify_all();
     }
 
-    /// To be called after each call of the engine by another thread than io's.
+    /// To be called after each use of the engine by a thread other than the I/O thread.
     void after_call() noexcept {
         mailbox_->hand_over();
         tell_room();
         if (engine_->has_work() || engine_->events().next_timer() < wakes_at_) wake_io();
     }
 
-    /// Who waits for room looks again.
+    /// Has those who wait for room look again.
     void tell_room() noexcept {
         if (engine_->room_made()) changed_.notify_all();
     }
@@ -6823,7 +6822,7 @@ protected:
     }
 
 private:
-    /// What can be told before anything else is asked.
+    /// Why a post fails, as far as that is known before anything else.
     static std::error_code refused(const endpoint& to, std::string_view text) noexcept {
         if (!to) return make_error_code(to.port() == 0 ? errc::bad_port : errc::bad_address);
         return is_sendable(text) ? std::error_code() : make_error_code(errc::bad_text);
@@ -6852,7 +6851,7 @@ private:
 
     std::error_code wait_for_room(lock& held, const endpoint& to, std::string_view text,
                                   postings& item) {
-        // In a handler there is nobody else to make room in the mailbox.
+        // In a handler, nobody else makes room in the mailbox.
         if (handlers.called_here() && item.front().done && mailbox_->crowded())
             return make_error_code(errc::queue_full);
         const auto end = after(os::now(), settings_.delivery_timeout);
@@ -6881,7 +6880,7 @@ private:
             if (!out_of_descriptors(shot.error())) {
                 ++(shot.error() ? counts_.undelivered : counts_.delivered);
                 return shot.error();
-            }  // else the engine can make room
+            }  // otherwise the engine can make room
         }
         waiter done;
         std::error_code answer;
@@ -6891,7 +6890,7 @@ private:
         return answer;
     }
 
-    /// Posts for a thread that waits.
+    /// Posts for a waiting thread.
     std::error_code post_for(const endpoint& to, std::string_view text, waiter& who,
                              std::error_code& answer, bool opens_link) {
         if (!running_) return make_error_code(errc::stopped);
@@ -6914,23 +6913,23 @@ private:
 
 protected:
     config settings_;
-    os::channel stopping_;  // signalled by stop(), for callers' own one-shots
+    os::channel stopping_;  // signalled by stop(), for one-shots that callers run
 
     mutable std::mutex mutex_;  // guards all that follows
     counters counts_;
     std::unique_ptr<mailbox> mailbox_;  // its functions for any thread need no lock
     std::unique_ptr<engine> engine_;    // none before the first start()
     bool running_ = false;
-    bool sleeping_ = false;            // io waits in the poller: wake it
-    std::atomic<bool> posted_{false};  // io has something to do, if it spins; read without the lock
-    clock::time_point wakes_at_{};     // io, by itself
-    std::size_t callers_ = 0;          // threads that wait for an outcome
-    std::condition_variable changed_;  // there is room, or a caller is gone
+    bool sleeping_ = false;            // the I/O thread waits in the poller: wake it
+    std::atomic<bool> posted_{false};  // work for a spinning I/O thread; read unlocked
+    clock::time_point wakes_at_{};     // the I/O thread, by itself
+    std::size_t callers_ = 0;          // waiting threads
+    std::condition_variable changed_;  // there is room, or a caller has returned
 };
 
 }  // namespace detail
 
-/// Its two threads, and their beginning and end.
+/// The two threads, their start and their end.
 class node::impl final : public detail::caller_side {
 public:
     using caller_side::caller_side;
@@ -6942,7 +6941,7 @@ public:
         lock held(mutex_);
         if (running_) return make_error_code(errc::already_running);
         held.unlock();
-        join_threads();  // of a node that was stopped by one of its handlers
+        join_threads();  // of a node stopped by its own handler
         held.lock();
         std::error_code error = std::make_error_code(std::errc::not_enough_memory);
         try {
@@ -6961,11 +6960,11 @@ public:
     void stop() noexcept {
         const bool waits = !handlers.called_here();
         lock life(lifecycle_, std::defer_lock);
-        if (waits) life.lock();  // first: a start() under way would forget that we asked
+        if (waits) life.lock();  // first: a start() under way would lose the request
         try {
             if (settings_.leave_on_stop) broadcast("exit", true);
         } catch (const std::bad_alloc&) {
-            // Then we go without a word, as on a power failure.
+            // Then we leave without a word, as in a power failure.
         }
         request_stop();
         if (waits) join_threads();
@@ -6992,13 +6991,13 @@ private:
         request_stop();
         {
             const lock held(mutex_);
-            end_engine();  // with what was posted meanwhile
+            end_engine();  // and what was posted meanwhile
         }
         join_threads();
         return error;
     }
 
-    /// And for the callers that have not returned yet.
+    /// And waits for the callers that have not returned yet.
     void join_threads() noexcept {
         if (io_thread_.joinable()) io_thread_.join();
         if (handlers_thread_.joinable()) handlers_thread_.join();
@@ -7023,10 +7022,10 @@ private:
             try {
                 ready = wait(held, engine_->idle(), spin_until);
             } catch (const std::bad_alloc&) {
-                // Nothing was waited for: the next turn tries again.
+                // The wait failed: the next turn tries again.
             }
             for (int i = 0; i < ready; ++i) {
-                if (i != 0) held.unlock(), held.lock();  // one event at a time
+                if (i != 0) held.unlock(), held.lock();  // callers get in between events
                 events.run_event(i);
             }
             events.run_timers();
@@ -7035,7 +7034,7 @@ private:
         end_engine();
     }
 
-    /// Spins for a while, without the lock, before it sleeps. Returns how many are ready.
+    /// Spins for a while, without the lock, then sleeps. Returns how many sockets are ready.
     int wait(lock& held, bool idle, detail::clock::time_point spin_until) {
         auto& events = engine_->events();
         sleeping_ = idle && events.now() >= spin_until;
@@ -7049,7 +7048,7 @@ private:
         int count = events.wait(timeout);
         auto now = timeout == 0 ? began : detail::os::now();
         while (idle && timeout == 0 && count == 0 && !posted_) {
-            std::this_thread::yield();  // once at least: whoever has something for us may then run
+            std::this_thread::yield();  // at least once: lets a thread run that has work for us
             now = detail::os::now();
             mailbox_->spin().yielded(began, now);
             began = now;
