@@ -2894,7 +2894,7 @@ public:
     }
     /// Whether it was full before, so that somebody may be waiting for room.
     bool release(std::size_t bytes) noexcept { return waiting_.fetch_sub(bytes) >= max_; }
-    bool room_wanted() noexcept { return !crowded() && wanted_.exchange(false); }
+    bool room_wanted() noexcept { return !is_backlogged() && wanted_.exchange(false); }
     static std::size_t cost_of(const event& what) noexcept {
         std::size_t text = 0;
         if (const auto* m = std::get_if<message_event>(&what))
@@ -2910,7 +2910,7 @@ public:
 
     // For any thread.
 
-    bool crowded() const noexcept { return waiting_ >= max_; }
+    bool is_backlogged() const noexcept { return waiting_ >= max_; }
     void tell(waiter& who) noexcept {
         const std::lock_guard<std::mutex> lock(mutex_);
         if (--who.left_ == 0) who.told_.notify_all();
@@ -4719,7 +4719,7 @@ public:
     virtual void on_exit_heard(link& one) = 0;
     virtual void on_confirmed(link& one) noexcept = 0;  ///< there is more room on it
     virtual void on_confirmable(link& one) = 0;         ///< it has a confirmation to flush
-    /// The bytes with which it held the route are confirmed, or lost.
+    /// What was under way when it was retired is confirmed, or lost.
     virtual void on_settled(link& one, std::size_t bytes) noexcept = 0;
     virtual void on_ended(link& one, departure how, bool was_open) noexcept = 0;
 
@@ -4786,13 +4786,13 @@ public:
             const std::size_t end = bytes.find('\n');
             const bool whole = end != std::string_view::npos;
             const std::string_view piece = bytes.substr(0, end);
-            const std::size_t tail = in_.size() - parked_;
+            const std::size_t tail = in_.size() - backlog_;
             if (tail + piece.size() > shared_.settings.max_message_bytes + 1)
                 return refuse(errc::message_too_long);
             bytes.remove_prefix(whole ? end + 1 : bytes.size());
             if (tail != 0 || !whole) in_.append(piece);
             if (whole && tail != 0)
-                on_line(std::string_view(in_).substr(parked_), true);
+                on_line(std::string_view(in_).substr(backlog_), true);
             else if (whole)
                 on_line(piece, false);
         }
@@ -4844,10 +4844,10 @@ public:
     }
     bool is_dirty() const noexcept { return dirty_; }
 
-    /// Nothing more is posted, and it ends once nothing is under way. Until then it holds the route
-    /// with so many bytes, which whatever is posted next must not overtake.
+    /// Nothing more is posted, and it ends once nothing is under way. Until then the
+    /// route waits for so many bytes, which whatever is posted next must not overtake.
     void close(std::size_t bytes) {
-        holding_ = bytes;
+        retired_bytes_ = bytes;
         if (state_ == state::open) state_ = state::closing;
         shared_.events.guard(*this, [this] { flush(); });
     }
@@ -4908,15 +4908,15 @@ public:
         waits_for_room_ = false;
         shared_.events.guard(*this, [this] {
             std::size_t start = 0;
-            while (start < parked_ && state_ != state::ended && !shared_.report.full()) {
+            while (start < backlog_ && state_ != state::ended && !shared_.report.full()) {
                 const std::size_t end = in_.find('\n', start);
                 take(trimmed(std::string_view(in_).substr(start, end - start)));
                 start = end + 1;
             }
             in_.erase(0, start);
-            parked_ -= start;
-            if (parked_ != 0) shared_.rooms.join(*this);
-            waits_for_room_ = parked_ != 0;
+            backlog_ -= start;
+            if (backlog_ != 0) shared_.rooms.join(*this);
+            waits_for_room_ = backlog_ != 0;
             if (state_ != state::ended) flush();
         });
     }
@@ -4947,7 +4947,7 @@ private:
     }
 
     /// Not while more than its window is waiting for room.
-    bool reads() const noexcept { return parked_ <= link_window; }
+    bool reads() const noexcept { return backlog_ <= link_window; }
     void on_end(std::error_code error) {
         if (error) return lose(departure::lost);
         if (state_ != state::open) return lose(departure::left);
@@ -4965,19 +4965,19 @@ private:
             return refuse(errc::message_too_long);
         const char first = words.empty() ? '\0' : words.front();
         const bool is_message = is_digit(first) || first == '[' || first == '<';
-        if (is_message && (parked_ != 0 || shared_.report.full())) return park(line, from_tail);
+        if (is_message && (backlog_ != 0 || shared_.report.full())) return delay(line, from_tail);
         if (is_message)
             take(words);
         else if (!words.empty())
             on_control(words);
-        if (from_tail) in_.resize(parked_);
+        if (from_tail) in_.resize(backlog_);
     }
     /// The mailbox has no room: the line waits here, unconfirmed, while the control lines behind it
     /// are read. A peer that sends more than the window delays its own confirmations.
-    void park(std::string_view line, bool from_tail) {
+    void delay(std::string_view line, bool from_tail) {
         if (!from_tail) in_.append(line);
         in_.append(1, '\n');
-        parked_ = in_.size();
+        backlog_ = in_.size();
         if (!waits_for_room_) shared_.rooms.join(*this);
         waits_for_room_ = true;
         shared_.events.watch(*this, connection_, reads(), write);
@@ -5030,8 +5030,8 @@ private:
     /// A closing link half-closes once nothing is under way.
     void settle() {
         if (!in_flight_.empty() || !out_.empty()) return;
-        if (holding_ != 0) owner_.on_settled(*this, std::exchange(holding_, 0));
-        if (parked_ != 0 || !held_.empty()) return;
+        if (retired_bytes_ != 0) owner_.on_settled(*this, std::exchange(retired_bytes_, 0));
+        if (backlog_ != 0 || !held_.empty()) return;
         state_ = state::half_closed;
         if (connection_.shutdown_send() == std::errc::operation_would_block)
             return lose(departure::lost);
@@ -5047,14 +5047,14 @@ private:
         const auto before = std::exchange(state_, state::ended);
         if (before == state::ended) return;
         // Whoever ends a link in order has confirmed all that it took.
-        if (how != departure::lost && in_.size() == parked_)
+        if (how != departure::lost && in_.size() == backlog_)
             shared_.report.keep(who_.known_as(), in_flight_);
         shared_.report.outcomes(in_flight_, why);
         unconfirmed_ = 0;
         if (waits_for_room_) shared_.rooms.leave(*this);
         for (const auto& [receipt, one] : held_) shared_.report.forget(receipt);
         shared_.events.end(*this, connection_, how != departure::lost && held_.empty());
-        if (holding_ != 0) owner_.on_settled(*this, std::exchange(holding_, 0));
+        if (retired_bytes_ != 0) owner_.on_settled(*this, std::exchange(retired_bytes_, 0));
         owner_.on_ended(*this, how, before == state::open);
     }
 
@@ -5065,11 +5065,11 @@ private:
     const link_peer who_;
     stream connection_;
     std::string head_;    // of our messages: "sender team "
-    std::string in_;      // lines that wait for room (`parked_` bytes), then a part of a line
+    std::string in_;      // lines that wait for room (`backlog_` bytes), then a part of a line
     std::string out_;     // whole lines, of which `written_` bytes are sent
     postings in_flight_;  // in the order sent
     std::map<std::uint64_t, held> held_;  // by receipt
-    std::size_t parked_ = 0;
+    std::size_t backlog_ = 0;
     std::size_t written_ = 0;
     std::size_t unconfirmed_ = 0;     // bytes of what is in flight
     std::uint64_t taken_ = 0;         // messages of the other side
@@ -5077,7 +5077,7 @@ private:
     std::uint64_t confirmed_ = 0;     // messages of ours that the other side has
     clock::time_point progress_{};    // when the other side last confirmed anything
     state state_ = state::open;
-    std::size_t holding_ = 0;  // bytes with which it holds the route
+    std::size_t retired_bytes_ = 0;  // bytes that were under way when it was retired
     bool heard_exit_ = false;
     bool waits_for_room_ = false;
     bool dirty_ = false;  // there is something to flush
@@ -5137,7 +5137,7 @@ namespace detail {
 struct route {
     explicit route(const endpoint& to) : peer(to) {}
 
-    bool busy() const noexcept { return held != 0 || under_way; }
+    bool busy() const noexcept { return pins != 0 || under_way; }
     bool idle() const noexcept { return !busy() && !current && !contender && waiting.empty(); }
     bool is_opening() const noexcept { return under_way && under_way->shot().opens_link(); }
 
@@ -5170,15 +5170,15 @@ struct route {
     void retire(link& older) {
         const std::size_t bytes = older.unconfirmed();
         closing_bytes += bytes;
-        if (bytes != 0) ++held;
+        if (bytes != 0) ++pins;
         older.close(bytes);
     }
     /// Ends a link in clear to a peer that can be secret by now.
     void retire_clear(const keyring& keys) {
         if (!current || !keys.wants(peer) || current->key()) return;
-        ++held;  // should the link break here
+        ++pins;  // should the link break here
         retire(*std::exchange(current, nullptr));
-        --held;
+        --pins;
     }
     void take_waiting(route& from) noexcept {
         waiting.splice(waiting.end(), from.waiting);
@@ -5204,7 +5204,7 @@ struct route {
     link* current = nullptr;        // which carries what is posted
     outgoing* under_way = nullptr;  // a one-shot, or a link that we are opening
     incoming* contender = nullptr;  // a link that the peer is opening meanwhile
-    unsigned held = 0;  // by callers' one-shots, closing links, or a caller on the stack
+    unsigned pins = 0;  // by callers' one-shots, closing links, or a caller on the stack
     postings waiting;
     std::size_t waiting_bytes = 0;      // of what waits, and of what is under way
     std::size_t closing_bytes = 0;      // under way on closing links
@@ -5218,14 +5218,14 @@ struct route {
 struct host {
     std::size_t routes = 0;
     std::size_t under_way = 0;
-    std::list<route> crowded;  // something to begin, once less is under way
+    std::list<route> deferred;  // something to begin, once less is under way
 };
 
 /// Keeps a route, and has it begin nothing, until the end of a block.
 class route_pin {
 public:
-    explicit route_pin(route& one) noexcept : one_(one) { ++one_.held; }
-    ~route_pin() { --one_.held; }
+    explicit route_pin(route& one) noexcept : one_(one) { ++one_.pins; }
+    ~route_pin() { --one_.pins; }
 
 private:
     route& one_;
@@ -5273,14 +5273,14 @@ public:
     void clear() noexcept {
         index_.clear();
         names_.clear();
-        for (group* all : {&resting_, &ready_, &crowded_}) all->clear();
+        for (group* all : {&resting_, &ready_, &deferred_}) all->clear();
         hosts_.clear();
     }
 
     /// Begins what waits, or forgets a route by which nothing goes.
     void schedule(route& one) noexcept {
         room_made_ = true;
-        retry_crowded(*one.host);
+        retry_deferred(*one.host);
         if (!one.idle()) return move_to(one.busy() || one.waiting.empty() ? resting_ : ready_, one);
         const auto found = index_.find(one.peer);
         const auto place = found->second;
@@ -5294,21 +5294,21 @@ public:
         if (!one.busy() && one.group == &resting_) move_to(ready_, one);
     }
     /// There is no free descriptor until something under way has ended.
-    void make_crowded(route& one) noexcept {
+    void defer(route& one) noexcept {
         exhausted_ = true;
-        move_to(crowded_, one);
+        move_to(deferred_, one);
     }
     /// Whether one more connection may be opened; if not, the route waits for another to end.
     bool may_begin(route& one) noexcept {
         if (one.host->under_way < share_ && one_shots_ < max_) return true;
-        move_to(one_shots_ < max_ ? one.host->crowded : crowded_, one);
+        move_to(one_shots_ < max_ ? one.host->deferred : deferred_, one);
         return false;
     }
     bool any_ready() const noexcept {
-        return !ready_.empty() || (!crowded_.empty() && one_shots_ < max_ && !exhausted_);
+        return !ready_.empty() || (!deferred_.empty() && one_shots_ < max_ && !exhausted_);
     }
     route& next_ready() noexcept {
-        route& one = (ready_.empty() ? crowded_ : ready_).front();
+        route& one = (ready_.empty() ? deferred_ : ready_).front();
         move_to(resting_, one);
         return one;
     }
@@ -5347,16 +5347,16 @@ private:
     }
     /// Called whenever something has ended or come to nothing. The next route may begin nothing
     /// either, if it has a link by now, and must not leave the others waiting.
-    void retry_crowded(host& of) noexcept {
-        if (of.under_way < share_ && !of.crowded.empty()) move_to(ready_, of.crowded.front());
+    void retry_deferred(host& of) noexcept {
+        if (of.under_way < share_ && !of.deferred.empty()) move_to(ready_, of.deferred.front());
     }
 
     const std::size_t max_, share_;  // connections: in all, and to one host
     std::unordered_map<endpoint, group::iterator> index_;
     std::unordered_map<endpoint, route*> names_;
-    group resting_;  // nothing to begin
-    group ready_;    // something to begin
-    group crowded_;  // the same, but there are too many connections
+    group resting_;   // nothing to begin
+    group ready_;     // something to begin
+    group deferred_;  // the same, but there are too many connections
     std::unordered_map<endpoint, host> hosts_;
     std::size_t one_shots_ = 0;
     std::size_t openings_ = 0;
@@ -5429,13 +5429,13 @@ public:
         if (shared_.head.size() + text.size() > shared_.settings.max_message_bytes) return false;
         if (table_.find_known(to)) return false;
         if (memory_.wants_link(to, shared_.events.now())) return false;
-        ++table_.find_or_add(to).held;
+        ++table_.find_or_add(to).pins;
         return true;
     }
     void release(const endpoint& to) noexcept {
         route* const one = table_.find(to);
         if (!one) return;  // the node was stopped meanwhile
-        --one->held;
+        --one->pins;
         table_.schedule(*one);
     }
 
@@ -5687,7 +5687,7 @@ private:
         if (evicted)
             table_.make_ready(one);
         else
-            table_.make_crowded(one);
+            table_.defer(one);
         return true;
     }
 
@@ -6423,7 +6423,7 @@ public:
 
     std::error_code post(const endpoint& to, std::string_view text, postings& item) {
         // Outcomes that wait for the handlers are bounded as messages are.
-        if (item.front().done && mailbox_.crowded()) return make_error_code(errc::queue_full);
+        if (item.front().done && mailbox_.is_backlogged()) return make_error_code(errc::queue_full);
         const link* const over = routes_.link_to(to);
         const endpoint& peer = over ? over->peer().known_as() : to;
         if (item.front().is_kept() && outbox_.has(peer)) return outbox_.add(peer, text, item);
@@ -6852,7 +6852,7 @@ private:
     std::error_code wait_for_room(lock& held, const endpoint& to, std::string_view text,
                                   postings& item) {
         // In a handler, nobody else makes room in the mailbox.
-        if (handlers.called_here() && item.front().done && mailbox_->crowded())
+        if (handlers.called_here() && item.front().done && mailbox_->is_backlogged())
             return make_error_code(errc::queue_full);
         const auto end = after(os::now(), settings_.delivery_timeout);
         auto error = make_error_code(errc::queue_full);
@@ -7074,16 +7074,16 @@ private:
                 [](const auto& outcome) { outcome.done(outcome.outcome); },
                 [&](std::size_t bytes) {
                     owed += bytes;
-                    if (mailbox_->crowded()) give_back(std::exchange(owed, 0));
+                    if (mailbox_->is_backlogged()) give_back(std::exchange(owed, 0));
                 });
             give_back(owed);
         }
     }
 
     void give_back(std::size_t bytes) noexcept {
-        const bool was_crowded = mailbox_->release(bytes);
+        const bool was_backlogged = mailbox_->release(bytes);
         const bool wanted = mailbox_->room_wanted();
-        if (!was_crowded && !wanted) return;
+        if (!was_backlogged && !wanted) return;
         const lock held(mutex_);
         changed_.notify_all();
         if (wanted) wake_io();
