@@ -1,5 +1,5 @@
-// bridge.cpp - joins LANs through an MQTT broker: what is said to all on one of them is shown on the
-// others, once, as `BTC@north: hi`. What goes over it, and is promised: examples/README.md.
+// bridge.cpp - joins LANs over an MQTT broker: what is said to all on one LAN is shown once on the
+// others, as `BTC@north: hi`. Its topics and what it promises: examples/README.md.
 //
 // SPDX-License-Identifier: MIT
 
@@ -25,8 +25,8 @@ using std::string, std::string_view, std::chrono::steady_clock, menu::shown_note
 using lock = std::unique_lock<std::mutex>;
 volatile std::sig_atomic_t ended = 0;
 
-/// The node's handlers have their own thread, and never wait. The client's run in run(), and wait
-/// for the LAN: the broker has its acknowledgement when they return.
+/// The node's handlers have their own thread, and never wait. The client's run in run(), and wait for
+/// the LAN, since their return acknowledges the message to the broker.
 class bridge {
 public:
     explicit bridge(menu::bridge_options with)
@@ -40,12 +40,12 @@ public:
             for (const auto receipt : batches_.acknowledged(id)) node_.confirm(receipt);
         };
     }
-    ~bridge() { node_.stop(); }  // its handlers use all the rest
+    ~bridge() { node_.stop(); }  // first, as its handlers use all the rest
 
     string run() {
         if (const auto error = node_.start()) return error.message();
         std::cout << "I am " << node_.address() << '\n' << std::flush;
-        for (int i = 0; with_.node.discovery && i < 4 && !ended; ++i) {  // who is here, first
+        for (int i = 0; with_.node.discovery && i < 4 && !ended; ++i) {  // first, the peers
             here_.link_all();
             std::this_thread::sleep_for(std::chrono::seconds(1));
         }
@@ -76,12 +76,12 @@ private:
         for (const auto& one : batches_.drop_waiting()) node_.confirm(one.receipt, false);
     }
 
-    // What this LAN says.
+    // From this LAN.
 
     void on_said_here(const p2pchat::message& m) {
         const lock held(mutex_);
         string line;
-        if (m.receipt == 0) return;  // CONNECT, of a link
+        if (m.receipt == 0) return;  // a link's CONNECT
         if (m.text == "who") return answer(m);
         if (!connected_ || is_bridge(m.team) || format(m.reply_to(), m.team, visible(m.text), line))
             return node_.confirm(m.receipt, false);
@@ -93,8 +93,8 @@ private:
         for (const auto& [site, peers] : others_)
             node_.post(m.reply_to(), string(site) += ": " + peers);
     }
-    /// Links to whoever is on this LAN, says who is here, and tells the senders of what a site does
-    /// not say that it has shown.
+    /// Links to the peers of this LAN, publishes who is here, and tells senders if a site has not
+    /// reported in time that it has shown their messages.
     void look_after() {
         const lock held(mutex_);
         if (!connected_) return;
@@ -111,7 +111,7 @@ private:
         }
     }
 
-    // What the other sites say. Nobody vouches for the broker.
+    // From the other sites, or from anybody who may write to the room.
 
     void on_published(string_view topic, const string& payload) {
         const string what(topic.substr(0, topic.find('/', with_.base.size())));
@@ -164,7 +164,7 @@ private:
         ++owed_;
         if (const auto error = node_.post(to, text, done, p2pchat::when_full::wait)) done(error);
     }
-    /// Nobody else than a peer is written to because of that.
+    /// Nobody but a peer is written to on the broker's account.
     void on_told(const string& site, const string& line) {
         p2pchat::message_view what;
         if (parse(line, what) || here_.snapshot().count(what.sender) == 0) return;
@@ -174,14 +174,14 @@ private:
 
     const menu::bridge_options with_;
     steady_clock::time_point looks_at_;
-    bool replaced_ = false;  // by a bridge that was started later
+    bool replaced_ = false;  // by a bridge started later
     shown_notes notes_;
-    std::atomic<std::size_t> owed_{0};  // outcomes, of what is being shown
+    std::atomic<std::size_t> owed_{0};  // outcomes still to come of what is being shown
     std::condition_variable settled_;
 
-    std::mutex mutex_;  // guards the rest, but for the client and the node
+    std::mutex mutex_;  // guards the rest, except the client and the node
     bool connected_ = false;
-    menu::batches::sites others_;  // that are there, and who is there
+    menu::batches::sites others_;  // those that are there, and who is there
     menu::batches batches_{[this](auto& payload) { return publish("said", payload); }, others_};
 
     mqtt::client client_;

@@ -1,4 +1,4 @@
-// batches.hpp - what a bridge publishes: lines, many at once, and one such batch at a time.
+// batches.hpp - what a bridge publishes: batches of lines, one batch at a time.
 //
 // SPDX-License-Identifier: MIT
 
@@ -28,7 +28,7 @@ inline std::string with_origin(const p2pchat::message_view& what, const std::str
            ": " + visible(without_mark(what.text));
 }
 
-/// A line "sender team text" with another text, for its sender.
+/// The line "sender team text" with a remark before the text, for its sender.
 inline std::string told(const std::string& line, const std::string& why) {
     p2pchat::message_view what;
     std::string result;
@@ -39,44 +39,44 @@ inline std::string told(const std::string& line, const std::string& why) {
 
 struct said {
     std::string line;       // "sender team text", as on the wire
-    std::uint64_t receipt;  // for p2pchat::node::confirm(); 0: that was done
+    std::uint64_t receipt;  // for p2pchat::node::confirm(); 0: confirmed
 };
 
-/// The next batch is published when the broker has this one, and all other sites that were there
-/// have shown it: so it can be published again, should the broker have forgotten it, and no site is
-/// sent more than it can show. Not thread-safe.
+/// The next batch is published once the broker has this one and all sites that were there have
+/// shown it. So it can be published again if the broker has lost it, and no site gets more than it
+/// can show. Not thread-safe.
 class batches {
 public:
     using publisher =
-        std::function<int(const std::string& payload)>;  // the id of what it published
+        std::function<int(const std::string& payload)>;  // returns the id of what it published
     using sites = std::map<std::string, std::string>;
     using clock = std::chrono::steady_clock;
     static constexpr std::size_t max_bytes = 64 * 1024;  // or one message
-    static constexpr std::chrono::seconds patience{3};   // until all have shown it
+    static constexpr std::chrono::seconds patience{3};   // for all to show it
 
     batches(publisher publish, const sites& others)
         : publish_(std::move(publish)), others_(others) {}
 
-    /// Numbers grow, also from one start to the next. As text, for others to see who is newer.
+    /// Numbers grow from batch to batch and from start to start: the greater, the newer a bridge.
     std::string first() const { return std::to_string(first_); }
     void add(std::string line, std::uint64_t receipt) {
         waiting_.push_back({std::move(line), receipt});
         next();
     }
-    /// What was not published yet.
+    /// What has not been published yet.
     std::deque<said> drop_waiting() { return std::exchange(waiting_, {}); }
 
-    /// There is a connection, perhaps to a broker that has forgotten all.
+    /// There is a connection, perhaps to a broker that has lost everything.
     void publish_again() {
         tries_ = 0;
         since_ = clock::now();
         if (!batch_.empty()) id_ = publish_(payload_);
     }
-    /// A site has come, perhaps without its session; somebody may say that again and again.
+    /// A site has come, perhaps without its session. Bounded, as anybody may claim that repeatedly.
     void came(const std::string& site) {
         if (missing_.count(site) != 0 && ++tries_ < 10) id_ = publish_(payload_);
     }
-    /// It is gone, or has shown what is under way.
+    /// A site is gone, or has shown the batch.
     void settled(const std::string& site) {
         missing_.erase(site);
         finish();
@@ -84,7 +84,7 @@ public:
     void shown(const std::string& site, const std::string& number) {
         if (number == std::to_string(number_)) settled(site);
     }
-    /// The broker has it: what may be confirmed.
+    /// The broker has the batch; returns what may be confirmed.
     std::vector<std::uint64_t> acknowledged(int id) {
         std::vector<std::uint64_t> result;
         if (id != id_) return result;
@@ -93,7 +93,7 @@ public:
         finish();
         return result;
     }
-    /// Gives up who has not shown it in time: those sites, and what they may not have shown.
+    /// Gives up sites that have not shown the batch in time; returns them, and the batch.
     std::pair<std::set<std::string>, std::vector<said>> give_up() {
         if (!acknowledged_ || missing_.empty() || clock::now() < since_ + patience) return {};
         std::pair result(std::exchange(missing_, {}), batch_);
@@ -127,11 +127,11 @@ private:
     std::vector<said> batch_;  // under way
     std::uint64_t number_ = first_;
     std::string payload_;
-    int id_ = 0;     // as it was published lately
-    int tries_ = 0;  // since it was at first
+    int id_ = 0;     // of its latest publication
+    int tries_ = 0;  // since the first one
     clock::time_point since_;
     bool acknowledged_ = false;      // by the broker
-    std::set<std::string> missing_;  // who has not shown it
+    std::set<std::string> missing_;  // the sites that have not shown it
 };
 
 }  // namespace menu

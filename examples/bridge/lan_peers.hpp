@@ -1,4 +1,4 @@
-// lan_peers.hpp - who is on a bridge's LAN, bridges apart.
+// lan_peers.hpp - who is on a bridge's LAN, other than bridges.
 //
 // SPDX-License-Identifier: MIT
 
@@ -17,13 +17,13 @@
 
 namespace menu {
 
-/// Thread-safe. Whose link broke is still there, until it is known that nobody answers.
+/// Thread-safe. A peer whose link broke still counts as there, until it is known not to answer.
 class lan_peers {
 public:
-    using all = std::map<p2pchat::endpoint, std::string>;  // and their teams
+    using all = std::map<p2pchat::endpoint, std::string>;  // with their teams
     static constexpr std::size_t max_list = 1000;          // bytes
 
-    /// Before the node starts.
+    /// To be constructed before the node starts.
     explicit lan_peers(p2pchat::node& node) : node_(node) {
         node.on_peer_joined([this](const p2pchat::peer& who) {
             const std::lock_guard<std::mutex> lock(mutex_);
@@ -44,7 +44,7 @@ public:
         const std::lock_guard<std::mutex> lock(mutex_);
         return here_;
     }
-    /// Links to whoever discovery has found.
+    /// Links to all that discovery has found.
     void link_all() {
         const auto known = snapshot();
         for (const auto& found : node_.candidates())

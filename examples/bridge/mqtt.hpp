@@ -1,5 +1,5 @@
-// mqtt.hpp - a client of an MQTT 5 broker, by libmosquitto: it stays connected, keeps its session
-// at the broker, and acknowledges a message when the handler that got it has returned.
+// mqtt.hpp - a client of an MQTT 5 broker, with libmosquitto: it stays connected, has a persistent
+// session, and acknowledges a message when its handler has returned.
 //
 // SPDX-License-Identifier: MIT
 
@@ -26,25 +26,25 @@ namespace mqtt {
 struct settings {
     std::string host, id, user, password;
     int port = 0;
-    std::string tls;   // a file with the certificates to trust; empty: in clear
-    std::string will;  // a topic, of which nothing is to be retained when we are gone
+    std::string tls;   // a file of trusted certificates; empty: in clear
+    std::string will;  // a topic whose retained message is cleared when we are gone
 };
 
-/// publish() may be called by any thread; the rest, the handlers included, is of one thread.
+/// publish() may be called by any thread; all else, the handlers included, is for one thread.
 class client {
 public:
     std::function<void()> on_connected;
     std::function<void()> on_lost;
     std::function<void(std::string_view topic, const std::string& payload)> on_message;
-    std::function<void(int id)> on_acknowledged;  // what publish() returned
+    std::function<void(int id)> on_acknowledged;  // as publish() returned it
 
     explicit client(const settings& with) : with_(with) {
         mosquitto_lib_init();
         mosquitto_property_add_int32(&session_, MQTT_PROP_SESSION_EXPIRY_INTERVAL, 24 * 60 * 60);
-        client_ = mosquitto_new(with.id.c_str(), false, this);  // false: go on with the session
+        client_ = mosquitto_new(with.id.c_str(), false, this);  // false: resume the session
         mosquitto_int_option(client_, MOSQ_OPT_PROTOCOL_VERSION, MQTT_PROTOCOL_V5);
-        mosquitto_int_option(client_, MOSQ_OPT_TCP_NODELAY, 1);  // else 40 ms and more for each
-        // Acknowledgements are then written by turn(), not before a handler is called.
+        mosquitto_int_option(client_, MOSQ_OPT_TCP_NODELAY, 1);  // or each takes 40 ms
+        // So that turn() writes acknowledgements, not libmosquitto before it calls the handler.
         mosquitto_threaded_set(client_, true);
         mosquitto_connect_callback_set(client_, [](mosquitto*, void* self, int reason) {
             auto& us = *static_cast<client*>(self);
@@ -73,7 +73,7 @@ public:
         mosquitto_lib_cleanup();
     }
 
-    /// Says what is wrong; but that nobody answers yet is not: turn() tries on.
+    /// Returns what is wrong, if anything. No answer yet is no error: turn() keeps trying.
     std::string open() {
         if (!with_.user.empty())
             mosquitto_username_pw_set(client_, with_.user.c_str(), with_.password.c_str());
@@ -86,7 +86,7 @@ public:
                                                     nullptr, session_);
         return error == MOSQ_ERR_INVAL ? mosquitto_strerror(error) : "";
     }
-    /// Waits for what there is to do, for a while, and does it; connects again if need be.
+    /// Waits a while for something to do, and does it; reconnects if need be.
     void turn() {
         const int error = mosquitto_loop(client_, 200, 1);
         if (error == MOSQ_ERR_SUCCESS) return;
@@ -94,7 +94,7 @@ public:
         std::this_thread::sleep_for(std::chrono::milliseconds(200));
         say_unreachable(mosquitto_reconnect(client_));
     }
-    /// Sends what is queued, and goes.
+    /// Sends what is queued, and disconnects.
     void leave() {
         mosquitto_disconnect(client_);
         for (int i = 0; i < 20 && mosquitto_loop(client_, 100, 1) == MOSQ_ERR_SUCCESS; ++i) {
@@ -104,7 +104,7 @@ public:
     void subscribe(const std::string& topics) {
         mosquitto_subscribe(client_, nullptr, topics.c_str(), 1);
     }
-    /// With QoS 1; what cannot be sent now is when there is a connection.
+    /// With QoS 1; without a connection, it is sent when there is one again.
     int publish(const std::string& topic, std::string_view payload, bool retained = false) {
         int id = 0;
         mosquitto_publish(client_, &id, topic.c_str(), static_cast<int>(payload.size()),
@@ -113,7 +113,7 @@ public:
     }
 
 private:
-    /// What it says again and again, as it tries again and again, is said once.
+    /// Prints a message once, even if each further attempt fails in the same way.
     void say(const std::string& what) {
         if (what != std::exchange(said_, what)) std::cout << what << '\n' << std::flush;
     }
@@ -124,7 +124,7 @@ private:
         if (error != MOSQ_ERR_SUCCESS && !was_said)
             say(std::string("the broker cannot be reached: ") + why);
     }
-    /// Nothing that is too large, and no more than 8 MB a second: what is more waits at the broker.
+    /// Ignores what is too large, and takes at most 8 MB a second: the rest waits at the broker.
     void take(const char* topic, const char* payload, std::size_t size) {
         constexpr std::size_t max_size = 512 * 1024, overhead = 200;
         constexpr std::chrono::nanoseconds a_byte{120};

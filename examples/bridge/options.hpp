@@ -36,15 +36,15 @@ What is said to all on this LAN reaches the other LANs in the room, and back.
   --port NUMBER         listen on this port
   --broker HOST[:PORT]  of MQTT 5; port 1883, with --tls 8883
   --room NAME           the same for all LANs that are to hear each other
-  --site NAME           what this LAN is called in the room; as --team, if it is not given
-  --tls CAFILE          encrypted, with a broker whose certificate these have signed
-  --user NAME           at the broker; the password is in the environment: P2PCHAT_BRIDGE_PASSWORD
-  --address IP          be known on the LAN by this address, not by the detected one
-  --no-discovery        do not look for others on the LAN, nor be found by them
-  --state FILE          notes what was shown, for the next start
+  --site NAME           what this LAN is called in the room (default: as --team)
+  --tls CAFILE          encrypt, and trust the certificates in this file
+  --user NAME           log in to the broker, with the password in P2PCHAT_BRIDGE_PASSWORD
+  --address IP          be known on the LAN by this address instead of the detected one
+  --no-discovery        neither look for others on the LAN nor be found
+  --state FILE          where to note what was shown, for the next start
 )";
 
-/// What sites and rooms may be called, as they are part of MQTT's topics.
+/// Whether a site or a room may be called so: the names become part of MQTT topics.
 inline bool is_site(std::string_view name) {
     const auto fits = [](char c) {
         return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
@@ -53,7 +53,7 @@ inline bool is_site(std::string_view name) {
     return !name.empty() && name.size() <= 32 && std::all_of(name.begin(), name.end(), fits);
 }
 
-/// Bridges are known on their LAN as TEAM@SITE: what comes from one goes over no other.
+/// Bridges are known on their LAN as TEAM@SITE; what comes from one goes over no other.
 inline bool is_bridge(std::string_view team) { return team.find('@') != team.npos; }
 
 /// "host", "host:1883", "[::1]:1883" or "::1".
@@ -69,7 +69,7 @@ inline bool set_broker(const std::string& text, mqtt::settings& broker) {
     return port && !broker.host.empty();
 }
 
-/// None: something is wrong, and was said.
+/// None if something is wrong, which has then been printed.
 inline std::optional<bridge_options> parse_bridge_options(int argc, char** argv) {
     std::map<std::string, std::string> given = {{"--team", ""}, {"--port", ""},    {"--broker", ""},
                                                 {"--room", ""}, {"--site", ""},    {"--tls", ""},
@@ -117,7 +117,8 @@ inline std::optional<bridge_options> parse_bridge_options(int argc, char** argv)
     result.node.max_links = 800;
     result.node.max_connections = 100;
     result.node.confirm_later = result.node.leave_on_stop = true;
-    result.node.delivery_timeout = std::chrono::seconds(4);  // sooner than others give us up
+    result.node.delivery_timeout =
+        std::chrono::seconds(4);  // less than the senders' own, by default
     return result;
 }
 

@@ -1,4 +1,4 @@
-// shown_notes.hpp - which batches of other sites a bridge has shown, also when it was killed.
+// shown_notes.hpp - notes which batches of other sites a bridge has shown, in case it is killed.
 //
 // SPDX-License-Identifier: MIT
 
@@ -18,8 +18,8 @@
 
 namespace menu {
 
-/// The numbers of a site's batches grow. The last one begun is in the file before it is shown: when
-/// that one comes again after we were killed, nobody knows how much of it was shown.
+/// The numbers of a site's batches grow. The file names the last batch before it is shown. If that
+/// batch comes again after we were killed, nobody knows how much of it was shown.
 class shown_notes {
 public:
     enum verdict { fresh, unsure, known };
@@ -31,7 +31,7 @@ public:
         for (std::string site; in >> site >> number; unsure_.insert(site)) begun_[site] = number;
     }
 
-    /// A batch has come: is it to be shown? Of more sites than a room has, none is.
+    /// A batch has come: whether to show it. Batches of more sites than max_sites are ignored.
     verdict begin(const std::string& site, std::uint64_t number) {
         if (begun_.size() >= max_sites && begun_.count(site) == 0) return known;
         auto& last = begun_[site];
@@ -52,7 +52,7 @@ private:
 
     const std::string file_;
     std::map<std::string, std::uint64_t> begun_;
-    std::set<std::string> unsure_;  // of whom nothing has come since the start
+    std::set<std::string> unsure_;  // from which nothing has come since the start
 };
 
 }  // namespace menu
