@@ -95,6 +95,12 @@ class World:
                        for site in sites for i in range(PEERS))
         check(peer.wait(holds), peer.output)
 
+    def wait_ready(self, bridges=1):
+        """Until everybody on a LAN is linked, and the bridges know the other LANs' peers."""
+        self.wait_linked(bridges)
+        for lan in self.lans:
+            self.wait_present(lan.peers[0], [site for site in SITES if site != lan.site])
+
     def say(self, count, pause=0):
         """Everybody says so many."""
         self.said = {}
@@ -160,9 +166,7 @@ def quiet(world):
     """10,000 messages, and nothing happens: all are shown everywhere."""
     for lan in world.lans:
         Bridge(world, lan)
-    world.wait_linked(1)
-    for lan in world.lans:
-        world.wait_present(lan.peers[0], [site for site in SITES if site != lan.site])
+    world.wait_ready()
     world.say(1112)
     check(world.account() == 9 * 1112 * 6, 'not all were shown')
 
@@ -170,9 +174,7 @@ def quiet(world):
 def faults(world):
     """10,000 messages, while the broker, a bridge and a cable fail, and come back."""
     bridges = [Bridge(world, lan) for lan in world.lans]
-    world.wait_linked(1)
-    for lan in world.lans:
-        world.wait_present(lan.peers[0], [site for site in SITES if site != lan.site])
+    world.wait_ready()
     world.say(1112, pause=15)
     world.wait_outcomes(0.1)
     world.broker.kill()
@@ -198,9 +200,7 @@ def two_bridges(world):
         bridge.program.expect('another bridge has this site')
     for bridge in second:
         bridge.program.expect('the broker says: Success', 2)
-    world.wait_linked(1)
-    for lan in world.lans:
-        world.wait_present(lan.peers[0], [site for site in SITES if site != lan.site])
+    world.wait_ready()
     world.say(100)
     check(world.account() == 9 * 100 * 6, 'not all were shown')
 
@@ -210,9 +210,7 @@ def ring(world):
     for number, lan in enumerate(world.lans):
         Bridge(world, lan, room=f'room{number}')
         Bridge(world, lan, room=f'room{(number + 1) % 3}', number=1)
-    world.wait_linked(2)
-    for lan in world.lans:
-        world.wait_present(lan.peers[0], [site for site in SITES if site != lan.site])
+    world.wait_ready(bridges=2)
     world.say(100)
     check(world.account() == 9 * 100 * 6, 'not all were shown')
 

@@ -11,27 +11,18 @@
 
 #define P2PCHAT_IMPLEMENTATION
 #include "p2pchat.hpp"
+#include "../network/say.hpp"
 
 #include <algorithm>
 #include <chrono>
 #include <cstddef>
 #include <iostream>
-#include <mutex>
 #include <sstream>
 #include <string>
 #include <thread>
 #include <vector>
 
 namespace {
-
-template <class... Parts>
-void say(const Parts&... parts) {
-    static std::mutex mutex;
-    std::ostringstream line;
-    (line << ... << parts) << '\n';
-    const std::lock_guard<std::mutex> lock(mutex);
-    std::cout << line.str() << std::flush;
-}
 
 bool is_bridge(const p2pchat::peer& who) { return who.team.find('@') != std::string::npos; }
 

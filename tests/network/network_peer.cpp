@@ -15,12 +15,12 @@
 
 #define P2PCHAT_IMPLEMENTATION
 #include "p2pchat.hpp"
+#include "say.hpp"
 
 #include <chrono>
 #include <cstdlib>
 #include <iostream>
 #include <memory>
-#include <mutex>
 #include <sstream>
 #include <string>
 #include <thread>
@@ -31,16 +31,6 @@ namespace {
 using p2pchat::endpoint;
 using p2pchat::message;
 using p2pchat::node;
-
-/// Writes one line at once, whole, whichever thread it comes from.
-template <class... Parts>
-void say(const Parts&... parts) {
-    static std::mutex mutex;
-    std::ostringstream line;
-    (line << ... << parts) << '\n';
-    const std::lock_guard<std::mutex> lock(mutex);
-    std::cout << line.str() << std::flush;
-}
 
 std::string words_of(std::error_code error) { return error ? error.message() : "delivered"; }
 
