@@ -192,9 +192,9 @@ private:
 }  // namespace
 
 int main(int argc, char** argv) {
-    const auto options = menu::parse_bridge_options(argc, argv);
-    if (!options) return 2;
+    menu::bridge_options options;
+    if (const auto status = menu::read_bridge_options(argc, argv, options)) return *status;
     for (const int signal : {SIGINT, SIGTERM}) std::signal(signal, [](int) { ended = 1; });
-    const string error = bridge(*options).run();
+    const string error = bridge(options).run();
     return error.empty() ? 0 : (std::cerr << error << '\n', 1);
 }

@@ -6,6 +6,7 @@
 #define BRIDGE_OPTIONS_HPP
 
 #include "../settings/folder.hpp"
+#include "../settings/options.hpp"
 #include "../terminal/text.hpp"
 #include "mqtt.hpp"
 #include "p2pchat.hpp"
@@ -42,6 +43,7 @@ What is said to all on this LAN reaches the other LANs in the room, and back.
   --address IP          be known on the LAN by this address instead of the detected one
   --no-discovery        neither look for others on the LAN nor be found
   --state FILE          where to note what was shown, for the next start
+  -h, --help            show this and leave
 )";
 
 /// Whether a site or a room may be called so: the names become part of MQTT topics.
@@ -69,34 +71,37 @@ inline bool set_broker(const std::string& text, mqtt::settings& broker) {
     return port && !broker.host.empty();
 }
 
-/// None if something is wrong, which has then been printed.
-inline std::optional<bridge_options> parse_bridge_options(int argc, char** argv) {
+/// Reads the command line into `result`; returns an exit status if the program is to end here.
+inline std::optional<int> read_bridge_options(int argc, char** argv, bridge_options& result) {
     std::map<std::string, std::string> given = {{"--team", ""}, {"--port", ""},    {"--broker", ""},
                                                 {"--room", ""}, {"--site", ""},    {"--tls", ""},
                                                 {"--user", ""}, {"--address", ""}, {"--state", ""}};
-    const auto wrong = [](std::string_view what) {
-        std::cerr << what << '\n' << bridge_usage;
-        return std::nullopt;
+    const auto wrong = [](const std::string& what) {
+        std::cerr << "bridge: " << visible(what) << "\nSee bridge --help.\n";
+        return 2;
     };
-    bridge_options result;
     result.node.discovery = true;
     for (int i = 1; i < argc; ++i) {
-        const std::string_view name = argv[i];
-        const auto flag = given.find(std::string(name));
+        const std::string name = argv[i];
+        const auto flag = given.find(name);
+        if (name == "-h" || name == "--help") return std::cout << bridge_usage, 0;
         if (name == "--no-discovery") {
             result.node.discovery = false;
-        } else if (flag == given.end() || ++i == argc) {
-            return wrong(name);
-        } else {
-            flag->second = argv[i];
+            continue;
         }
+        if (flag == given.end()) return wrong(name + ": no such flag");
+        if (++i == argc) return wrong(name + ": needs a value");
+        flag->second = argv[i];
     }
-    const auto room = given["--room"];
+    const auto room = given["--room"], address = given["--address"];
     result.site = given[given["--site"].empty() ? "--team" : "--site"];
     if (!is_site(room) || !is_site(result.site))
         return wrong("--room and --site (or --team) take up to 32 of a-z A-Z 0-9 - _");
+    const auto team = given["--team"].empty() ? "" : given["--team"] + '@' + result.site;
+    if (const auto why = wrong_team(team); !why.empty()) return wrong("--team: " + why);
     const auto port = number(given["--port"], 0, 65535);
     if (!port) return wrong("--port takes a number up to 65535");
+    if (!address.empty() && !p2pchat::endpoint(address, 1)) return wrong("--address takes an IP");
     result.broker.tls = given["--tls"];
     result.broker.port = result.broker.tls.empty() ? 1883 : 8883;
     if (!set_broker(given["--broker"], result.broker)) return wrong("--broker takes HOST[:PORT]");
@@ -106,9 +111,9 @@ inline std::optional<bridge_options> parse_bridge_options(int argc, char** argv)
     result.base = "p2pchat/" + room + '/';
     result.broker.id = result.base + result.site;
     result.broker.will = result.base + "here/" + result.site;
-    result.node.team = given["--team"] + '@' + result.site;
+    result.node.team = team;
     result.node.port = static_cast<std::uint16_t>(*port);
-    result.node.address = given["--address"];
+    result.node.address = address;
     result.state = given["--state"];
     if (const auto folder = default_folder(); result.state.empty() && !folder.empty())
         result.state = folder + "/bridge-" + room + '-' + result.site;
@@ -119,7 +124,7 @@ inline std::optional<bridge_options> parse_bridge_options(int argc, char** argv)
     result.node.confirm_later = result.node.leave_on_stop = true;
     result.node.delivery_timeout =
         std::chrono::seconds(4);  // less than the senders' own, by default
-    return result;
+    return std::nullopt;
 }
 
 }  // namespace menu

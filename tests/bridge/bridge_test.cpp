@@ -300,3 +300,30 @@ TEST_CASE("over TLS and with a password; without either, nothing is delivered") 
     const auto nowhere = start("missing.pem", "right");
     CHECK(nowhere->finish() == 1);
 }
+
+TEST_CASE("what is wrong with the command line is said, and nothing is started") {
+    const menu_program::words good{"--team",        "Lan",       "--port",         "0",
+                                   "--room",        "test",      "--no-discovery", "--broker",
+                                   "127.0.0.1:1",   "--address", "127.0.0.1",      "--state",
+                                   "/dev/null/none"};
+    const auto refused = [&](const menu_program::words& more, std::string_view why) {
+        auto words = good;
+        words.insert(words.end(), more.begin(), more.end());
+        menu_program program(words);
+        return program.finish() == 2 && program.text().find(why) != std::string::npos;
+    };
+    CHECK(refused({"--loud"}, "bridge: --loud: no such flag"));
+    CHECK(refused({"--user"}, "bridge: --user: needs a value"));
+    CHECK(refused({"--team", "", "--site", "a"}, "bridge: --team: A team needs a name."));
+    CHECK(refused({"--team", std::string(64, 'a'), "--site", "a"}, "at most 64 bytes"));
+    CHECK(refused({"--team", ""}, "--room and --site"));
+    CHECK(refused({"--room", "a/b"}, "--room and --site"));
+    CHECK(refused({"--site", "north+"}, "--room and --site"));
+    CHECK(refused({"--port", "65536"}, "--port takes a number"));
+    CHECK(refused({"--address", "north"}, "--address takes an IP"));
+    CHECK(refused({"--broker", ":1883"}, "--broker takes HOST[:PORT]"));
+    CHECK(refused({"--broker", "[::1]:0"}, "--broker takes HOST[:PORT]"));
+    menu_program help({"--help"});
+    CHECK(help.finish() == 0);
+    CHECK(help.text().find("--broker HOST[:PORT]") != std::string::npos);
+}
