@@ -15,6 +15,7 @@
 #include <utility>
 
 using support::begin_message;
+using support::count;
 using support::flags;
 using support::folder;
 using support::has_editor;
@@ -22,6 +23,7 @@ using support::has_terminals;
 using support::menu_program;
 using support::nobody;
 using support::party;
+using support::squeezed;
 using support::terminal_kind;
 
 namespace {
@@ -37,22 +39,11 @@ void chat(party& from, const std::string& with, const std::string& prompt) {
 
 /// Where lines break does not count, nor do the times before them.
 bool shows(menu_program& program, const std::string& text) {
-    const auto whole = [](std::string shown) {
-        shown.erase(std::remove_if(shown.begin(), shown.end(),
-                                   [](char c) { return c == '\n' || c == ' '; }),
-                    shown.end());
-        return shown;
-    };
-    const bool came = program.wait_until_output(
-        [&] { return whole(program.screen().text()).find(whole(text)) != std::string::npos; });
+    const bool came = program.wait_until_output([&] {
+        return squeezed(program.screen().text()).find(squeezed(text)) != std::string::npos;
+    });
     if (!came) MESSAGE("waited for: ", text, "\nand there was: ", program.screen().text());
     return came;
-}
-
-std::size_t count(const std::string& text, const std::string& part) {
-    std::size_t result = 0;
-    for (auto at = text.find(part); at != std::string::npos; at = text.find(part, at + 1)) ++result;
-    return result;
 }
 
 /// Has `from` be known to `to`.

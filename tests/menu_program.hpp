@@ -49,6 +49,20 @@ inline const std::string& state_folder() {
     return path;
 }
 
+/// How often `part` is in `text`.
+inline std::size_t count(std::string_view text, std::string_view part) {
+    std::size_t result = 0;
+    for (auto at = text.find(part); at != text.npos; at = text.find(part, at + 1)) ++result;
+    return result;
+}
+
+/// Without spaces and line ends: where lines break does not count.
+inline std::string squeezed(std::string text) {
+    const auto is_space = [](char c) { return c == ' ' || c == '\n'; };
+    text.erase(std::remove_if(text.begin(), text.end(), is_space), text.end());
+    return text;
+}
+
 /// What a pseudo-terminal is like.
 struct terminal_kind {
     std::string type = "xterm";
@@ -243,12 +257,6 @@ public:
     }
 
 private:
-    static std::string squeezed(std::string text) {
-        const auto is_space = [](char c) { return c == ' ' || c == '\n'; };
-        text.erase(std::remove_if(text.begin(), text.end(), is_space), text.end());
-        return text;
-    }
-
     void keep_private() const {
         for (const int end : {input_, output_}) fcntl(end, F_SETFD, FD_CLOEXEC);
     }

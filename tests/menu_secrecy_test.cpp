@@ -14,6 +14,7 @@
 #include <optional>
 
 using support::content;
+using support::count;
 using support::flags;
 using support::has_terminals;
 using support::menu_program;
@@ -73,12 +74,6 @@ std::string changed(const p2pchat::endpoint& who, const std::string& team, const
     return "KEY CHANGED: " + to_string(who) + (team.empty() ? "" : " (" + team + ')') +
            " does not have the key that is known, and is refused. Its key now: " + key +
            ". If you know why, type k to accept it.";
-}
-
-std::size_t count(const std::string& text, std::string_view part) {
-    std::size_t result = 0;
-    for (auto at = text.find(part); at != std::string::npos; at = text.find(part, at + 1)) ++result;
-    return result;
 }
 
 p2pchat::config secret(const std::string& team, std::uint16_t port) {
