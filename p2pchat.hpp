@@ -4319,7 +4319,7 @@ private:
     clock::time_point limit_{};  // the latest its deadline may become
     std::uint64_t receipt_ = 0;  // of the message that it holds
     state state_ = state::reading;
-    bool line_seen_ = false;  // the first line is complete, and was no CONNECT
+    bool line_seen_ = false;  // the first line is complete
 };
 
 /// The listening socket, and the connections accepted from it.
@@ -4340,8 +4340,7 @@ public:
         return known ? error : std::make_error_code(std::errc::no_buffer_space);
     }
     std::error_code start() {
-        shared_.events.arm(*this,
-                           shared_.events.now());  // a timer, so that pause() needs no memory
+        shared_.events.arm(*this, shared_.events.now());  // so that pause() needs no memory
         return shared_.events.watch(*this, listener_, true, false);
     }
     std::uint16_t port() const noexcept { return port_; }
