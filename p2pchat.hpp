@@ -78,10 +78,10 @@
 //   A message is delivered when the other side has taken it: a one-shot when the receiver has
 //   closed the connection in order, a message on a link when its ACK has come. Each message sent is
 //   reported delivered or not, exactly once. A confirmed message may still be lost if the receiver
-//   is killed before its handler has run; a message reported undelivered may have arrived, if only
-//   the confirmation was lost. On a bad network the bytes of a one-shot may pause for longer than
-//   the receiver's quiet_period (2 s): the receiver may then show the beginning of it, and the
-//   sender is told that it was not taken. A link never has to guess like that.
+//   is killed before its handler has run, unless it has set confirm_later; a message reported
+//   undelivered may have arrived, if only the confirmation was lost. On a bad network the bytes of
+//   a one-shot may pause for longer than the receiver's quiet_period (2 s): the receiver may then
+//   show the beginning of it, and the sender is told that it was not taken. Links never guess.
 //
 //   Where it is not delivered, the outcome is:
 //
