@@ -5596,8 +5596,7 @@ public:
 
     void on_confirmable(link& over) override { links_.flush_later(over); }
 
-    /// After an orderly end, or if there is a newer link, we still know the peer; but not by an
-    /// address that only the link had.
+    /// After an orderly end, or with a newer link, the peer stays known, if it can be reached.
     void on_ended(link& over, departure how, bool was_open) noexcept override {
         links_.remove(over);
         const endpoint& peer = over.peer().known_as();
@@ -5675,8 +5674,7 @@ private:
         if (!one.current) table_.schedule(one);
     }
 
-    /// There is no free descriptor: takes one from an accepted connection that has said nothing, or
-    /// waits until another message of ours is delivered.
+    /// No free descriptor: evicts an accepted connection, or waits for another message to end.
     bool postpone(route& one, outgoing& failed) noexcept {
         if (!out_of_descriptors(failed.shot().error())) return false;
         const bool evicted = accepted_.evict();
@@ -5962,8 +5960,7 @@ inline endpoint group_for(const endpoint& local) noexcept {
 
 class discovery;
 
-/// A datagram socket: our own on one network, or one that all programs share. Destroyed only
-/// between turns, as events may point to it.
+/// A datagram socket, of one network or shared. Destroyed between turns: events may point to it.
 class datagram_port final : public io_object {
 public:
     datagram_port(loop& events, discovery& owner, const os::interface_address& on)
