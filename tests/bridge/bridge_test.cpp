@@ -193,6 +193,7 @@ TEST_CASE("what no broker has is not delivered, and what one forgets is shown al
     const auto port = middle->port();
     middle->stop();
     REQUIRE(north.program->expect("the broker is gone"));
+    CHECK(north.program->expect("the broker cannot be reached: Connection refused"));
     CHECK(ann->send(north.address, "into the void"));
     middle = std::make_unique<broker>(port);
     REQUIRE(middle->usable());
