@@ -3150,8 +3150,7 @@ public:
         what.text.assign(connect_word);
         what.opens_link = what.reported = true;
     }
-    void count_accepted() noexcept { ++counts_.connections; }
-    void count_received() noexcept { ++counts_.received; }
+    counters& counts() noexcept { return counts_; }
     void count_announced(bool sent) noexcept { ++(sent ? counts_.announced : counts_.unannounced); }
     void count_ignored() noexcept { ++counts_.ignored; }
     std::chrono::system_clock::time_point wall_time() const noexcept { return now_; }
@@ -4043,7 +4042,7 @@ inline errc take_claimed(const context& shared, const link_openers& links, const
         report.message(what, remote, true, over.key(), &by);
         return no_error;
     }
-    report.count_received();
+    ++report.counts().received;
     // A linked peer says exit over its link: this is somebody else on the same machine.
     if (links.has_link(what.sender))
         report.rejected(remote, make_error_code(errc::sender_not_verified));
@@ -4381,7 +4380,7 @@ public:
 
 private:
     void admit(tcp_socket socket, const endpoint& from) {
-        shared_.report.count_accepted();
+        ++shared_.report.counts().connections;
         if (connections_.size() >= shared_.settings.max_connections && !evict()) {
             shared_.report.rejected(from, make_error_code(errc::connection_limit));
             return socket.reset();
@@ -4992,7 +4991,7 @@ private:
                 take_claimed(shared_, links_, what, who_.remote, connection_, *this);
             if (refused != no_error) return refuse(refused);
         } else if (is_exit(what.text)) {
-            shared_.report.count_received();
+            ++shared_.report.counts().received;
             if (!std::exchange(heard_exit_, true)) {
                 if (state_ == state::open) state_ = state::closing;
                 owner_.on_exit_heard(*this);
