@@ -214,6 +214,9 @@ private:
             const std::lock_guard<std::mutex> lock(mutex_);
             std::swap(places_[random() % places_.size()], successor);
         }
+        // With messages under way, more than go at once: even the shortest life has some undelivered.
+        const auto whom = anybody(random)->address();
+        for (int i = 0; i < 20; ++i) successor->post(whom, 100);
         successor->get().stop();
     }
 
