@@ -155,7 +155,7 @@ private:
         publish("shown/" + site, std::to_string(number));
     }
     void show(p2pchat::endpoint to, const string& text, const string& site, const string& line) {
-        const auto done = [=](std::error_code error) {
+        const auto done = [this, to, site, line](std::error_code error) {
             const auto why = "not shown to " + to_string(to) + ", " + error.message();
             if (error) publish("told/" + site, told(line, why));
             const lock held(mutex_);
