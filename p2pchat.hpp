@@ -3688,7 +3688,7 @@ public:
         if (mode_ == secrecy::off) return no_error;
         if (shown && may_pin && !knows(who) && has_room(who)) {
             static_cast<void>(load());  // another program may have pinned it
-            // If it cannot be written, it holds until the node is destroyed.
+            // If it cannot be written, it holds until stop().
             if (pins_.emplace(who, shown).second) static_cast<void>(store(who, team, shown));
         }
         const public_key pinned = of(who);
@@ -4335,7 +4335,7 @@ public:
         // Accepted sockets inherit that from the listener.
         os::reset_on_close(listener_.native_handle(), true);
         port_ = listener_.local().port();
-        const bool known = port_ != 0;  // else the system chooses it
+        const bool known = port_ != 0;  // 0: the system does not say
         return known ? error : std::make_error_code(std::errc::no_buffer_space);
     }
     std::error_code start() {
@@ -5287,7 +5287,7 @@ public:
         if (--one.host->routes == 0) hosts_.erase(host_of(one.peer));
         one.group->erase(place);
     }
-    /// Something waits to be begun.
+    /// Something waits. A route that is deferred stays so until a connection is left.
     void make_ready(route& one) noexcept {
         if (!one.busy() && one.group == &resting_) move_to(ready_, one);
     }
