@@ -167,7 +167,7 @@ private:
     /// Nobody but a peer is written to on the broker's account.
     void on_told(const string& site, const string& line) {
         p2pchat::message_view what;
-        if (parse(line, what) || here_.snapshot().count(what.sender) == 0) return;
+        if (parse(line, what) || !here_.contains(what.sender)) return;
         node_.post(what.sender, node_.team() + ": at " + site + ' ' + visible(what.text), {},
                    p2pchat::when_full::refuse, p2pchat::when_absent::keep);
     }

@@ -44,6 +44,10 @@ public:
         const std::lock_guard<std::mutex> lock(mutex_);
         return here_;
     }
+    bool contains(const p2pchat::endpoint& who) const {
+        const std::lock_guard<std::mutex> lock(mutex_);
+        return here_.count(who) != 0;
+    }
     /// Links to all that discovery has found.
     void link_all() {
         const auto known = snapshot();

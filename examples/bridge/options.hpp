@@ -12,6 +12,7 @@
 #include "p2pchat.hpp"
 
 #include <algorithm>
+#include <chrono>
 #include <cstdint>
 #include <cstdlib>
 #include <iostream>
@@ -122,8 +123,8 @@ inline std::optional<int> read_bridge_options(int argc, char** argv, bridge_opti
     result.node.max_links = 800;
     result.node.max_connections = 100;
     result.node.confirm_later = result.node.leave_on_stop = true;
-    result.node.delivery_timeout =
-        std::chrono::seconds(4);  // less than the senders' own, by default
+    // Less than the senders' own, by default.
+    result.node.delivery_timeout = std::chrono::seconds(4);
     return std::nullopt;
 }
 

@@ -25,6 +25,7 @@
 namespace {
 
 using clock_type = std::chrono::steady_clock;
+const std::string text = "a message of forty bytes, as most are...";
 std::atomic<int> received{0};
 
 void wait_for(int count) {
@@ -60,7 +61,6 @@ int over_bridges(char** argv) {
     receiver.on_message([](const p2pchat::message& m) { received += m.text != "CONNECT"; });
     if (sender.start() || receiver.start()) return 1;
     if (!sender.connect(from).linked || !receiver.connect(to).linked) return 1;
-    const std::string text = "a message of forty bytes, as most are...";
     // The other side has to know of the receiver's bridge, and of the receiver.
     while (received == 0) static_cast<void>(sender.send(from, text));
     std::this_thread::sleep_for(std::chrono::seconds(1));
@@ -109,11 +109,9 @@ int over_the_broker(char** argv) {
     }
     while (connected < 2) std::this_thread::yield();
     std::this_thread::sleep_for(std::chrono::milliseconds(300));  // subscribed, by now
-    const std::string text = "a message of forty bytes, as most are...";
-    std::cout << "0 "
-              << latency(std::atoi(argv[4]),
-                         [&] { clients.front()->publish("bench/latency", text); })
-              << '\n' << std::flush;
+    std::cout << "0 " << latency(std::atoi(argv[4]), [&] {
+        clients.front()->publish("bench/latency", text);
+    }) << '\n' << std::flush;
     ended = true;
     for (auto& each : threads) each.join();
     return 0;

@@ -94,26 +94,31 @@ void publish(const broker& at, const std::string& topic, const std::string& payl
                 "' -f " + file));
 }
 
+/// The flags of a bridge on loopback, with a broker there, and `more`.
+menu_program::words bridge_flags(const std::string& broker_port, const std::string& state,
+                                 const menu_program::words& more) {
+    menu_program::words result{"--team",
+                               "Lan",
+                               "--port",
+                               "0",
+                               "--address",
+                               "127.0.0.1",
+                               "--no-discovery",
+                               "--room",
+                               "test",
+                               "--broker",
+                               "127.0.0.1:" + broker_port,
+                               "--state",
+                               state};
+    result.insert(result.end(), more.begin(), more.end());
+    return result;
+}
+
 /// A LAN: its bridge, and whoever links to it.
 class lan {
 public:
     lan(const broker& at, const std::string& site)
-        : state_(files_.path() + "/state"),
-          words_{"--team",
-                 "Lan",
-                 "--port",
-                 "0",
-                 "--address",
-                 "127.0.0.1",
-                 "--no-discovery",
-                 "--room",
-                 "test",
-                 "--broker",
-                 "127.0.0.1:" + at.port(),
-                 "--site",
-                 site,
-                 "--state",
-                 state_} {
+        : words_(bridge_flags(at.port(), files_.path() + "/state", {"--site", site})) {
         start();
     }
 
@@ -134,7 +139,6 @@ public:
 
 private:
     support::folder files_;
-    std::string state_;
     menu_program::words words_;
 };
 
@@ -287,10 +291,8 @@ TEST_CASE("over TLS and with a password; without either, nothing is delivered") 
     if (!middle.usable()) return;
     const auto start = [&](const std::string& trusted, const std::string& password) {
         return std::make_unique<menu_program>(
-            menu_program::words{"--team", "Lan", "--port", "0", "--address", "127.0.0.1",
-                                "--no-discovery", "--room", "test", "--broker",
-                                "127.0.0.1:" + middle.port(), "--tls", at + '/' + trusted, "--user",
-                                "ann", "--state", at + "/state"},
+            bridge_flags(middle.port(), at + "/state",
+                         {"--tls", at + '/' + trusted, "--user", "ann"}),
             "export P2PCHAT_BRIDGE_PASSWORD=" + password);
     };
     CHECK(start("broker.pem", "right")->expect("the broker says: Success"));
@@ -303,14 +305,8 @@ TEST_CASE("over TLS and with a password; without either, nothing is delivered") 
 }
 
 TEST_CASE("what is wrong with the command line is said, and nothing is started") {
-    const menu_program::words good{"--team",        "Lan",       "--port",         "0",
-                                   "--room",        "test",      "--no-discovery", "--broker",
-                                   "127.0.0.1:1",   "--address", "127.0.0.1",      "--state",
-                                   "/dev/null/none"};
     const auto refused = [&](const menu_program::words& more, std::string_view why) {
-        auto words = good;
-        words.insert(words.end(), more.begin(), more.end());
-        menu_program program(words);
+        menu_program program(bridge_flags("1", "/dev/null/none", more));
         return program.finish() == 2 && program.text().find(why) != std::string::npos;
     };
     CHECK(refused({"--loud"}, "bridge: --loud: no such flag"));
