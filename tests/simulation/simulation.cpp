@@ -440,6 +440,7 @@ void peer_process::confirm_later(std::uint64_t receipt, std::uint64_t number) {
         net->current = &system;
         engine_->set_time(os::now(), os::wall_time());
         engine_->confirm(receipt, taken);
+        take();
         net->wake(system);
     });
 }
