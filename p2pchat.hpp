@@ -2932,6 +2932,10 @@ public:
         std::unique_lock<std::mutex> lock(mutex_);
         return who.told_.wait_until(lock, began + timeout, [&] { return who.left_ == 0; });
     }
+    void wait(waiter& who) {
+        while (!wait(who, longest_timeout)) {
+        }
+    }
     spin_policy& spin() noexcept { return spin_; }
 
 private:
@@ -3177,17 +3181,27 @@ public:
 
 protected:
     ~room_waiter() = default;
+
+private:
+    friend class room_queue;
+    bool waits_ = false;
 };
 
 /// The connections that wait for room in the mailbox, first come, first served.
 class room_queue {
 public:
     bool empty() const noexcept { return waiting_.empty(); }
-    void join(room_waiter& who) { waiting_.push_back(&who); }
-    void leave(room_waiter& who) noexcept { waiting_.remove(&who); }
+    void join(room_waiter& who) {
+        if (!who.waits_) waiting_.push_back(&who);
+        who.waits_ = true;
+    }
+    void leave(room_waiter& who) noexcept {
+        if (std::exchange(who.waits_, false)) waiting_.remove(&who);
+    }
     room_waiter& next() noexcept {
         room_waiter& first = *waiting_.front();
         waiting_.pop_front();
+        first.waits_ = false;
         return first;
     }
 
@@ -3224,6 +3238,7 @@ public:
     virtual ~io_object() = default;
 
     virtual void on_readable() {}
+    /// There is room to write, or write_later() has asked for this.
     virtual void on_writable() {}
     /// The deadline has passed, and all that had arrived by `now` has been read.
     virtual void on_deadline(clock::time_point) {}
@@ -3240,6 +3255,7 @@ private:
     timers::node_type spare_timer_;    // while it has none there: only the first needs memory
     objects::iterator place_{};
     bool retired_ = false;
+    bool writes_later_ = false;
 };
 
 class loop {
@@ -3271,6 +3287,8 @@ public:
             in_order = socket.shutdown_send() != std::errc::operation_would_block;
         in_order ? socket.close() : socket.reset();
         timers_.erase({object.timer_, &object});
+        if (object.writes_later_)
+            writers_.erase(std::find(writers_.begin(), writers_.end(), &object));
         retired_.splice(retired_.end(), objects_, object.place_);
     }
 
@@ -3318,7 +3336,25 @@ public:
         }
     }
 
-    // A turn is prepare(), wait() without the lock, collect(), each event, run_timers().
+    /// Calls on_writable() before the next wait, so that what is queued until then is written at
+    /// once. Out of memory, nothing has happened.
+    void write_later(io_object& object) {
+        if (object.writes_later_ || object.retired_) return;
+        writers_.push_back(&object);
+        object.writes_later_ = true;
+    }
+    bool has_writers() const noexcept { return !writers_.empty(); }
+    void run_writers() noexcept {
+        while (!writers_.empty()) {
+            io_object& object = *writers_.back();
+            writers_.pop_back();
+            object.writes_later_ = false;
+            guard(object, [&] { object.on_writable(); });
+        }
+    }
+
+    // A turn is run_writers(), prepare(), wait() without the lock, collect(), each event,
+    // run_timers().
 
     /// Destroys what has ended, and notes what to wait for.
     void prepare() {
@@ -3374,6 +3410,7 @@ private:
     io_object::objects objects_;
     io_object::objects retired_;  // until the turn ends, as events may still point to them
     io_object::timers timers_;
+    std::vector<io_object*> writers_;
     os::readiness ready_[os::poller::batch];
     char buffer_[64 * 1024];
 };
@@ -4296,7 +4333,7 @@ private:
         });
     }
     void end(bool in_order) noexcept {
-        if (state_ == state::no_room) shared_.rooms.leave(*this);
+        shared_.rooms.leave(*this);
         if (state_ == state::contending) links_.forget(*this);
         if (receipt_ != 0) shared_.report.forget(receipt_);
         if (in_order && connection_.is_open())
@@ -4709,17 +4746,200 @@ namespace detail {
 inline constexpr std::size_t link_window = 256 * 1024;
 
 class link;
-using link_list = std::list<link*>;
+using link_list = std::list<link*>;  // all that there are
+
+/// Finds the number in "ACK n".
+inline bool scan_ack(std::string_view line, std::uint64_t& count) noexcept {
+    constexpr std::string_view word = "ACK ";
+    if (line.substr(0, word.size()) != word) return false;
+    const char* const end = line.data() + line.size();
+    const auto [stop, error] = std::from_chars(line.data() + word.size(), end, count);
+    return error == std::errc() && stop == end;
+}
+
+/// What arrives on a link: lines that wait for room in the mailbox, then a part of a line.
+class line_reader {
+public:
+    std::size_t backlog() const noexcept { return backlog_; }  ///< bytes of what waits
+    /// If not, nothing more is read.
+    bool has_room() const noexcept { return backlog_ <= link_window; }
+    bool in_line() const noexcept { return !passed_on_ && text_.size() != backlog_; }
+
+    /// The next line of `bytes`, together with what came before them; if it is not whole, returns
+    /// false and keeps it. The view is valid until the next call.
+    bool next(std::string_view& bytes, std::string_view& line) {
+        if (std::exchange(passed_on_, false)) text_.resize(backlog_);
+        const std::size_t end = bytes.find('\n');
+        const bool whole = end != std::string_view::npos;
+        line = bytes.substr(0, end);
+        bytes.remove_prefix(whole ? end + 1 : bytes.size());
+        if (whole && text_.size() == backlog_) return true;
+        text_.append(line);
+        line = std::string_view(text_).substr(backlog_);
+        passed_on_ = whole;
+        return whole;
+    }
+    /// The line that was passed on last waits.
+    void delay(std::string_view line) {
+        if (!std::exchange(passed_on_, false)) text_.append(line);
+        text_.append(1, '\n');
+        backlog_ = text_.size();
+    }
+    /// Passes on what waits, while there is room.
+    template <typename HasRoom, typename Take>
+    void retry(const HasRoom& has_room, const Take& take) {
+        std::size_t start = 0;
+        while (start < backlog_ && has_room()) {
+            const std::size_t end = text_.find('\n', start);
+            take(std::string_view(text_).substr(start, end - start));
+            start = end + 1;
+        }
+        text_.erase(0, start);
+        backlog_ -= start;
+    }
+    void release_idle_memory() noexcept {
+        if (backlog_ == 0 && !in_line()) std::string().swap(text_), passed_on_ = false;
+    }
+
+private:
+    std::string text_;
+    std::size_t backlog_ = 0;
+    bool passed_on_ = false;  // the line at the end of `text_`
+};
+
+/// Lines to be sent over a link.
+class line_writer {
+public:
+    bool empty() const noexcept { return text_.empty(); }
+
+    /// So that add() for a line of this size cannot run out of memory.
+    void reserve(std::size_t size) {
+        const std::size_t needed = text_.size() + size;
+        if (needed > text_.capacity()) text_.reserve((std::max)(needed, 2 * text_.capacity()));
+    }
+    void add(std::string_view begin, std::string_view end = {}) {
+        text_.append(begin).append(end).append(1, '\n');
+    }
+    std::error_code send(stream& over) {
+        std::size_t sent = 0;
+        const auto error = over.send(std::string_view(text_).substr(written_), sent);
+        written_ += sent;
+        if (sent != 0) cut_ = text_[written_ - 1] != '\n';
+        if (!error || written_ > text_.size() / 2) {
+            text_.erase(0, written_);
+            written_ = 0;
+        }
+        return error;
+    }
+    /// Drops all but the rest of a line that is sent in part.
+    void drop() noexcept { text_.resize(cut_ ? text_.find('\n', written_) + 1 : written_); }
+    void release_idle_memory() noexcept {
+        if (text_.empty()) std::string().swap(text_);
+    }
+
+private:
+    std::string text_;
+    std::size_t written_ = 0;  // bytes of it that are sent
+    bool cut_ = false;         // in the middle of a line
+};
+
+/// Messages of ours on a link, in the order sent, until the other side confirms them.
+class sent_messages {
+public:
+    bool empty() const noexcept { return all_.empty(); }
+    std::size_t bytes() const noexcept { return bytes_; }
+    void add(postings& item) noexcept {
+        bytes_ += item.front().size;
+        all_.splice(all_.end(), item);
+    }
+    /// The other side has taken the first `count` of the link; false if so many were not sent.
+    bool confirm(std::uint64_t count, clock::time_point now, reporter& report) noexcept {
+        if (count > confirmed_) progress_ = now;
+        for (; confirmed_ < count && !all_.empty(); ++confirmed_) {
+            bytes_ -= all_.front().size;
+            report.outcome(all_, all_.begin(), {});
+        }
+        return confirmed_ >= count;
+    }
+    /// Reports what has timed out, and returns when to look again. If that is not in the future,
+    /// the other side has confirmed nothing at all for `timeout`.
+    clock::time_point expire(clock::time_point now, std::chrono::milliseconds timeout,
+                             reporter& report) {
+        auto next = never;
+        for (posting& one : all_)  // a caller may have spent time waiting elsewhere
+            if (one.reported || one.deadline <= now)
+                report.timed_out(one);
+            else
+                next = (std::min)(next, one.deadline);
+        if (all_.empty() || !all_.front().reported) return next;
+        const auto given_up = (std::max)(all_.front().deadline, after(progress_, timeout));
+        return (std::min)(next, given_up);
+    }
+    void keep(const endpoint& peer, reporter& report) noexcept { report.keep(peer, all_); }
+    void fail(std::error_code why, reporter& report) noexcept {
+        report.outcomes(all_, why);
+        bytes_ = 0;
+    }
+
+private:
+    postings all_;
+    std::size_t bytes_ = 0;
+    std::uint64_t confirmed_ = 0;
+    clock::time_point progress_{};  // when the other side last confirmed anything
+};
+
+/// Messages of the other side that were taken, and those that the program has yet to confirm.
+class taken_messages {
+public:
+    bool any_held() const noexcept { return !held_.empty(); }
+    /// When the program is to have confirmed one at the latest.
+    clock::time_point deadline() const noexcept {
+        return held_.empty() ? never : held_.begin()->second.deadline;
+    }
+    /// The next one is held.
+    void hold(std::uint64_t receipt, clock::time_point deadline) {
+        held_.emplace(receipt, held{taken_ + 1, deadline});
+    }
+    void add() noexcept { ++taken_; }
+    void release(std::uint64_t receipt) noexcept { held_.erase(receipt); }
+    void forget(reporter& report) noexcept {
+        for (const auto& one : held_) report.forget(one.first);
+        held_.clear();
+    }
+
+    /// Whether there are more to confirm than have been.
+    bool is_due() const noexcept { return confirmed_ != confirmable(); }
+    /// How many to confirm.
+    std::uint64_t confirm() noexcept { return confirmed_ = confirmable(); }
+    /// The last confirmation may not have been sent.
+    void repeat() noexcept {
+        if (confirmable() != 0) confirmed_ = confirmable() - 1;
+    }
+
+private:
+    struct held {
+        std::uint64_t number;  // among those taken
+        clock::time_point deadline;
+    };
+
+    std::uint64_t confirmable() const noexcept {
+        return held_.empty() ? taken_ : held_.begin()->second.number - 1;
+    }
+
+    std::map<std::uint64_t, held> held_;  // by receipt
+    std::uint64_t taken_ = 0;
+    std::uint64_t confirmed_ = 0;
+};
 
 /// What a link tells the part that sends over it.
 class link_owner {
 public:
     virtual void on_exit_heard(link& one) = 0;
     virtual void on_confirmed(link& one) noexcept = 0;  ///< there is more room on it
-    virtual void on_confirmable(link& one) = 0;         ///< it has a confirmation to flush
     /// What was under way when it was retired is confirmed, or lost.
     virtual void on_settled(link& one, std::size_t bytes) noexcept = 0;
-    virtual void on_ended(link& one, departure how, bool was_open) noexcept = 0;
+    /// `unannounced`: the other side has not said that it leaves, nor can it be reached otherwise.
+    virtual void on_ended(link& one, departure how, bool unannounced) noexcept = 0;
 
 protected:
     ~link_owner() = default;
@@ -4759,88 +4979,64 @@ struct link_peer {
 ///      \--reset, given up, closed by the other side--> ended
 class link final : public io_object, public room_waiter, public holder {
 public:
+    /// Takes a connection on which CONNECT has been said. Out of memory, it is left alone.
     link(const context& shared, link_owner& owner, const link_openers& links, peer_exchange& peers,
-         const link_peer& who)
-        : shared_(shared), owner_(owner), links_(links), exchange_(peers), who_(who) {}
-
-    /// Takes a connection on which CONNECT has been said.
-    void begin(stream connection) {
-        head_ = head_of(claim_over(shared_.us, connection.socket()), shared_.us.team);
-        connection_ = std::move(connection);
+         const link_peer& who, stream& connection)
+        : shared_(shared),
+          owner_(owner),
+          links_(links),
+          exchange_(peers),
+          who_(who),
+          head_(head_of(claim_over(shared.us, connection.socket()), shared.us.team)),
+          connection_(std::move(connection)) {
         connection_.release_idle_memory();  // of the handshake
         os::reset_on_close(connection_.native_handle(), false);
         connection_.socket().no_delay();
         connection_.socket().keep_alive(shared_.settings.keep_alive);
     }
-    /// Queues a control line; flush() sends it.
+
+    const link_peer& peer() const noexcept { return who_; }
+    const public_key& key() const noexcept { return connection_.key(); }
+    const std::string& head() const noexcept { return head_; }          ///< of our messages
+    std::size_t unconfirmed() const noexcept { return sent_.bytes(); }  ///< bytes posted
+    exchange_state exchange;    ///< for the part that exchanges peers
+    link_list::iterator place;  ///< in the list of all
+
+    /// Queues a control line.
     void say(std::string_view line) {
-        out_.append(line).append(1, '\n');
-        dirty_ = true;
+        shared_.events.write_later(*this);
+        out_.add(line);
+    }
+    /// Queues a message and, with `at_once`, writes it if nothing else is under way. Takes the
+    /// posting out of `item` or, out of memory, does nothing.
+    void post(std::string_view text, postings& item, bool at_once) {
+        auto& events = shared_.events;
+        const bool now = at_once && sent_.empty();
+        events.write_later(*this);  // if only to have the I/O thread spin for the confirmation
+        const std::size_t size = head_.size() + text.size() + 1;
+        out_.reserve(size);
+        posting& what = item.front();
+        what.size = static_cast<std::uint32_t>(size);
+        const auto deadline = after(events.now(), shared_.settings.delivery_timeout);
+        what.deadline = what.waiting ? (std::min)(what.deadline, deadline) : deadline;
+        if (what.deadline < events.deadline_of(*this)) events.arm(*this, what.deadline);
+        out_.add(head_, text);
+        sent_.add(item);
+        if (now) events.guard(*this, [this] { flush(); });
     }
     void on_bytes(std::string_view bytes) {
         // What can no longer be confirmed is not taken, and its sender is told so.
         if (state_ == state::half_closed) return;
         while (!bytes.empty() && state_ != state::ended) {
-            const std::size_t end = bytes.find('\n');
-            const bool whole = end != std::string_view::npos;
-            const std::string_view piece = bytes.substr(0, end);
-            const std::size_t tail = in_.size() - backlog_;
-            if (tail + piece.size() > shared_.settings.max_message_bytes + 1)
+            std::string_view line;
+            const bool whole = in_.next(bytes, line);
+            if (line.size() > shared_.settings.max_message_bytes + 1)
                 return refuse(errc::message_too_long);
-            bytes.remove_prefix(whole ? end + 1 : bytes.size());
-            if (tail != 0 || !whole) in_.append(piece);
-            if (whole && tail != 0)
-                on_line(std::string_view(in_).substr(backlog_), true);
-            else if (whole)
-                on_line(piece, false);
+            if (whole) on_line(line);
         }
         if (state_ == state::ended) return;
-        if (acknowledged_ != confirmable() || state_ == state::closing) flush();
+        if (taken_.is_due() || state_ == state::closing) flush();
     }
-
-    std::size_t unconfirmed() const noexcept { return unconfirmed_; }  ///< bytes posted
-    /// Queues a message and, with `at_once`, writes it if nothing else is under way; otherwise
-    /// flush() does. Takes the posting out of `item` or, out of memory, does nothing.
-    void post(std::string_view text, postings& item, bool at_once) {
-        const std::size_t size = head_.size() + text.size() + 1;
-        const std::size_t needed = out_.size() + size;
-        if (needed > out_.capacity()) out_.reserve((std::max)(needed, 2 * out_.capacity()));
-        posting& what = item.front();
-        what.size = static_cast<std::uint32_t>(size);
-        const auto deadline = after(shared_.events.now(), shared_.settings.delivery_timeout);
-        what.deadline = what.waiting ? (std::min)(what.deadline, deadline) : deadline;
-        if (what.deadline < shared_.events.deadline_of(*this))
-            shared_.events.arm(*this, what.deadline);
-        out_.append(head_).append(text).append(1, '\n');
-        const bool alone = in_flight_.empty();
-        in_flight_.splice(in_flight_.end(), item);
-        unconfirmed_ += size;
-        dirty_ = true;
-        if (at_once && alone) shared_.events.guard(*this, [this] { flush(); });
-    }
-    void flush() {
-        dirty_ = false;
-        if (state_ == state::half_closed) return;
-        if (acknowledged_ != confirmable()) {
-            acknowledged_ = confirmable();
-            out_.append("ACK ");
-            append_number(out_, acknowledged_);
-            out_.append(1, '\n');
-        }
-        std::size_t sent = 0;
-        const auto error = connection_.send(std::string_view(out_).substr(written_), sent);
-        written_ += sent;
-        if (sent != 0) cut_ = out_[written_ - 1] != '\n';
-        const bool blocked = error == std::errc::operation_would_block;
-        if (error && !blocked) return lose(departure::lost);
-        if (!blocked || written_ > out_.size() / 2) {
-            out_.erase(0, written_);
-            written_ = 0;
-        }
-        if (shared_.events.watch(*this, connection_, reads(), blocked)) return;
-        if (!blocked && state_ == state::closing) settle();
-    }
-    bool is_dirty() const noexcept { return dirty_; }
 
     /// Nothing more is posted, and it ends once nothing is under way. Until then the
     /// route waits for so many bytes, which whatever is posted next must not overtake.
@@ -4849,34 +5045,26 @@ public:
         if (state_ == state::open) state_ = state::closing;
         shared_.events.guard(*this, [this] { flush(); });
     }
-
     /// The node stops: confirms what was taken, and reports all that is under way.
     /// What it has not begun to write is no longer sent, as it is reported as not sent.
     void stop(std::error_code why) noexcept {
         if (state_ == state::ended) return;
-        out_.resize(cut_ ? out_.find('\n', written_) + 1 : written_);
-        shared_.report.outcomes(in_flight_, why);
-        if (confirmable() != 0) acknowledged_ = confirmable() - 1;  // what was queued may be lost
+        out_.drop();
+        sent_.fail(why, shared_.report);
+        taken_.repeat();
         if (state_ != state::half_closed) shared_.events.guard(*this, [this] { flush(); });
         state_ = state::ended;
         // Ending in order means that all that was taken is confirmed.
-        const bool in_order = out_.empty() && held_.empty() && !connection_.shutdown_send();
+        const bool in_order = out_.empty() && !taken_.any_held() && !connection_.shutdown_send();
         in_order ? connection_.close() : connection_.reset();
     }
-
-    const link_peer& peer() const noexcept { return who_; }
-    const std::string& head() const noexcept { return head_; }
-    exchange_state exchange;  ///< for the part that exchanges peers
-    bool heard_exit() const noexcept { return heard_exit_; }
-    const public_key& key() const noexcept { return connection_.key(); }
-    link_list::iterator place;  ///< in the link_set
 
     void on_readable() override {
         auto& buffer = shared_.events.buffer();
         const auto take = [&](std::string_view bytes, std::error_code error) {
             if (bytes.empty()) return on_end(error), false;
             on_bytes(bytes);
-            return state_ != state::ended && reads() && bytes.size() == sizeof buffer;
+            return state_ != state::ended && in_.has_room() && bytes.size() == sizeof buffer;
         };
         read_available(connection_, buffer, take, nullptr);
     }
@@ -4886,99 +5074,78 @@ public:
     void on_deadline(clock::time_point now) override {
         if (state_ == state::half_closed)
             return lose(departure::left, std::make_error_code(std::errc::timed_out));
-        auto next = held_.empty() ? never : held_.begin()->second.deadline;
-        if (next <= now) return refuse(std::make_error_code(std::errc::timed_out));
-        for (posting& one : in_flight_)  // a caller may have spent time waiting elsewhere
-            if (one.reported || one.deadline <= now)
-                shared_.report.timed_out(one);
-            else
-                next = (std::min)(next, one.deadline);
-        if (in_flight_.empty() && held_.empty()) return release_idle_memory();
-        if (!in_flight_.empty() && in_flight_.front().reported)
-            next =
-                (std::min)(next, (std::max)(in_flight_.front().deadline,
-                                            after(progress_, shared_.settings.delivery_timeout)));
+        if (taken_.deadline() <= now) return refuse(std::make_error_code(std::errc::timed_out));
+        const auto timeout = shared_.settings.delivery_timeout;
+        const auto next = (std::min)(taken_.deadline(), sent_.expire(now, timeout, shared_.report));
         if (next <= now) return lose(departure::lost, std::make_error_code(std::errc::timed_out));
         shared_.events.arm(*this, next);
+        if (next != never) return;
+        in_.release_idle_memory();
+        out_.release_idle_memory();
+        connection_.release_idle_memory();
     }
     void on_failure(std::error_code) noexcept override { lose(departure::lost); }
     void on_room() override {
-        waits_for_room_ = false;
         shared_.events.guard(*this, [this] {
-            std::size_t start = 0;
-            while (start < backlog_ && state_ != state::ended && !shared_.report.full()) {
-                const std::size_t end = in_.find('\n', start);
-                take(trimmed(std::string_view(in_).substr(start, end - start)));
-                start = end + 1;
-            }
-            in_.erase(0, start);
-            backlog_ -= start;
-            if (backlog_ != 0) shared_.rooms.join(*this);
-            waits_for_room_ = backlog_ != 0;
-            if (state_ != state::ended) flush();
+            in_.retry([this] { return state_ != state::ended && !shared_.report.full(); },
+                      [this](std::string_view line) { take(trimmed(line)); });
+            if (state_ == state::ended) return;
+            if (in_.backlog() != 0) shared_.rooms.join(*this);
+            flush();
         });
     }
     void on_held(std::uint64_t receipt) override {
         const auto deadline = after(shared_.events.now(), shared_.settings.delivery_timeout);
-        held_.emplace(receipt, held{taken_ + 1, deadline});
+        taken_.hold(receipt, deadline);
         if (deadline < shared_.events.deadline_of(*this)) shared_.events.arm(*this, deadline);
     }
     void on_confirmed(std::uint64_t receipt, bool taken) noexcept override {
         if (!taken) return refuse(errc::not_taken);
-        held_.erase(receipt);
-        shared_.events.guard(*this, [this] { owner_.on_confirmable(*this); });
-        dirty_ = true;
+        taken_.release(receipt);
+        shared_.events.guard(*this, [this] { shared_.events.write_later(*this); });
     }
 
 private:
     enum class state : unsigned char { open, closing, half_closed, ended };
 
-    /// A message that the program has not confirmed yet.
-    struct held {
-        std::uint64_t number;  // among those taken
-        clock::time_point deadline;
-    };
-
-    /// How many messages we may confirm.
-    std::uint64_t confirmable() const noexcept {
-        return held_.empty() ? taken_ : held_.begin()->second.number - 1;
+    /// Writes what it can, confirmations included.
+    void flush() {
+        if (state_ == state::half_closed) return;
+        if (taken_.is_due()) {
+            std::string count;
+            append_number(count, taken_.confirm());
+            out_.add("ACK ", count);
+        }
+        const auto error = out_.send(connection_);
+        const bool blocked = error == std::errc::operation_would_block;
+        if (error && !blocked) return lose(departure::lost);
+        if (shared_.events.watch(*this, connection_, in_.has_room(), blocked)) return;
+        if (!blocked && state_ == state::closing) settle();
+    }
+    /// A closing link half-closes once nothing is under way.
+    void settle() {
+        if (!sent_.empty() || !out_.empty()) return;
+        if (retired_bytes_ != 0) owner_.on_settled(*this, std::exchange(retired_bytes_, 0));
+        if (in_.backlog() != 0 || taken_.any_held()) return;
+        state_ = state::half_closed;
+        if (connection_.shutdown_send() == std::errc::operation_would_block)
+            return lose(departure::lost);
+        shared_.events.arm(*this, after(shared_.events.now(), shared_.settings.delivery_timeout));
     }
 
-    /// Not while more than its window is waiting for room.
-    bool reads() const noexcept { return backlog_ <= link_window; }
-    void on_end(std::error_code error) {
-        if (error) return lose(departure::lost);
-        if (state_ != state::open) return lose(departure::left);
-        flush();  // the last confirmations, if the other side still reads
-        if (state_ != state::ended) lose(departure::stopped);
-    }
-    void refuse(std::error_code why) noexcept {
-        shared_.report.rejected(who_.remote, why);
-        lose(departure::lost);
-    }
-    /// `from_tail`: the line is at the end of `in_`, from which it must be removed.
-    void on_line(std::string_view line, bool from_tail) {
+    /// While the mailbox has no room, messages wait, unconfirmed, and the control lines behind them
+    /// are read. A peer that sends more than the window delays its own confirmations.
+    void on_line(std::string_view line) {
         const std::string_view words = trimmed(line);
         if (words.size() > shared_.settings.max_message_bytes)
             return refuse(errc::message_too_long);
-        const char first = words.empty() ? '\0' : words.front();
-        const bool is_message = is_digit(first) || first == '[' || first == '<';
-        if (is_message && (backlog_ != 0 || shared_.report.full())) return delay(line, from_tail);
-        if (is_message)
-            take(words);
-        else if (!words.empty())
-            on_control(words);
-        if (from_tail) in_.resize(backlog_);
-    }
-    /// The mailbox has no room: the line waits here, unconfirmed, while the control lines behind it
-    /// are read. A peer that sends more than the window delays its own confirmations.
-    void delay(std::string_view line, bool from_tail) {
-        if (!from_tail) in_.append(line);
-        in_.append(1, '\n');
-        backlog_ = in_.size();
-        if (!waits_for_room_) shared_.rooms.join(*this);
-        waits_for_room_ = true;
-        shared_.events.watch(*this, connection_, reads(), write);
+        if (words.empty()) return;
+        const char first = words.front();
+        if (!is_digit(first) && first != '[' && first != '<') return on_control(words);
+        if (in_.backlog() == 0 && !shared_.report.full()) return take(words);
+        in_.delay(line);
+        shared_.rooms.join(*this);
+        shared_.events.watch(*this, connection_, in_.has_room(), write);
     }
     void take(std::string_view line) {
         message_view what;
@@ -5001,59 +5168,44 @@ private:
             shared_.report.heard(who_.known_as(), what.team);
             shared_.report.message(what, who_.remote, who_.claim_holds, key(), this);
         }
-        ++taken_;
+        taken_.add();
     }
     void on_control(std::string_view line) {
-        constexpr std::string_view word = "ACK ";
         std::uint64_t count = 0;
-        if (line.substr(0, word.size()) == word) {
-            const char* const end = line.data() + line.size();
-            const auto [stop, error] = std::from_chars(line.data() + word.size(), end, count);
-            if (error == std::errc() && stop == end) return on_ack(count);
+        if (!scan_ack(line, count)) {
+            if (!exchange_.on_control(*this, line))
+                shared_.report.rejected(who_.remote, make_error_code(errc::protocol_error));
+            return;
         }
-        if (exchange_.on_control(*this, line)) return;
-        shared_.report.rejected(who_.remote, make_error_code(errc::protocol_error));
+        const std::size_t before = sent_.bytes();
+        if (!sent_.confirm(count, shared_.events.now(), shared_.report))
+            return refuse(errc::protocol_error);
+        if (sent_.bytes() != before) owner_.on_confirmed(*this);
     }
-    void on_ack(std::uint64_t count) {
-        const bool fresh = count > confirmed_ && !in_flight_.empty();
-        for (; confirmed_ < count && !in_flight_.empty(); ++confirmed_) {
-            unconfirmed_ -= in_flight_.front().size;
-            shared_.report.outcome(in_flight_, in_flight_.begin(), {});
-        }
-        if (confirmed_ < count) return refuse(errc::protocol_error);  // more than we have sent
-        if (!fresh) return;
-        progress_ = shared_.events.now();
-        owner_.on_confirmed(*this);
+
+    void on_end(std::error_code error) {
+        if (error) return lose(departure::lost);
+        if (state_ != state::open) return lose(departure::left);
+        flush();  // the last confirmations, if the other side still reads
+        if (state_ != state::ended) lose(departure::stopped);
     }
-    /// A closing link half-closes once nothing is under way.
-    void settle() {
-        if (!in_flight_.empty() || !out_.empty()) return;
-        if (retired_bytes_ != 0) owner_.on_settled(*this, std::exchange(retired_bytes_, 0));
-        if (backlog_ != 0 || !held_.empty()) return;
-        state_ = state::half_closed;
-        if (connection_.shutdown_send() == std::errc::operation_would_block)
-            return lose(departure::lost);
-        shared_.events.arm(*this, after(shared_.events.now(), shared_.settings.delivery_timeout));
-    }
-    void release_idle_memory() noexcept {
-        shared_.events.arm(*this, never);
-        for (auto* buffer : {&in_, &out_})
-            if (buffer->empty()) std::string().swap(*buffer);
-        connection_.release_idle_memory();
+    void refuse(std::error_code why) noexcept {
+        shared_.report.rejected(who_.remote, why);
+        lose(departure::lost);
     }
     void lose(departure how, std::error_code why = make_error_code(errc::link_lost)) noexcept {
         const auto before = std::exchange(state_, state::ended);
         if (before == state::ended) return;
+        const bool in_order = how != departure::lost;
         // Whoever ends a link in order has confirmed all that it took.
-        if (how != departure::lost && in_.size() == backlog_)
-            shared_.report.keep(who_.known_as(), in_flight_);
-        shared_.report.outcomes(in_flight_, why);
-        unconfirmed_ = 0;
-        if (waits_for_room_) shared_.rooms.leave(*this);
-        for (const auto& [receipt, one] : held_) shared_.report.forget(receipt);
-        shared_.events.end(*this, connection_, how != departure::lost && held_.empty());
+        if (in_order && !in_.in_line()) sent_.keep(who_.known_as(), shared_.report);
+        sent_.fail(why, shared_.report);
+        shared_.rooms.leave(*this);
+        shared_.events.end(*this, connection_, in_order && !taken_.any_held());
+        taken_.forget(shared_.report);
         if (retired_bytes_ != 0) owner_.on_settled(*this, std::exchange(retired_bytes_, 0));
-        owner_.on_ended(*this, how, before == state::open);
+        const bool was_known = before == state::open || !who_.reachable;
+        owner_.on_ended(*this, how, was_known && !heard_exit_);
     }
 
     const context& shared_;
@@ -5061,60 +5213,15 @@ private:
     const link_openers& links_;
     peer_exchange& exchange_;
     const link_peer who_;
+    const std::string head_;
     stream connection_;
-    std::string head_;    // of our messages: "sender team "
-    std::string in_;      // lines that wait for room (`backlog_` bytes), then a part of a line
-    std::string out_;     // whole lines, of which `written_` bytes are sent
-    postings in_flight_;  // in the order sent
-    std::map<std::uint64_t, held> held_;  // by receipt
-    std::size_t backlog_ = 0;
-    std::size_t written_ = 0;
-    std::size_t unconfirmed_ = 0;     // bytes of what is in flight
-    std::uint64_t taken_ = 0;         // messages of the other side
-    std::uint64_t acknowledged_ = 0;  // those that we have confirmed
-    std::uint64_t confirmed_ = 0;     // messages of ours that the other side has
-    clock::time_point progress_{};    // when the other side last confirmed anything
-    state state_ = state::open;
+    line_reader in_;
+    line_writer out_;
+    sent_messages sent_;
+    taken_messages taken_;
     std::size_t retired_bytes_ = 0;  // bytes that were under way when it was retired
+    state state_ = state::open;
     bool heard_exit_ = false;
-    bool waits_for_room_ = false;
-    bool dirty_ = false;  // there is something to flush
-    bool cut_ = false;    // a line is sent in part
-};
-
-/// All links, and which of them have something to flush.
-class link_set {
-public:
-    std::size_t size() const noexcept { return all_.size(); }
-    link* first() const noexcept { return all_.empty() ? nullptr : all_.front(); }
-    void add(link& one) { one.place = all_.insert(all_.end(), &one); }
-    void remove(link& one) noexcept {
-        all_.erase(one.place);
-        dirty_.erase(std::remove(dirty_.begin(), dirty_.end(), &one), dirty_.end());
-    }
-    template <typename Work>
-    void for_each(const Work& work) const {
-        for (link* const one : all_) work(*one);
-    }
-
-    /// To be called before something is queued on it.
-    void flush_later(link& one) {
-        if (!one.is_dirty()) dirty_.push_back(&one);
-    }
-    bool has_work() const noexcept { return !dirty_.empty(); }
-    void do_work(loop& events) noexcept {
-        while (!dirty_.empty()) {
-            link& one = *dirty_.back();
-            dirty_.pop_back();
-            events.guard(one, [&] {
-                if (one.is_dirty()) one.flush();
-            });
-        }
-    }
-
-private:
-    link_list all_;
-    std::vector<link*> dirty_;
 };
 
 }  // namespace detail
@@ -5386,7 +5493,7 @@ private:
 
 class routes final : public link_openers, public outgoing_owner, public link_owner, io_object {
 public:
-    routes(const context& shared, acceptor& accepted, peer_exchange& exchange, link_set& links,
+    routes(const context& shared, acceptor& accepted, peer_exchange& exchange, link_list& links,
            link_memory& memory)
         : shared_(shared),
           accepted_(accepted),
@@ -5460,9 +5567,10 @@ public:
 
     /// Reports all outcomes that are still due.
     void stop(std::error_code why) noexcept {
-        while (link* const one = links_.first()) {
+        while (!links_.empty()) {
+            link* const one = links_.front();
             one->stop(why);
-            if (links_.first() == one) links_.remove(*one);
+            if (!links_.empty() && links_.front() == one) links_.pop_front();
         }
         table_.for_each([&](route& one) {
             shared_.report.keep(one.peer, one.waiting);
@@ -5522,7 +5630,6 @@ public:
             shared_.events.guard(fresh, [&] {
                 fresh.say(fresh.head() + std::string(connect_word));
                 exchange_.on_opened(fresh);
-                fresh.flush();
                 fresh.on_bytes(rest);
             });
             report.outcomes(ours, {});
@@ -5593,17 +5700,14 @@ public:
         shared_.report.present(over.peer().known_as());
     }
 
-    void on_confirmable(link& over) override { links_.flush_later(over); }
-
     /// After an orderly end, or with a newer link, the peer stays known, if it can be reached.
-    void on_ended(link& over, departure how, bool was_open) noexcept override {
-        links_.remove(over);
+    void on_ended(link& over, departure how, bool unannounced) noexcept override {
+        links_.erase(over.place);
         const endpoint& peer = over.peer().known_as();
         route* const one = table_.find(peer);
         if (one && one->current == &over) one->current = nullptr;
         if (!has_link(peer)) {
-            const bool unknown_now = (was_open || !over.peer().reachable) && !over.heard_exit();
-            if (unknown_now) shared_.report.left(peer, how);
+            if (unannounced) shared_.report.left(peer, how);
             shared_.report.set_linked(peer, false);
         }
         if (one && how != departure::lost) one->hand_over(shared_.report);
@@ -5660,7 +5764,6 @@ private:
     void queue_on_link(route& one, std::string_view text, postings& item) {
         link& over = *one.current;
         if (item.front().opens_link) return shared_.report.outcomes(item, {});
-        links_.flush_later(over);
         {
             const route_pin stays(one);  // should the link break here
             over.post(text, item, item.front().waiting != nullptr);
@@ -5701,8 +5804,8 @@ private:
         shared_.report.heard(who.known_as(), greeting.team);
         link& fresh = add_link(known, shot.connection(), who);
         shared_.events.guard(fresh, [&] {
+            shared_.events.write_later(fresh);  // from which on it is watched, too
             exchange_.on_opened(fresh);
-            fresh.flush();
             fresh.on_bytes(shot.rest());
         });
     }
@@ -5710,14 +5813,13 @@ private:
     /// The link is used from now on; an older one ends once nothing is under way on it.
     link& add_link(route& one, stream& connection, const link_peer& who) {
         memory_.has_linked(who.known_as(), shared_.settings.max_peers);
-        auto made = std::make_unique<link>(shared_, *this, *this, exchange_, who);
-        made->begin(std::move(connection));
+        auto made = std::make_unique<link>(shared_, *this, *this, exchange_, who, connection);
         link& fresh = *made;
-        links_.add(fresh);
+        fresh.place = links_.insert(links_.end(), &fresh);
         try {
             shared_.events.add(std::move(made));
         } catch (const std::bad_alloc&) {
-            links_.remove(fresh);
+            links_.erase(fresh.place);
             throw;
         }
         shared_.report.set_linked(who.known_as(), true);
@@ -5729,7 +5831,7 @@ private:
     const context& shared_;
     acceptor& accepted_;
     peer_exchange& exchange_;
-    link_set& links_;
+    link_list& links_;
     link_memory& memory_;
     route_table table_{shared_.settings.max_connections};
 };
@@ -5857,12 +5959,12 @@ private:
 /// Peers tell each other of third ones over a link if both have discovery on.
 class exchange final : public peer_exchange {
 public:
-    exchange(const context& shared, link_set& links, const routes& ways, const peer_table& peers,
+    exchange(const context& shared, link_list& links, const routes& ways, const peer_table& peers,
              candidate_table& found)
         : shared_(shared), links_(links), routes_(ways), peers_(peers), found_(found) {}
 
     void on_opened(link& over) override {
-        if (shared_.settings.discovery) say(over, "KNOWS 1");
+        if (shared_.settings.discovery) over.say("KNOWS 1");
     }
     bool on_control(link& over, std::string_view line) override {
         const auto word = line.substr(0, line.find(' '));
@@ -5878,22 +5980,18 @@ public:
         return true;
     }
     void ask_all() {
-        links_.for_each([this](link& over) { ask(over); });
+        for (link* const over : links_) ask(*over);
     }
 
 private:
     static constexpr int share_of_teller = 64, told_at_once = 50;
     static constexpr std::chrono::minutes recently{10};
 
-    void say(link& over, std::string_view line) {
-        links_.flush_later(over);
-        over.say(line);
-    }
     void ask(link& over) {
         auto& state = over.exchange;
         const auto now = shared_.events.now();
         if (!state.known || now < state.ask_from) return;
-        say(over, "PEERS");
+        over.say("PEERS");
         state.ask_from = now + std::chrono::seconds(60);
         state.expected = told_at_once;
     }
@@ -5912,7 +6010,7 @@ private:
                 continue;
             std::string line("PEER ");
             append_endpoint(line, known.address, false);
-            say(over, line.append(1, '/').append(known.team));
+            over.say(line.append(1, '/').append(known.team));
             if (--left == 0) return;
         }
     }
@@ -5933,7 +6031,7 @@ private:
     }
 
     const context& shared_;
-    link_set& links_;
+    link_list& links_;
     const routes& routes_;
     const peer_table& peers_;
     candidate_table& found_;
@@ -6453,11 +6551,11 @@ public:
         while (!rooms_.empty() && !report_.full()) rooms_.next().on_room();
         outbox_.do_work(routes_);
         routes_.do_work();
-        links_.do_work(events_);
+        events_.run_writers();
         mailbox_.hand_over();
     }
     bool has_work() const noexcept {
-        return routes_.has_work() || links_.has_work() || outbox_.has_work() ||
+        return routes_.has_work() || events_.has_writers() || outbox_.has_work() ||
                (!rooms_.empty() && !report_.full());
     }
     /// Whether there is nothing to do until an event comes.
@@ -6475,7 +6573,7 @@ private:
     room_queue rooms_;
     const context shared_{settings_, us_, head_, events_, report_, rooms_, keys_};
     acceptor acceptor_{shared_, routes_};
-    link_set links_;
+    link_list links_;
     link_memory memory_;
     outbox outbox_{shared_};
     routes routes_{shared_, acceptor_, exchange_, links_, memory_};
@@ -6633,6 +6731,12 @@ inline void run_one_shot(one_shot& shot, std::string_view text, const config& se
     if (shot.error()) shot.connection().reset();
 }
 
+/// Why a message cannot be sent, as far as that is known before anything else.
+inline std::error_code refusal_of(const endpoint& to, std::string_view text) noexcept {
+    if (!to) return make_error_code(to.port() == 0 ? errc::bad_port : errc::bad_address);
+    return is_sendable(text) ? std::error_code() : make_error_code(errc::bad_text);
+}
+
 /// A node as its callers see it: the engine, the lock around it, and the callers that wait for
 /// outcomes or for room. The protected part is for the node's own threads.
 class caller_side {
@@ -6671,7 +6775,7 @@ public:
     std::error_code post(const endpoint& to, std::string_view text, node::completion done,
                          when_full mode, when_absent absent, bool opens_link) {
         text = trimmed(text);
-        if (const auto error = refused(to, text)) return error;
+        if (const auto error = refusal_of(to, text)) return error;
         lock held(mutex_);
         if (!running_) return make_error_code(errc::stopped);
         auto item = new_posting(opens_link);
@@ -6687,7 +6791,7 @@ public:
 
     std::error_code send(const endpoint& to, std::string_view text, bool opens_link) {
         text = trimmed(text);
-        if (const auto error = refused(to, text)) return error;
+        if (const auto error = refusal_of(to, text)) return error;
         lock held(mutex_);
         if (!running_) return make_error_code(errc::stopped);
         const caller waiting(*this, held);
@@ -6708,7 +6812,7 @@ public:
         text = trimmed(text);
         waiter all(results.size() + 1);
         for (auto& result : results) {
-            std::error_code error = refused(result.to, text);
+            std::error_code error = refusal_of(result.to, text);
             try {
                 const lock posting(mutex_);
                 if (!error) error = post_for(result.to, text, all, result.error, false);
@@ -6724,7 +6828,7 @@ public:
             mailbox_->wait(all, settings_.drain_timeout);
             request_stop();  // so that the rest is reported at once
         }
-        wait_for_all(all);
+        mailbox_->wait(all);
         return results;
     }
 
@@ -6817,12 +6921,6 @@ protected:
     }
 
 private:
-    /// Why a post fails, as far as that is known before anything else.
-    static std::error_code refused(const endpoint& to, std::string_view text) noexcept {
-        if (!to) return make_error_code(to.port() == 0 ? errc::bad_port : errc::bad_address);
-        return is_sendable(text) ? std::error_code() : make_error_code(errc::bad_text);
-    }
-
     bool is_own(const endpoint& to) const noexcept {
         const lock held(mutex_);
         return running_ && engine_->is_own(to);
@@ -6881,7 +6979,7 @@ private:
         std::error_code answer;
         if (const auto error = post_for(to, text, done, answer, opens_link)) return error;
         held.unlock();
-        wait_for_all(done);
+        mailbox_->wait(done);
         return answer;
     }
 
@@ -6899,11 +6997,6 @@ private:
         const auto error = engine_->post(to, text, item);
         after_call();
         return error;
-    }
-
-    void wait_for_all(waiter& told) {
-        while (!mailbox_->wait(told, std::chrono::hours(1))) {
-        }
     }
 
 protected:

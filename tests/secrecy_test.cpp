@@ -491,6 +491,34 @@ TEST_CASE("a link in clear is given up when its peer's key becomes known") {
     CHECK(ann.seen().count_text("in clear again") == 0);
 }
 
+TEST_CASE("a link that is refused while it waits for room is not called once there is some") {
+    auto settings = secret("Ann", secrecy::known);
+    settings.max_received_bytes = 1;  // each event fills it
+    gate go_on;
+    recording_node ann(settings, [&](recording_node&, const p2pchat::message& m) {
+        if (m.text == "first") CHECK(go_on.wait());
+    });
+    typed_link clear(ann);
+    clear.send("first");
+    REQUIRE(ann.wait_text("first"));
+    clear.send("second");
+    clear.send("third");
+    REQUIRE(clear.peer.send("what?\n"));  // read behind the messages that wait
+    REQUIRE(wait_until([&] { return ann->statistics().rejected == 1; }));
+    p2pchat::public_key known;
+    known.bytes[0] = 1;
+    REQUIRE_FALSE(ann->trust(clear.address(), known));
+    go_on.open();
+    CHECK(clear.peer.read_to_end() == ending::reset);
+    CHECK(ann.wait_rejected(errc::in_clear));
+    typed_tls sealed(ann.address());
+    REQUIRE(sealed.shake_hands());
+    sealed.send(wire(nobody().address(), "next"));
+    sealed.say_end();
+    CHECK(sealed.heard_end());
+    CHECK(ann.seen().messages.size() == 3);  // CONNECT, the first and this
+}
+
 TEST_CASE("another key for somebody known is refused until it is accepted") {
     changed_keys told;
     outcomes kept;

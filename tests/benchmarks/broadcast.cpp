@@ -182,6 +182,6 @@ int main(int argc, char** argv) {
 #ifdef BENCH_ZEROMQ
     one.add("ZeroMQ, PUB and SUB, unconfirmed", std::make_shared<zeromq_broadcast>());
 #endif
-    one.add_ours("p2pchat", std::make_shared<our_broadcast>(), {1.15, true});
+    one.add_ours("p2pchat", std::make_shared<our_broadcast>(), 1.15);
     one.measure(rounds);
 }

@@ -120,7 +120,8 @@ double measure(const char* name, double wanted_bytes, double wanted_ratio, link_
             "us", better::less);
     one.add("1 link", [=] { return run(*lonely); });
     if (wanted_ratio > 0)
-        one.add_ours("with them", [=] { return run(*crowded); }, {wanted_ratio, true});
+        one.add_ours(
+            "with them", [=] { return run(*crowded); }, wanted_ratio);
     else
         one.add("with them", [=] { return run(*crowded); });
     one.measure(rounds);
@@ -138,5 +139,5 @@ int main(int argc, char** argv) {
 #ifdef BENCH_ASIO
     measure<asio_side>("Asio", 0, 0, farm, rounds);
 #endif
-    measure<our_side>("p2pchat", secret ? 1.2 * least : 512, 1.1, farm, rounds);
+    measure<our_side>("p2pchat", secret ? 1.2 * least : 1024, 1.1, farm, rounds);
 }

@@ -98,9 +98,8 @@ void row::add(std::string name, std::function<double()> run) {
     contenders_.push_back(std::move(one));
 }
 
-void row::add_ours(std::string name, std::function<double()> run, target wanted) {
+void row::add_ours(std::string name, std::function<double()> run, double wanted) {
     add(std::move(name), std::move(run));
-    contenders_.back().has_target = true;
     contenders_.back().wanted = wanted;
 }
 
@@ -133,13 +132,11 @@ void row::print(const contender& one) const {
     std::printf("  %-40s %9s  [%s .. %s]  %.2f x floor", one.name.c_str(),
                 short_number(value).c_str(), short_number(*low).c_str(),
                 short_number(*high).c_str(), ratio);
-    if (one.has_target) {
-        const double reached = one.wanted.times_floor ? ratio : value;
+    if (one.wanted > 0) {
         const bool more = direction_ == better::more;
-        const bool ok = more ? reached >= one.wanted.bound : reached <= one.wanted.bound;
-        std::printf("  wanted: at %s %s%s: %s", more ? "least" : "most",
-                    short_number(one.wanted.bound).c_str(),
-                    one.wanted.times_floor ? " x floor" : "", ok ? "reached" : "MISSED");
+        const bool ok = more ? ratio >= one.wanted : ratio <= one.wanted;
+        std::printf("  wanted: at %s %.2f x floor: %s", more ? "least" : "most", one.wanted,
+                    ok ? "reached" : "MISSED");
     }
     std::printf("\n");
 }

@@ -76,26 +76,21 @@ double median_microseconds(int count, F&& call) {
 
 enum class better { more, less };
 
-/// What ours is to reach: a figure, or a multiple of the floor's.
-struct target {
-    double bound;
-    bool times_floor;
-};
-
 /// One row of the table: contenders for the same work. The first one added is the floor.
 class row {
 public:
     row(std::string title, std::string unit, better direction);
 
     void add(std::string name, std::function<double()> run);
-    void add_ours(std::string name, std::function<double()> run, target wanted);
+    /// `wanted`: the bound of its ratio to the floor.
+    void add_ours(std::string name, std::function<double()> run, double wanted);
 
     template <typename T>
     void add(std::string name, std::shared_ptr<T> work) {
         add(std::move(name), [work] { return work->run(); });
     }
     template <typename T>
-    void add_ours(std::string name, std::shared_ptr<T> work, target wanted) {
+    void add_ours(std::string name, std::shared_ptr<T> work, double wanted) {
         add_ours(
             std::move(name), [work] { return work->run(); }, wanted);
     }
@@ -108,8 +103,7 @@ private:
         std::string name;
         std::function<double()> run;
         std::vector<double> results;
-        bool has_target = false;
-        target wanted{};
+        double wanted = 0;  // if ours
     };
     void print() const;
     void print(const contender& one) const;

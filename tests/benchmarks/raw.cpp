@@ -90,8 +90,8 @@ std::string_view receive_some(int fd, char* buffer, std::size_t size) {
     return {buffer, static_cast<std::size_t>(received)};
 }
 
-event_waiter::event_waiter(std::chrono::microseconds patience)
-    : epoll_(epoll_create1(EPOLL_CLOEXEC)), patience_(patience) {}
+event_waiter::event_waiter(std::chrono::microseconds spin)
+    : epoll_(epoll_create1(EPOLL_CLOEXEC)), spin_(spin) {}
 
 void event_waiter::watch(int fd) {
     epoll_event event{};
@@ -103,8 +103,8 @@ void event_waiter::watch(int fd) {
 int event_waiter::wait(int (&ready)[64]) {
     epoll_event events[64];
     int count = 0;
-    if (patience_.count() > 0) {
-        const auto until = std::chrono::steady_clock::now() + patience_;
+    if (spin_.count() > 0) {
+        const auto until = std::chrono::steady_clock::now() + spin_;
         do {
             count = epoll_wait(epoll_.get(), events, 64, 0);
             if (count == 0) std::this_thread::yield();
@@ -195,9 +195,9 @@ descriptor open_link(const std::string& address, std::uint16_t port, std::string
     return result;
 }
 
-link_receiver::link_receiver(handler on_line, std::chrono::microseconds patience)
+link_receiver::link_receiver(handler on_line, std::chrono::microseconds spin)
     : on_line_(std::move(on_line)),
-      events_(patience),
+      events_(spin),
       listener_(listen_anywhere()),
       wake_(eventfd(0, EFD_CLOEXEC)),
       port_(port_of(listener_.get())),

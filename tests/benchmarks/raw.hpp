@@ -79,16 +79,16 @@ void send_all(int fd, std::string_view data);
 /// What came, waiting for it; empty at the end of the stream.
 std::string_view receive_some(int fd, char* buffer, std::size_t size);
 
-/// Waits for events on one epoll: looks for `patience`, yielding in between, before it sleeps.
+/// Waits for events on one epoll: spins for so long, yielding, before it sleeps.
 class event_waiter {
 public:
-    explicit event_waiter(std::chrono::microseconds patience = {});
+    explicit event_waiter(std::chrono::microseconds spin = {});
     void watch(int fd);
     int wait(int (&ready)[64]);
 
 private:
     descriptor epoll_;
-    std::chrono::microseconds patience_;
+    std::chrono::microseconds spin_;
 };
 
 // --------------------------------------------------------------------------------------- format
@@ -132,7 +132,7 @@ class link_receiver {
 public:
     using handler = std::function<void(const parsed&)>;
 
-    explicit link_receiver(handler on_line, std::chrono::microseconds patience = {});
+    explicit link_receiver(handler on_line, std::chrono::microseconds spin = {});
     ~link_receiver();
     std::uint16_t port() const { return port_; }
     std::size_t links() const { return links_; }
