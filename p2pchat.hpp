@@ -4798,7 +4798,9 @@ public:
         backlog_ -= start;
     }
     void release_idle_memory() noexcept {
-        if (backlog_ == 0 && !in_line()) std::string().swap(text_), passed_on_ = false;
+        if (backlog_ != 0 || in_line()) return;
+        std::string().swap(text_);
+        passed_on_ = false;
     }
 
 private:
@@ -4812,12 +4814,14 @@ class line_writer {
 public:
     bool empty() const noexcept { return text_.empty(); }
 
-    /// So that add() for a line of this size cannot run out of memory.
+    /// So that add() for a line of this size, its end included, cannot run out of memory.
     void reserve(std::size_t size) {
         const std::size_t needed = text_.size() + size;
         if (needed > text_.capacity()) text_.reserve((std::max)(needed, 2 * text_.capacity()));
     }
+    /// Out of memory, nothing has happened.
     void add(std::string_view begin, std::string_view end = {}) {
+        reserve(begin.size() + end.size() + 1);
         text_.append(begin).append(end).append(1, '\n');
     }
     std::error_code send(stream& over) {
@@ -4911,7 +4915,7 @@ public:
     bool is_due() const noexcept { return confirmed_ != confirmable(); }
     /// How many to confirm.
     std::uint64_t confirm() noexcept { return confirmed_ = confirmable(); }
-    /// The last confirmation may not have been sent.
+    /// The last one is to be confirmed again, as that may not have been sent.
     void repeat() noexcept {
         if (confirmable() != 0) confirmed_ = confirmable() - 1;
     }
