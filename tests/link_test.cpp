@@ -51,6 +51,38 @@ bool is_left_alone(raw_listener& listener) {
     return static_cast<bool>(listener.socket().accept(peer, 50ms));
 }
 
+/// A node and a peer typed by hand, each of which has said CONNECT to the other.
+struct both_connect {
+    explicit both_connect(bool ours_is_higher) {
+        const auto lower = [](const auto& one, const auto& other) {
+            return one.address() < other.address();
+        };
+        listener = ours_is_higher ? std::min_element(some.begin(), some.end(), lower)
+                                  : std::max_element(some.begin(), some.end(), lower);
+        do {
+            REQUIRE(nodes.size() < 100);
+            node = &nodes.emplace_back();
+        } while ((listener->address() < node->address()) != ours_is_higher);
+        connected = std::async(std::launch::async,
+                               [this] { return (*node)->connect(listener->address()); });
+        ours = std::make_unique<raw_peer>(listener->accept());
+        CHECK(ours->line() == greeting());
+        theirs = std::make_unique<raw_peer>(node->address());
+        theirs->send(line("CONNECT"));
+        support::read_all(node->address());
+    }
+
+    std::string greeting() const { return wire(node->address(), "CONNECT", (*node)->team()); }
+    std::string line(std::string_view text) const { return wire(listener->address(), text) + '\n'; }
+
+    std::deque<raw_listener> some{10};
+    std::deque<raw_listener>::iterator listener;
+    std::deque<recording_node> nodes;
+    recording_node* node = nullptr;
+    std::unique_ptr<raw_peer> ours, theirs;  // by whom each was opened
+    std::future<p2pchat::connect_result> connected;
+};
+
 }  // namespace
 
 // ------------------------------------------------------------------------------- typed by hand
@@ -692,28 +724,30 @@ TEST_CASE("over max_queued_bytes a post on a link is refused, or waits") {
     CHECK(results.count(errc::stopped) == 1);
 }
 
-TEST_CASE("of two links that are opened at once the other stands where the one to stand breaks") {
-    std::deque<raw_listener> some(10);
-    raw_listener& listener = *std::min_element(
-        some.begin(), some.end(),
-        [](const auto& one, const auto& other) { return one.address() < other.address(); });
-    std::vector<std::unique_ptr<recording_node>> nodes;
-    do {
-        REQUIRE(nodes.size() < 100);
-        nodes.push_back(std::make_unique<recording_node>());
-    } while (nodes.back()->address() < listener.address());  // the higher one's is to stand
-    recording_node& a = *nodes.back();
-    auto connecting =
-        std::async(std::launch::async, [&] { return a->connect(listener.address()); });
-    raw_peer ours = listener.accept();
-    CHECK(ours.line() == wire(a.address(), "CONNECT", a->team()));
-    raw_peer theirs(a.address());
-    theirs.send(wire(listener.address(), "CONNECT\n"));
-    support::read_all(a.address());
-    ours.reset();
-    CHECK(theirs.line() == wire(a.address(), "CONNECT", a->team()));
-    CHECK(is_linked(a, listener.address()));
-    static_cast<void>(connecting.get());
+TEST_CASE("of two links that are opened at once that of the higher address stands") {
+    SUBCASE("ours: theirs is closed, unanswered") {
+        both_connect at_once(true);
+        at_once.ours->send(at_once.line("CONNECT"));
+        CHECK(at_once.theirs->read_to_end() == ending::closed);
+        CHECK(at_once.theirs->text().empty());
+        CHECK(at_once.connected.get().linked);
+    }
+    SUBCASE("ours, but it breaks: theirs is answered then") {
+        both_connect at_once(true);
+        p2pchat::tcp_socket& theirs = at_once.theirs->socket();
+        char none[1];
+        std::size_t size = 0;
+        CHECK(theirs.receive(none, 1, size, 50ms) == std::errc::timed_out);
+        at_once.ours->reset();
+        CHECK(at_once.theirs->line() == at_once.greeting());
+        CHECK(is_linked(*at_once.node, at_once.listener->address()));
+    }
+    SUBCASE("theirs: it is answered, and ours is closed") {
+        both_connect at_once(false);
+        CHECK(at_once.theirs->line() == at_once.greeting());
+        CHECK(at_once.ours->read_to_end() != ending::open);
+        CHECK(at_once.connected.get().linked);
+    }
 }
 
 TEST_CASE("leaving ends the link on both sides, and later messages go one-shot") {

@@ -19,6 +19,9 @@ using handle = p2pchat::tcp_socket::native_handle_type;
 using time_point = std::chrono::steady_clock::time_point;
 using std::chrono::milliseconds;
 
+/// Of those that sockets get by themselves; who listens has a lower one.
+constexpr std::uint16_t first_free_port = 20000;
+
 /// The one source of chance. No std::..._distribution: they differ from library to library.
 class dice {
 public:
@@ -252,7 +255,7 @@ private:
     };
 
     std::uint16_t next_port() {
-        port_ = port_ < 65535 ? static_cast<std::uint16_t>(port_ + 1) : std::uint16_t{20000};
+        port_ = port_ < 65535 ? static_cast<std::uint16_t>(port_ + 1) : first_free_port;
         return port_;
     }
     std::chrono::microseconds delay() {
@@ -342,7 +345,7 @@ private:
     std::uint64_t count_ = 0;
     std::set<handle> queued_;
     handle last_ = 0;
-    std::uint16_t port_ = 20000;
+    std::uint16_t port_ = first_free_port;
 };
 
 inline network* net = nullptr;

@@ -650,7 +650,12 @@ void peer_process::check_at_end() {
         require(kept.count(number) == 1, name(), " is never told of ",
                 all_.messages[number].text.substr(0, 40));
     std::set<endpoint> known;
-    for (const auto& one : engine_->peers()) known.insert(one.address);
+    for (const auto& one : engine_->peers()) {
+        known.insert(one.address);
+        require(one.linked || one.address.port() < simulation::first_free_port ||
+                    all_.strangers.count(one.address) != 0,
+                name(), " knows ", one.address, ", the end of a link that has ended");
+    }
     require(known == joined_, name(), " knows others than have joined");
     const auto left = net->accepted(system, nullptr);
     require(left == 0, name(), " keeps ", left, " connections that bring nothing");
