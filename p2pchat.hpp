@@ -4942,8 +4942,8 @@ public:
     virtual void on_confirmed(link& one) noexcept = 0;  ///< there is more room on it
     /// What was under way when it was retired is confirmed, or lost.
     virtual void on_settled(link& one, std::size_t bytes) noexcept = 0;
-    /// `unannounced`: the other side has not said that it leaves, nor can it be reached otherwise.
-    virtual void on_ended(link& one, departure how, bool unannounced) noexcept = 0;
+    /// `gone`: with it the peer has gone, which has not been reported yet.
+    virtual void on_ended(link& one, departure how, bool gone) noexcept = 0;
 
 protected:
     ~link_owner() = default;
@@ -5208,8 +5208,8 @@ private:
         shared_.events.end(*this, connection_, in_order && !taken_.any_held());
         taken_.forget(shared_.report);
         if (retired_bytes_ != 0) owner_.on_settled(*this, std::exchange(retired_bytes_, 0));
-        const bool was_known = before == state::open || !who_.reachable;
-        owner_.on_ended(*this, how, was_known && !heard_exit_);
+        const bool gone = before == state::open || !who_.reachable;
+        owner_.on_ended(*this, how, gone && !heard_exit_);
     }
 
     const context& shared_;
@@ -5704,14 +5704,14 @@ public:
         shared_.report.present(over.peer().known_as());
     }
 
-    /// After an orderly end, or with a newer link, the peer stays known, if it can be reached.
-    void on_ended(link& over, departure how, bool unannounced) noexcept override {
+    /// The peer stays known if there is a newer link, or if we closed this one and can reach it.
+    void on_ended(link& over, departure how, bool gone) noexcept override {
         links_.erase(over.place);
         const endpoint& peer = over.peer().known_as();
         route* const one = table_.find(peer);
         if (one && one->current == &over) one->current = nullptr;
         if (!has_link(peer)) {
-            if (unannounced) shared_.report.left(peer, how);
+            if (gone) shared_.report.left(peer, how);
             shared_.report.set_linked(peer, false);
         }
         if (one && how != departure::lost) one->hand_over(shared_.report);
@@ -6521,9 +6521,11 @@ public:
     std::error_code post(const endpoint& to, std::string_view text, postings& item) {
         // Outcomes that wait for the handlers are bounded as messages are.
         if (item.front().done && mailbox_.is_backlogged()) return make_error_code(errc::queue_full);
-        const link* const over = routes_.link_to(to);
-        const endpoint& peer = over ? over->peer().known_as() : to;
-        if (item.front().is_kept() && outbox_.has(peer)) return outbox_.add(peer, text, item);
+        if (item.front().is_kept()) {
+            const link* const over = routes_.link_to(to);
+            const endpoint& peer = over ? over->peer().known_as() : to;
+            if (outbox_.has(peer)) return outbox_.add(peer, text, item);
+        }
         return routes_.post(to, text, item);
     }
     bool reserve(const endpoint& to, std::string_view text) {
