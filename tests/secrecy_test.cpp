@@ -516,6 +516,7 @@ TEST_CASE("a link that is refused while it waits for room is not called once the
     sealed.send(wire(nobody().address(), "next"));
     sealed.say_end();
     CHECK(sealed.heard_end());
+    CHECK(ann.wait_text("next"));
     CHECK(ann.seen().messages.size() == 3);  // CONNECT, the first and this
 }
 
