@@ -3214,8 +3214,9 @@ private:
 
 // ------------------------------------------------------------------------------------- >> loop
 //
-// Does:        owns the objects that have a socket, tells each when its socket is ready or its
-//              deadline has passed, and destroys it once nothing can refer to it.
+// Does:        owns the objects that have a socket, tells each when its socket is ready, when its
+//              deadline has passed and when to write what it has queued, and destroys it once
+//              nothing can refer to it.
 // May use:     platform, text, socket.
 // Guarded by:  the node's mutex; only wait() runs without it, and wake() may.
 // Never:       knows what a message is, or reads the clock.
