@@ -4786,11 +4786,11 @@ public:
         text_.append(1, '\n');
         backlog_ = text_.size();
     }
-    /// Passes on what waits, while there is room.
-    template <typename HasRoom, typename Take>
-    void retry(const HasRoom& has_room, const Take& take) {
+    /// Passes on what waits, as long as it may be taken.
+    template <typename MayTake, typename Take>
+    void retry(const MayTake& may_take, const Take& take) {
         std::size_t start = 0;
-        while (start < backlog_ && has_room()) {
+        while (start < backlog_ && may_take()) {
             const std::size_t end = text_.find('\n', start);
             take(std::string_view(text_).substr(start, end - start));
             start = end + 1;
@@ -4815,14 +4815,10 @@ class line_writer {
 public:
     bool empty() const noexcept { return text_.empty(); }
 
-    /// So that add() for a line of this size, its end included, cannot run out of memory.
-    void reserve(std::size_t size) {
-        const std::size_t needed = text_.size() + size;
-        if (needed > text_.capacity()) text_.reserve((std::max)(needed, 2 * text_.capacity()));
-    }
     /// Out of memory, nothing has happened.
     void add(std::string_view begin, std::string_view end = {}) {
-        reserve(begin.size() + end.size() + 1);
+        const std::size_t needed = text_.size() + begin.size() + end.size() + 1;
+        if (needed > text_.capacity()) text_.reserve((std::max)(needed, 2 * text_.capacity()));
         text_.append(begin).append(end).append(1, '\n');
     }
     std::error_code send(stream& over) {
@@ -5018,10 +5014,8 @@ public:
         auto& events = shared_.events;
         const bool now = at_once && sent_.empty();
         events.write_later(*this);  // if only to have the I/O thread spin for the confirmation
-        const std::size_t size = head_.size() + text.size() + 1;
-        out_.reserve(size);
         posting& what = item.front();
-        what.size = static_cast<std::uint32_t>(size);
+        what.size = static_cast<std::uint32_t>(head_.size() + text.size() + 1);
         const auto deadline = after(events.now(), shared_.settings.delivery_timeout);
         what.deadline = what.waiting ? (std::min)(what.deadline, deadline) : deadline;
         if (what.deadline < events.deadline_of(*this)) events.arm(*this, what.deadline);

@@ -119,11 +119,8 @@ double measure(const char* name, double wanted_bytes, double wanted_ratio, link_
                 " idle links over that with 1",
             "us", better::less);
     one.add("1 link", [=] { return run(*lonely); });
-    if (wanted_ratio > 0)
-        one.add_ours(
-            "with them", [=] { return run(*crowded); }, wanted_ratio);
-    else
-        one.add("with them", [=] { return run(*crowded); });
+    one.add_ours(
+        "with them", [=] { return run(*crowded); }, wanted_ratio);
     one.measure(rounds);
     farm.send_on_each();
     farm.close_all();

@@ -82,7 +82,7 @@ public:
     row(std::string title, std::string unit, better direction);
 
     void add(std::string name, std::function<double()> run);
-    /// `wanted`: the bound of its ratio to the floor.
+    /// `wanted`: the bound of its ratio to the floor; 0: none.
     void add_ours(std::string name, std::function<double()> run, double wanted);
 
     template <typename T>
