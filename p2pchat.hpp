@@ -23,6 +23,8 @@
 //       #include <cstdlib>
 //       #include <iostream>
 //
+//       void show(const std::string& s) { std::cout << s + '\n' << std::flush; }  // by any thread
+//
 //       int main(int argc, char** argv) {         // talk [PORT]
 //           p2pchat::config config;
 //           config.team = "BTC";
@@ -31,17 +33,17 @@
 //
 //           p2pchat::node node(config);
 //           node.on_message([](const p2pchat::message& m) {
-//               std::cout << m.reply_to() << ' ' << m.team << ": " << m.text << '\n' << std::flush;
+//               show(to_string(m.reply_to()) + ' ' + m.team + ": " + m.text);
 //           });
 //           node.on_peer_found([&](const p2pchat::candidate& c) { node.connect(c.address, {}); });
 //           if (auto error = node.start()) { std::cerr << error.message() << '\n'; return 1; }
-//           std::cout << "I am " << node.address() << '\n' << std::flush;
+//           show("I am " + to_string(node.address()));
 //
 //           for (std::string line; std::getline(std::cin, line);) {
 //               const auto outcomes = node.broadcast(line);  // to all we know; waits for the last
-//               if (outcomes.empty()) std::cerr << "nobody is known yet\n";
+//               if (outcomes.empty()) show("nobody is known yet");
 //               for (const auto& [to, error] : outcomes)
-//                   std::cerr << to << ": " << (error ? error.message() : "delivered") << '\n';
+//                   show(to_string(to) + ": " + (error ? error.message() : "delivered"));
 //           }
 //       }
 //
