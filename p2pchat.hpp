@@ -2142,7 +2142,7 @@ inline bool is_text(std::string_view text) noexcept {
 
 /// Checks what we send: one line, which parse() must return unchanged.
 inline bool is_sendable(std::string_view text) noexcept {
-    return !text.empty() && text.size() == trimmed(text).size() && !has(text, '\0') &&
+    return !text.empty() && !is_space(text.front()) && !is_space(text.back()) && !has(text, '\0') &&
            !has(text, '\r') && !has(text, '\n');
 }
 
@@ -2688,33 +2688,21 @@ private:
     std::atomic<clock::time_point> suspended_until_{};
 };
 
-/// A thread that waits for `count` outcomes. Lives on that thread's stack: nobody touches it once
-/// the thread goes on, since both sides hold the mailbox's mutex.
-class waiter {
-public:
-    explicit waiter(std::size_t count = 1) : left_(count) {}
-
-private:
-    friend class mailbox;
-    std::condition_variable told_;
-    std::atomic<std::size_t> left_;  // changed under the mailbox's mutex
-};
-
 /// A message of ours, from post() to its outcome. It is spliced from list to list, so that running
 /// out of memory cannot lose an outcome.
 struct posting {
-    std::string text;                   // until it is written
-    node::completion done;              // called by the handlers' thread; or
-    waiter* waiting = nullptr;          // told at once
-    std::error_code* answer = nullptr;  // once this is filled in
+    std::string text;       // until it is written
+    node::completion done;  // called by the handlers' thread; at once if a caller waits
     std::error_code outcome;
-    std::uint32_t size = 0;          // in bytes, as it is sent
-    bool opens_link = false;         // it is our CONNECT
+    clock::time_point deadline{};    // for its outcome
     clock::time_point keep_until{};  // for an absent peer; set from the start if it may be kept
+    std::uint32_t size = 0;          // in bytes, as it is sent
+    bool caller_waits = false;       // for its outcome
+    bool opens_link = false;         // it is our CONNECT
     bool reported = false;           // as timed out; it may still be confirmed
     bool kept = false;               // and the handlers have been told
-    clock::time_point deadline{};    // for its outcome
 
+    bool is_for_handlers() const noexcept { return done && !caller_waits; }
     bool is_kept() const noexcept { return keep_until != clock::time_point(); }
 };
 
@@ -2723,15 +2711,14 @@ using postings = std::list<posting>;
 struct message_event {
     endpoint sender, origin;
     std::uint64_t receipt = 0;
-    bool verified = false, secret = false;
+    std::uint32_t at = 0;  // of team, text and key in the batch's bytes
     std::uint32_t team_size = 0, text_size = 0;
-    std::size_t at = 0;  // of team, text and key in the batch's bytes
+    bool verified = false, secret = false;
 };
 
 struct peer_event {
     endpoint address;
-    std::uint32_t team_size = 0;
-    std::size_t at = 0;
+    std::uint32_t at = 0, team_size = 0;
 };
 
 struct joined_event : peer_event {};
@@ -2799,7 +2786,7 @@ public:
     template <typename Event>
     Event& add(std::string_view team, std::string_view text = {}, std::string_view key = {}) {
         batch& to = staging();
-        const std::size_t at = to.bytes.size();
+        const auto at = static_cast<std::uint32_t>(to.bytes.size());
         to.bytes.append(team).append(text).append(key);
         auto& what = *std::get_if<Event>(&to.events.emplace_back(std::in_place_type<Event>));
         what.at = at;
@@ -2834,7 +2821,7 @@ public:
             ready_.batches.splice(ready_.batches.end(), staged_.batches);
             ready_.outcomes.splice(ready_.outcomes.end(), staged_.outcomes);
             if (spare_.batches.empty()) spare_.batches.swap(returned_.batches);
-            if (spare_.outcomes.empty()) spare_.outcomes.swap(returned_.outcomes);
+            add_spare(spare_.outcomes, returned_.outcomes);
         }
         filled_.notify_one();
     }
@@ -2867,10 +2854,9 @@ public:
     }
     /// Puts a new posting into an empty list.
     void new_posting(postings& to) {
-        if (spare_.outcomes.empty())
-            to.emplace_back();
-        else
-            to.splice(to.end(), spare_.outcomes, spare_.outcomes.begin());
+        auto& spare = spare_.outcomes;
+        if (spare.empty()) return to.emplace_back(), void();
+        to.splice(to.end(), spare, std::prev(spare.end()));  // the last one used is in the cache
     }
 
     // The handlers' thread's side.
@@ -2883,10 +2869,9 @@ public:
         }
         for (posting& done : work.outcomes) done = posting();
         while (work.batches.size() > max_spare_batches) work.batches.pop_back();
-        while (work.outcomes.size() > max_spare_postings) work.outcomes.pop_back();
         std::unique_lock<std::mutex> lock(mutex_);
         if (returned_.batches.empty()) returned_.batches.swap(work.batches);
-        if (returned_.outcomes.empty()) returned_.outcomes.swap(work.outcomes);
+        add_spare(returned_.outcomes, work.outcomes);
         work.batches.clear();
         work.outcomes.clear();
         while (!closed_ && ready_.batches.empty() && ready_.outcomes.empty()) filled_.wait(lock);
@@ -2913,34 +2898,14 @@ public:
     // For any thread.
 
     bool is_backlogged() const noexcept { return waiting_ >= max_; }
-    void tell(waiter& who) noexcept {
-        const std::lock_guard<std::mutex> lock(mutex_);
-        if (--who.left_ == 0) who.told_.notify_all();
-    }
-    /// False if not all outcomes came in time.
-    bool wait(waiter& who, std::chrono::milliseconds timeout) {
-        const auto began = os::now();
-        const auto spin_until = spin_.until(began);
-        for (auto now = began;
-             who.left_.load(std::memory_order_acquire) != 0 && now < spin_until;) {
-            const auto before = now;
-            std::this_thread::yield();
-            now = os::now();
-            spin_.yielded(before, now);
-            // Others ran, and no outcome came. Sleeping breaks the pattern in which that happens
-            // every time (a round trip on one processor: 20 us, else 25).
-            if (now - before > std::chrono::microseconds(5)) break;
-        }
-        std::unique_lock<std::mutex> lock(mutex_);
-        return who.told_.wait_until(lock, began + timeout, [&] { return who.left_ == 0; });
-    }
-    void wait(waiter& who) {
-        while (!wait(who, longest_timeout)) {
-        }
-    }
     spin_policy& spin() noexcept { return spin_; }
 
 private:
+    friend class waiter;
+
+    static void add_spare(postings& to, postings& from) noexcept {
+        if (to.size() + from.size() <= max_spare_postings) to.splice(to.end(), from);
+    }
     batch& staging() {
         auto& batches = staged_.batches;
         if (!batches.empty()) return batches.back();
@@ -2966,6 +2931,44 @@ private:
     std::condition_variable filled_;
     handlers_work ready_, returned_;
     bool closed_ = false;
+};
+
+/// A thread that waits for `count` outcomes. Lives on that thread's stack: nobody touches it once
+/// the thread goes on, since both sides hold the mailbox's mutex.
+class waiter {
+public:
+    explicit waiter(mailbox& at, std::size_t count = 1) : mailbox_(at), left_(count) {}
+
+    void tell() noexcept {
+        const std::lock_guard<std::mutex> lock(mailbox_.mutex_);
+        if (--left_ == 0) told_.notify_all();
+    }
+    /// False if not all outcomes came in time.
+    bool wait(std::chrono::milliseconds timeout) {
+        const auto began = os::now();
+        auto& spin = mailbox_.spin();
+        const auto spin_until = spin.until(began);
+        for (auto now = began; left_.load(std::memory_order_acquire) != 0 && now < spin_until;) {
+            const auto before = now;
+            std::this_thread::yield();
+            now = os::now();
+            spin.yielded(before, now);
+            // Others ran, and no outcome came. Sleeping breaks the pattern in which that happens
+            // every time (a round trip on one processor: 20 us, else 25).
+            if (now - before > std::chrono::microseconds(5)) break;
+        }
+        std::unique_lock<std::mutex> lock(mailbox_.mutex_);
+        return told_.wait_until(lock, began + timeout, [this] { return left_ == 0; });
+    }
+    void wait() {
+        while (!wait(longest_timeout)) {
+        }
+    }
+
+private:
+    mailbox& mailbox_;
+    std::condition_variable told_;
+    std::atomic<std::size_t> left_;  // changed under the mailbox's mutex
 };
 
 /// A connection with messages that the program has yet to confirm.
@@ -3124,12 +3127,8 @@ public:
     void outcome(postings& from, postings::iterator which, std::error_code error) noexcept {
         if (!which->reported) ++(error ? counts_.undelivered : counts_.delivered);
         which->outcome = error;
-        if (which->waiting) {
-            *which->answer = error;
-            mailbox_.tell(*which->waiting);
-        } else if (which->done) {
-            return mailbox_.add_outcome(from, which);
-        }
+        if (which->is_for_handlers()) return mailbox_.add_outcome(from, which);
+        if (which->done) which->done(error);
         mailbox_.recycle(from, which);
     }
     void outcomes(postings& all, std::error_code error) noexcept {
@@ -3142,8 +3141,7 @@ public:
         postings told;
         mailbox_.new_posting(told);
         told.front().done = std::move(late.done);
-        told.front().waiting = std::exchange(late.waiting, nullptr);
-        told.front().answer = late.answer;
+        told.front().caller_waits = std::exchange(late.caller_waits, false);
         late.done = nullptr;
         late.reported = true;
         outcome(told, told.begin(), std::make_error_code(std::errc::timed_out));
@@ -3707,7 +3705,7 @@ public:
     bool requires_all() const noexcept { return mode_ == secrecy::required; }
     /// Whether nothing may go there in clear.
     bool wants(const endpoint& to) const {
-        return requires_all() || knows(to) || able_.count(to) != 0;
+        return mode_ != secrecy::off && (requires_all() || knows(to) || able_.count(to) != 0);
     }
     bool knows(const endpoint& who) const { return pins_.count(who) != 0; }
     /// None if it is not known.
@@ -4691,7 +4689,7 @@ public:
     void begin() {
         const posting& what = item.front();
         shot_.start(what.text, what.opens_link, shared_.settings, shared_.us, shared_.events.now(),
-                    what.waiting ? what.deadline : never);
+                    what.caller_waits ? what.deadline : never);
         settle();
     }
     /// It is not used any longer.
@@ -5019,7 +5017,7 @@ public:
         posting& what = item.front();
         what.size = static_cast<std::uint32_t>(head_.size() + text.size() + 1);
         const auto deadline = after(events.now(), shared_.settings.delivery_timeout);
-        what.deadline = what.waiting ? (std::min)(what.deadline, deadline) : deadline;
+        what.deadline = what.caller_waits ? (std::min)(what.deadline, deadline) : deadline;
         if (what.deadline < events.deadline_of(*this)) events.arm(*this, what.deadline);
         out_.add(head_, text);
         sent_.add(item);
@@ -5252,7 +5250,7 @@ struct route {
         auto next = never;
         for (auto what = waiting.begin(); what != waiting.end();) {
             const auto late = what++;
-            if (!late->waiting) continue;
+            if (!late->caller_waits) continue;
             if (late->deadline > now) {
                 next = (std::min)(next, late->deadline);
                 continue;
@@ -5521,7 +5519,7 @@ public:
         const bool at_once = over && !one->busy() && one->waiting.empty();
         if (!at_once || what.is_kept()) what.text.assign(text);
         if (at_once) return queue_on_link(*one, text, item), std::error_code();
-        if (what.waiting && what.deadline < shared_.events.deadline_of(*this))
+        if (what.caller_waits && what.deadline < shared_.events.deadline_of(*this))
             shared_.events.arm(*this, what.deadline);
         if (!one) one = &table_.find_or_add(to);
         one->waiting_bytes += size;
@@ -5767,7 +5765,7 @@ private:
         if (item.front().opens_link) return shared_.report.outcomes(item, {});
         {
             const route_pin stays(one);  // should the link break here
-            over.post(text, item, item.front().waiting != nullptr);
+            over.post(text, item, item.front().caller_waits);
         }
         if (one.current && is_exit(text)) {
             memory_.forget_link(one.peer);
@@ -6517,7 +6515,8 @@ public:
 
     std::error_code post(const endpoint& to, std::string_view text, postings& item) {
         // Outcomes that wait for the handlers are bounded as messages are.
-        if (item.front().done && mailbox_.is_backlogged()) return make_error_code(errc::queue_full);
+        if (item.front().is_for_handlers() && mailbox_.is_backlogged())
+            return make_error_code(errc::queue_full);
         if (item.front().is_kept()) {
             const link* const over = routes_.link_to(to);
             const endpoint& peer = over ? over->peer().known_as() : to;
@@ -6813,7 +6812,7 @@ public:
         const caller waiting(*this, held);
         held.unlock();
         text = trimmed(text);
-        waiter all(results.size() + 1);
+        waiter all(*mailbox_, results.size() + 1);
         for (auto& result : results) {
             std::error_code error = refusal_of(result.to, text);
             try {
@@ -6824,14 +6823,14 @@ public:
             }
             if (!error) continue;
             result.error = error;
-            mailbox_->tell(all);
+            all.tell();
         }
-        mailbox_->tell(all);
+        all.tell();
         if (then_stop) {
-            mailbox_->wait(all, settings_.drain_timeout);
+            all.wait(settings_.drain_timeout);
             request_stop();  // so that the rest is reported at once
         }
-        mailbox_->wait(all);
+        all.wait();
         return results;
     }
 
@@ -6978,11 +6977,11 @@ private:
                 return shot.error();
             }  // otherwise the engine can make room
         }
-        waiter done;
+        waiter done(*mailbox_);
         std::error_code answer;
         if (const auto error = post_for(to, text, done, answer, opens_link)) return error;
         held.unlock();
-        mailbox_->wait(done);
+        done.wait();
         return answer;
     }
 
@@ -6992,8 +6991,8 @@ private:
         if (!running_) return make_error_code(errc::stopped);
         auto item = new_posting(opens_link);
         posting& what = item.front();
-        what.waiting = &who;
-        what.answer = &answer;
+        what.caller_waits = true;
+        what.done = [&](std::error_code error) { answer = error, who.tell(); };
         const auto last = (std::max)(settings_.delivery_timeout, settings_.handshake_timeout);
         const auto connected = after(engine_->events().now(), settings_.connect_timeout);
         what.deadline = after(connected, opens_link ? last : settings_.delivery_timeout);

@@ -166,7 +166,6 @@ struct sent {
     bool shown = false, confirmed = false;
     bool taken = false;  // as its receiver and, if the one does so later, its sender knows
     std::error_code outcome = std::make_error_code(std::errc::operation_in_progress);
-    std::unique_ptr<waiter> caller;
     clock::duration at{}, limit{};  // by the sender's own time
     clock::time_point kept_from{};  // by its clock
 };
@@ -527,11 +526,12 @@ void peer_process::post(std::uint64_t number, bool opens_link) {
     const auto step = settings_.connect_timeout +
                       (std::max)(settings_.delivery_timeout, settings_.handshake_timeout);
     if (message.waits) {
-        message.caller = std::make_unique<waiter>();
         message.limit = opens_link ? step : settings_.connect_timeout + settings_.delivery_timeout;
-        what.waiting = message.caller.get();
-        what.answer = &message.outcome;
+        what.caller_waits = true;
         what.deadline = os::now() + message.limit;
+        what.done = [this, number](std::error_code error) {
+            all_.messages[number].outcome = error;
+        };
     } else {
         // At worst all that waits goes one after the other, each with a link that comes to nothing.
         message.limit = 2 * step * static_cast<int>(pending_.size() + 2);
