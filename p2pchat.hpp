@@ -6992,7 +6992,7 @@ private:
         auto item = new_posting(opens_link);
         posting& what = item.front();
         what.caller_waits = true;
-        what.done = [&](std::error_code error) { answer = error, who.tell(); };
+        what.done = [&who, &answer](std::error_code error) { answer = error, who.tell(); };
         const auto last = (std::max)(settings_.delivery_timeout, settings_.handshake_timeout);
         const auto connected = after(engine_->events().now(), settings_.connect_timeout);
         what.deadline = after(connected, opens_link ? last : settings_.delivery_timeout);
