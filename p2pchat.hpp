@@ -2787,7 +2787,8 @@ public:
     Event& add(std::string_view team, std::string_view text = {}, std::string_view key = {}) {
         batch& to = staging();
         const auto at = static_cast<std::uint32_t>(to.bytes.size());
-        to.bytes.append(team).append(text).append(key);
+        to.bytes.append(team).append(text);
+        if (!key.empty()) to.bytes.append(key);  // seldom
         auto& what = *std::get_if<Event>(&to.events.emplace_back(std::in_place_type<Event>));
         what.at = at;
         what.team_size = static_cast<std::uint32_t>(team.size());
@@ -2910,7 +2911,7 @@ private:
         auto& batches = staged_.batches;
         if (!batches.empty()) return batches.back();
         if (spare_.batches.empty()) spare_.batches.emplace_back();
-        batches.splice(batches.end(), spare_.batches, spare_.batches.begin());
+        batches.splice(batches.end(), spare_.batches, std::prev(spare_.batches.end()));
         staged_cost_ += batch_cost;
         return batches.back();
     }
@@ -3707,7 +3708,7 @@ public:
     bool wants(const endpoint& to) const {
         return mode_ != secrecy::off && (requires_all() || knows(to) || able_.count(to) != 0);
     }
-    bool knows(const endpoint& who) const { return pins_.count(who) != 0; }
+    bool knows(const endpoint& who) const { return !pins_.empty() && pins_.count(who) != 0; }
     /// None if it is not known.
     public_key of(const endpoint& who) const {
         const auto found = pins_.find(who);
