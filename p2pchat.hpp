@@ -2847,11 +2847,10 @@ public:
 
     /// Reuses a posting whose outcome has been reported.
     void recycle(postings& from, postings::iterator which) noexcept {
-        *which = posting();
-        if (spare_.outcomes.size() < max_spare_postings)
-            spare_.outcomes.splice(spare_.outcomes.end(), from, which);
-        else
-            from.erase(which);
+        postings one;
+        one.splice(one.end(), from, which);
+        one.front() = posting();
+        add_spare(spare_.outcomes, one);
     }
     /// Puts a new posting into an empty list.
     void new_posting(postings& to) {
@@ -3706,9 +3705,10 @@ public:
     bool requires_all() const noexcept { return mode_ == secrecy::required; }
     /// Whether nothing may go there in clear.
     bool wants(const endpoint& to) const {
-        return mode_ != secrecy::off && (requires_all() || knows(to) || able_.count(to) != 0);
+        return requires_all() || knows(to) || able_.count(to) != 0;
     }
-    bool knows(const endpoint& who) const { return !pins_.empty() && pins_.count(who) != 0; }
+    /// Without secrecy, nobody: a key that trust() was given is for later.
+    bool knows(const endpoint& who) const { return mode_ != secrecy::off && pins_.count(who) != 0; }
     /// None if it is not known.
     public_key of(const endpoint& who) const {
         const auto found = pins_.find(who);

@@ -520,6 +520,19 @@ TEST_CASE("a link that is refused while it waits for room is not called once the
     CHECK(ann.seen().messages.size() == 3);  // CONNECT, the first and this
 }
 
+TEST_CASE("without secrecy all is in clear, with a peer whose key was trusted, too") {
+    recording_node ann(local("Ann")), bob(local("Bob"));
+    p2pchat::public_key key;
+    key.bytes[0] = 1;
+    REQUIRE_FALSE(ann->trust(bob.address(), key));
+    CHECK_FALSE(ann->send(bob.address(), "one-shot"));
+    REQUIRE(bob->connect(ann.address()).linked);
+    CHECK_FALSE(bob->send(ann.address(), "to her"));
+    CHECK_FALSE(ann->send(bob.address(), "to him"));
+    CHECK(ann.wait_text("to her"));
+    CHECK(bob.wait_text("to him"));
+}
+
 TEST_CASE("another key for somebody known is refused until it is accepted") {
     changed_keys told;
     outcomes kept;
