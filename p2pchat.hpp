@@ -11,12 +11,13 @@
 //
 // How to include it
 //   Include this file wherever its declarations are needed. In exactly one source file, define
-//   P2PCHAT_IMPLEMENTATION first: that file, and no other, sees the operating system's headers. The
-//   others see none of them, and no macros but P2PCHAT_... The one file needs exceptions. With MSVC
-//   it must include this header before <windows.h>, or define WIN32_LEAN_AND_MEAN; elsewhere any
-//   order will do. Link with the system's threads (-pthread) and, on Windows, with ws2_32. For
-//   config::secrecy, define P2PCHAT_OPENSSL there too and link with OpenSSL 3.0 or later (-lssl
-//   -lcrypto). What this file declares is the same with or without it.
+//   P2PCHAT_IMPLEMENTATION first; where the linker says "undefined reference to p2pchat::...", no
+//   file does. That file, and no other, sees the operating system's headers. The others see none of
+//   them, and no macros but P2PCHAT_... The one file needs exceptions. With MSVC it must include
+//   this header before <windows.h>, or define WIN32_LEAN_AND_MEAN; elsewhere any order will do.
+//   Link with the system's threads (-pthread) and, on Windows, with ws2_32. For config::secrecy,
+//   define P2PCHAT_OPENSSL there too and link with OpenSSL 3.0 or later (-lssl -lcrypto). What this
+//   file declares is the same with or without it.
 //
 //       #define P2PCHAT_IMPLEMENTATION            // in one source file
 //       #include "p2pchat.hpp"
@@ -25,10 +26,10 @@
 //
 //       void show(const std::string& s) { std::cout << s + '\n' << std::flush; }  // by any thread
 //
-//       int main(int argc, char** argv) {         // talk [PORT]
+//       int main(int argc, char** argv) {         // talk NAME [PORT]
 //           p2pchat::config config;
-//           config.team = "BTC";
-//           config.port = static_cast<std::uint16_t>(argc > 1 ? std::atoi(argv[1]) : 5000);
+//           config.team = argc > 1 ? argv[1] : "";  // start() refuses an empty one
+//           config.port = static_cast<std::uint16_t>(argc > 2 ? std::atoi(argv[2]) : 5000);
 //           config.discovery = true;              // find others on the LAN, and be found
 //
 //           p2pchat::node node(config);
@@ -134,8 +135,8 @@
 //   as the message. So netcat (Debian: netcat-openbsd) is a peer, here of the menu program on the
 //   same machine:
 //
-//       $ build/examples/p2pchat --team BTC --port 6000 --address 127.0.0.1
-//       $ printf '127.0.0.1:5000 Team_BTC Hi' | nc -N 127.0.0.1 6000
+//       $ build/examples/p2pchat --team ann --port 6000 --address 127.0.0.1
+//       $ printf '127.0.0.1:5000 bob Hi' | nc -N 127.0.0.1 6000
 //
 //   Link: the opener's first line is CONNECT. A peer that knows links answers in kind; one that
 //   does not just closes. From then on both sides send one message per line and confirm with "ACK
@@ -143,13 +144,13 @@
 //   type what follows > and < marks the answers, with `got it` sent by the menu's entry 1:
 //
 //       $ nc 127.0.0.1 6000
-//       > 127.0.0.1:5000 Team_BTC CONNECT
-//       < 127.0.0.1:6000 BTC CONNECT
-//       > 127.0.0.1:5000 Team_BTC Hi
+//       > 127.0.0.1:5000 bob CONNECT
+//       < 127.0.0.1:6000 ann CONNECT
+//       > 127.0.0.1:5000 bob Hi
 //       < ACK 1
-//       < 127.0.0.1:6000 BTC got it
+//       < 127.0.0.1:6000 ann got it
 //       > ACK 1
-//       > 127.0.0.1:5000 Team_BTC exit
+//       > 127.0.0.1:5000 bob exit
 //       < ACK 2
 //
 //   At most 256 KiB may be unconfirmed in each direction: a receiver whose handlers lag behind can
@@ -168,11 +169,11 @@
 //   hand, to the menu program above, whose entry 2 then lists you (to a whole network, from your
 //   address there: `nc -u -b -p 5000 10.18.1.255 21975`):
 //
-//       $ printf '127.0.0.1:5000 Me HELLO' | nc -u -s 127.0.0.1 -p 5000 -w 1 127.0.0.1 21975
+//       $ printf '127.0.0.1:5000 bob HELLO' | nc -u -s 127.0.0.1 -p 5000 -w 1 127.0.0.1 21975
 //
 //   Where no datagram gets through, one typed address is enough: two linked peers that have
 //   discovery on say "KNOWS 1", ask with "PEERS" at most once a minute, and answer with up to 50
-//   lines such as "PEER 10.18.1.9:5000/BTC". These make candidates, too.
+//   lines such as "PEER 10.18.1.9:5000/cat". These make candidates, too.
 //
 //   Secrecy: a connection that begins with the byte 0x16 is TLS 1.3, on the same port, and carries
 //   what is described above. Both sides present a self-signed certificate for a P-256 key of their
@@ -181,17 +182,17 @@
 //   in order, and a quiet period ends nothing. A node that can do this adds "tls" to HELLO and
 //   HERE. `openssl s_client` is a peer just as netcat is:
 //
-//       $ openssl ecparam -name prime256v1 -genkey -noout -out me.key
-//       $ openssl req -x509 -new -key me.key -subj /CN=me -out me.crt
-//       $ build/examples/p2pchat --team BTC --port 6001 --address 127.0.0.1 --secrecy known
-//       $ openssl s_client -quiet -connect 127.0.0.1:6001 -cert me.crt -key me.key
-//       > 127.0.0.1:5001 Me CONNECT
-//       < 127.0.0.1:6001 BTC CONNECT
-//       > 127.0.0.1:5001 Me Hi, secretly
+//       $ openssl ecparam -name prime256v1 -genkey -noout -out bob.key
+//       $ openssl req -x509 -new -key bob.key -subj /CN=bob -out bob.crt
+//       $ build/examples/p2pchat --team ann --port 6001 --address 127.0.0.1 --secrecy known
+//       $ openssl s_client -quiet -connect 127.0.0.1:6001 -cert bob.crt -key bob.key
+//       > 127.0.0.1:5001 bob CONNECT
+//       < 127.0.0.1:6001 ann CONNECT
+//       > 127.0.0.1:5001 bob Hi, secretly
 //       < ACK 1
-//       < 127.0.0.1:6001 BTC got that
+//       < 127.0.0.1:6001 ann got that
 //       > ACK 1
-//       > 127.0.0.1:5001 Me exit
+//       > 127.0.0.1:5001 bob exit
 //       < ACK 2
 //
 //   tests/readme types all of this.

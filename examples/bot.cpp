@@ -20,6 +20,7 @@ int main(int argc, char** argv) {  // bot [PORT], until its input ends (Ctrl-D)
     p2pchat::config config;
     config.team = "bot";
     config.port = static_cast<std::uint16_t>(argc > 1 ? std::atoi(argv[1]) : 5000);
+    config.discovery = true;  // so that talk finds it
 
     p2pchat::node node(config);
     node.on_message([&](const p2pchat::message& m) {

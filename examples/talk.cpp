@@ -10,10 +10,10 @@
 
 void show(const std::string& s) { std::cout << s + '\n' << std::flush; }  // by any thread
 
-int main(int argc, char** argv) {         // talk [PORT]
+int main(int argc, char** argv) {         // talk NAME [PORT]
     p2pchat::config config;
-    config.team = "BTC";
-    config.port = static_cast<std::uint16_t>(argc > 1 ? std::atoi(argv[1]) : 5000);
+    config.team = argc > 1 ? argv[1] : "";  // start() refuses an empty one
+    config.port = static_cast<std::uint16_t>(argc > 2 ? std::atoi(argv[2]) : 5000);
     config.discovery = true;              // find others on the LAN, and be found
 
     p2pchat::node node(config);

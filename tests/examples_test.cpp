@@ -1,6 +1,6 @@
 // The small programs of examples/, as processes of their own: what each shows, sends and does not do.
-// A suite for each; P2PCHAT_PROGRAM is the program. The first one announces itself, which must not
-// leave the test: for it this needs Linux.
+// A suite for each; P2PCHAT_PROGRAM is the program. talk and bot announce themselves, which must not
+// leave the test: for them this needs Linux.
 //
 // SPDX-License-Identifier: MIT
 
@@ -11,9 +11,11 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
+#include <functional>
 #include <memory>
 #include <string>
 #include <string_view>
+#include <utility>
 
 using support::ending;
 using support::one_shot;
@@ -54,51 +56,13 @@ std::string says(Errc value) {
 }
 
 /// Another one cannot have the port, says so, and ends.
-void check_port_in_use(std::uint16_t port) {
-    small_program second({std::to_string(port)});
+void check_port_in_use(const small_program::words& arguments) {
+    small_program second(arguments);
     CHECK(second.expect(says(std::errc::address_in_use)));
     CHECK(second.leave() == 1);
 }
 
 }  // namespace
-
-TEST_SUITE("bot") {
-    TEST_CASE("a bot answers what it knows, in order, and nothing else") {
-        small_program bot({"0"});
-        const auto at = here(bot.port());
-        recording_node node;
-        const char* const said[] = {"!roll", "Hello", "a 3", "!ROLL", "!time"};
-        for (const auto* const text : said) CHECK_FALSE(node->send(at, text));
-        REQUIRE(node.wait_messages(2));
-        const auto messages = node.seen().messages;
-        CHECK(messages.size() == 2);
-        for (const auto& m : messages) CHECK((m.team == "bot" && m.reply_to() == at));
-        CHECK(messages[0].text.size() == 3);
-        CHECK(messages[0].text.substr(0, 2) == "a ");
-        CHECK((messages[0].text[2] >= '1' && messages[0].text[2] <= '6'));
-        CHECK(std::stoll(messages[1].text) > 1700000000);
-        CHECK(messages[1].text.find(" seconds since 1970") == 10);
-        CHECK(bot.leave() == 0);
-        CHECK(bot.text().find('\n') == bot.text().size() - 1);  // and has nothing to report
-    }
-
-    TEST_CASE("a bot waits for nobody who takes no answer, and says to whom none came") {
-        small_program bot({"0"});
-        const auto at = here(bot.port());
-        support::raw_listener silent;
-        CHECK(one_shot(at, wire(silent.address(), "!time")) == ending::closed);
-        raw_peer answered = silent.accept();
-        recording_node node;
-        CHECK_FALSE(node->send(at, "!roll"));
-        CHECK(node.wait_messages(1));
-        answered.reset();
-        CHECK(bot.expect(to_string(silent.address()) + ": " + says(p2pchat::errc::not_taken)));
-        CHECK(one_shot(at, wire(here(1), "!time")) == ending::closed);
-        CHECK(bot.expect("127.0.0.1:1: " + says(std::errc::connection_refused)));
-        check_port_in_use(at.port());
-        CHECK(bot.leave() == 0);
-    }
-}
 
 TEST_SUITE("accept_loop") {
     TEST_CASE("the accept loop takes a node's message, and one that comes in pieces") {
@@ -112,7 +76,7 @@ TEST_SUITE("accept_loop") {
         peer.half_close();
         CHECK(peer.read_to_end() == ending::closed);
         CHECK(loop.expect("127.0.0.1:1 Raw: in pieces\n"));
-        check_port_in_use(at.port());
+        check_port_in_use({std::to_string(at.port())});
         CHECK(loop.leave() == 0);
     }
 
@@ -164,7 +128,7 @@ TEST_SUITE("gui_queue") {
             CHECK_FALSE(node->send(at, text));
             CHECK(gui.expect(std::string("BTC: ") + text + '\n'));
         }
-        check_port_in_use(at.port());
+        check_port_in_use({std::to_string(at.port())});
         CHECK(gui.leave() == 0);
     }
 
@@ -186,20 +150,70 @@ TEST_SUITE("gui_queue") {
 
 #if defined(__linux__)
 
+namespace {
+
+/// On a host without a network: what a program announces there goes nowhere.
+void run_alone(std::function<void()> test) {
+    support::host machine;
+    if (machine.usable() && machine.command("ip link set lo up")) machine.run(std::move(test));
+}
+
+}  // namespace
+
+TEST_SUITE("bot") {
+    TEST_CASE("a bot answers what it knows, in order, and nothing else") {
+        run_alone([] {
+            small_program bot({"0"});
+            const auto at = here(bot.port());
+            recording_node node;
+            const char* const said[] = {"!roll", "Hello", "a 3", "!ROLL", "!time"};
+            for (const auto* const text : said) CHECK_FALSE(node->send(at, text));
+            REQUIRE(node.wait_messages(2));
+            const auto messages = node.seen().messages;
+            CHECK(messages.size() == 2);
+            for (const auto& m : messages) CHECK((m.team == "bot" && m.reply_to() == at));
+            CHECK(messages[0].text.size() == 3);
+            CHECK(messages[0].text.substr(0, 2) == "a ");
+            CHECK((messages[0].text[2] >= '1' && messages[0].text[2] <= '6'));
+            CHECK(std::stoll(messages[1].text) > 1700000000);
+            CHECK(messages[1].text.find(" seconds since 1970") == 10);
+            CHECK(bot.leave() == 0);
+            CHECK(bot.text().find('\n') == bot.text().size() - 1);  // and has nothing to report
+        });
+    }
+
+    TEST_CASE("a bot waits for nobody who takes no answer, and says to whom none came") {
+        run_alone([] {
+            small_program bot({"0"});
+            const auto at = here(bot.port());
+            support::raw_listener silent;
+            CHECK(one_shot(at, wire(silent.address(), "!time")) == ending::closed);
+            raw_peer answered = silent.accept();
+            recording_node node;
+            CHECK_FALSE(node->send(at, "!roll"));
+            CHECK(node.wait_messages(1));
+            answered.reset();
+            CHECK(bot.expect(to_string(silent.address()) + ": " + says(p2pchat::errc::not_taken)));
+            CHECK(one_shot(at, wire(here(1), "!time")) == ending::closed);
+            CHECK(bot.expect("127.0.0.1:1: " + says(std::errc::connection_refused)));
+            check_port_in_use({std::to_string(at.port())});
+            CHECK(bot.leave() == 0);
+        });
+    }
+}
+
 TEST_SUITE("talk") {
     TEST_CASE(
         "two of the first program find each other, talk, also with a node, and none answers") {
-        support::host machine;  // what they announce goes nowhere else
-        if (!machine.usable() || !machine.command("ip link set lo up")) return;
-        machine.run([] {
-            small_program a({"0"}), b({"0"});
+        run_alone([] {
+            small_program a({"ann", "0"}), b({"bob", "0"});
             const auto at = here(a.port());
             const auto b_port = b.port();
             REQUIRE(support::wait_until([&] {
                 b.enter("Hi from b");
                 return b.expect("\n") && b.text().find(": delivered\n") != std::string::npos;
             }));
-            CHECK(a.expect(':' + std::to_string(b_port) + " BTC: Hi from b\n"));
+            CHECK(a.expect(':' + std::to_string(b_port) + " bob: Hi from b\n"));
             recording_node node;
             REQUIRE_FALSE(node->connect(at).error);
             REQUIRE(a.expect(to_string(node.address()) + " BTC: CONNECT\n"));
@@ -210,13 +224,13 @@ TEST_SUITE("talk") {
             CHECK_FALSE(node->send(at, "and again"));
             CHECK(a.expect("and again\n"));
             a.enter("to all");
-            CHECK(b.expect(" BTC: to all\n"));
+            CHECK(b.expect(" ann: to all\n"));
             CHECK(node.wait_text("to all"));
             CHECK(a.expect(": delivered\n"));
             CHECK(a.expect(": delivered\n"));
             CHECK(node.seen().messages.size() == 1);
             b.enter("the end");
-            CHECK(a.expect(" BTC: the end\n"));
+            CHECK(a.expect(" bob: the end\n"));
             CHECK(node.seen().messages.size() == 1);
             CHECK(a.leave() == 0);
             CHECK(b.leave() == 0);
@@ -224,10 +238,8 @@ TEST_SUITE("talk") {
     }
 
     TEST_CASE("the first program says what was not delivered, and that nobody is known") {
-        support::host machine;
-        if (!machine.usable() || !machine.command("ip link set lo up")) return;
-        machine.run([] {
-            small_program a({"0"});
+        run_alone([] {
+            small_program a({"ann", "0"});
             const auto at = here(a.port());
             a.enter("Hello?");
             CHECK(a.expect("nobody is known yet\n"));
@@ -236,7 +248,11 @@ TEST_SUITE("talk") {
             a.enter("Hello again");
             CHECK(a.expect("127.0.0.1:1: " + says(std::errc::connection_refused)));
 
-            check_port_in_use(at.port());
+            check_port_in_use({"cat", std::to_string(at.port())});
+
+            small_program nobody({});
+            CHECK(nobody.expect(says(p2pchat::errc::bad_team)));
+            CHECK(nobody.leave() == 1);
         });
     }
 
@@ -245,7 +261,9 @@ TEST_SUITE("talk") {
         support::lan lan;
         if (!lan.usable()) return;
         std::unique_ptr<small_program> a;
-        lan.here.run([&] { a = std::make_unique<small_program>(small_program::words{"0"}); });
+        lan.here.run([&] {
+            a = std::make_unique<small_program>(small_program::words{"ann", "0"});
+        });
         const p2pchat::endpoint at(lan.here_address().address(), a->port());
         lan.there.run([&] {
             const auto forged = wire({"10.99.0.9", 5000}, "trust me");
