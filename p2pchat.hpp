@@ -2508,7 +2508,7 @@ bool read_available(tcp_socket& socket, char (&buffer)[size], const Take& take) 
 // ------------------------------------------------------------------------------------- >> peers
 //
 // Does:        whom we have heard from: a table by address and by age, and peer_set around it
-// May use:     the interface, platform, text (the hash of an endpoint)
+// May use:     the interface, platform
 // Guarded by:  peer_table: its owner; peer_set: a mutex of its own, under which nothing is called
 // Never:       remembers more than its maximum
 
@@ -3218,7 +3218,7 @@ private:
 // Does:        owns the objects that have a socket, tells each when its socket is ready, when its
 //              deadline has passed and when to write what it has queued, and destroys it once
 //              nothing can refer to it.
-// May use:     platform, text, socket.
+// May use:     platform, socket.
 // Guarded by:  the node's mutex; only wait() runs without it, and wake() may.
 // Never:       knows what a message is, or reads the clock.
 
@@ -3805,7 +3805,7 @@ private:
 // ----------------------------------------------------------------------------------- >> stream
 //
 // Does:        a connection, secret or in clear, for those that send and read over it.
-// May use:     platform, text, socket, secrecy.
+// May use:     socket, secrecy.
 // Guarded by:  whatever guards its owner.
 // Never:       sends a byte of a secret connection in clear, or mistakes a connection cut by a
 //              third party for one that has ended.
@@ -3922,7 +3922,7 @@ bool read_available(stream& from, char (&buffer)[size], const Take& take, tls* m
 // --------------------------------------------------------------------------------- >> identity
 //
 // Does:        says which address we claim, who a claimed address is, and whether a claim holds.
-// May use:     platform, text, socket, peers, mailbox, loop, keys, stream.
+// May use:     platform, text, mailbox, loop, keys, stream.
 // Guarded by:  nothing: functions without state, and references that all connections share.
 // Never:       changes anything.
 
@@ -4025,7 +4025,7 @@ inline bool is_refusal(errc wrong) noexcept {
 //
 // Does:        accepts connections, bounds how many are open, and turns the first bytes of each
 //              into a message, a link or a refusal.
-// May use:     platform, text, socket, mailbox, loop, secrecy, keys, stream, identity.
+// May use:     platform, text, socket, mailbox, loop, keys, stream, identity.
 // Guarded by:  the node's mutex.
 // Never:       takes a message for which the mailbox has no room, or closes in order before it has
 //              taken the message.
@@ -5844,7 +5844,7 @@ private:
 //
 // Does:        remembers whom discovery has found and linked peers have told of; tells linked
 //              peers whom we know, and hears from them whom they know.
-// May use:     platform, text, socket, peers, mailbox, loop, identity, link, routes.
+// May use:     text, socket, peers, mailbox, loop, identity, link, routes.
 // Guarded by:  the node's mutex.
 // Never:       connects to a candidate, or makes it a peer.
 
@@ -6295,7 +6295,7 @@ inline void datagram_port::on_readable() {
 //
 // Does:        keeps messages for absent peers, posts them again when the peer gives a sign of
 //              life, and reports those for whom none came in time.
-// May use:     platform, text, socket, mailbox, loop, identity, routes.
+// May use:     socket, mailbox, loop, identity, routes.
 // Guarded by:  the node's mutex.
 // Never:       posts except in do_work(): those that call it are in the middle of their own work.
 
