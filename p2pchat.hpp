@@ -2987,11 +2987,13 @@ class held_messages {
 public:
     explicit held_messages(mailbox& room) : room_(room) {}
 
-    /// If this runs out of memory, the holder must end.
-    void hold(std::uint64_t receipt, holder& by, std::size_t bytes) {
+    /// Returns the receipt. If this runs out of memory, the holder must end.
+    std::uint64_t hold(holder& by, std::size_t bytes) {
+        const auto receipt = ++last_;
         by.on_held(receipt);
         held_.emplace(receipt, entry{&by, bytes});
         room_.hold(bytes);
+        return receipt;
     }
     /// The holder, which no longer holds it; null if nobody did.
     holder* release(std::uint64_t receipt) noexcept {
@@ -3008,6 +3010,9 @@ private:
         holder* by;
         std::size_t bytes;
     };
+
+    // None is given twice in a process: after a stop the program may still confirm what it had.
+    static inline std::atomic<std::uint64_t> last_{0};
 
     mailbox& room_;
     std::unordered_map<std::uint64_t, entry> held_;
@@ -3045,11 +3050,10 @@ public:
                  const public_key& key, holder* by = nullptr) {
         const bool secret(key);
         const auto shown = secret ? bytes_of(key) : std::string_view();
-        const bool holds = confirm_later_ && by;
-        const auto receipt = counts_.received + 1;
-        if (holds) held_.hold(receipt, *by, sizeof(event) + what.team.size() + what.text.size());
+        const std::size_t bytes = sizeof(event) + what.team.size() + what.text.size();
+        const auto receipt = confirm_later_ && by ? held_.hold(*by, bytes) : 0;
         auto& news = mailbox_.add<message_event>(what.team, what.text, shown);
-        news.receipt = holds ? receipt : 0;
+        news.receipt = receipt;
         news.secret = secret;
         news.text_size = static_cast<std::uint32_t>(what.text.size());
         news.sender = what.sender;
