@@ -2830,14 +2830,9 @@ public:
     /// For messages that the handlers have had, but that take up room until they are confirmed.
     void hold(std::size_t bytes) noexcept { held_ += bytes; }
     void let_go(std::size_t bytes) noexcept { held_ -= bytes; }
-    bool full() const noexcept {
-        return waiting_.load(std::memory_order_relaxed) + staged_cost_ + held_ >= max_;
-    }
-    /// Has room_wanted() report when there is room; false if there is room now.
-    bool ask_for_room() noexcept {
-        wanted_ = true;
-        return waiting_ + staged_cost_ + held_ >= max_;
-    }
+    bool full() const noexcept { return waiting_ + staged_cost_ + held_ >= max_; }
+    /// Has room_wanted() report when there is room. There may be by now: ask full() afterwards.
+    void ask_for_room() noexcept { wanted_ = true; }
     /// Nothing more comes.
     void close() noexcept {
         hand_over();
@@ -6561,13 +6556,13 @@ public:
         routes_.do_work();
         events_.run_writers();
         mailbox_.hand_over();
+        if (!rooms_.empty()) mailbox_.ask_for_room();
     }
+    /// Whether there is something to do before an event comes.
     bool has_work() const noexcept {
         return routes_.has_work() || events_.has_writers() || outbox_.has_work() ||
                (!rooms_.empty() && !report_.full());
     }
-    /// Whether there is nothing to do until an event comes.
-    bool idle() noexcept { return !has_work() && (rooms_.empty() || mailbox_.ask_for_room()); }
 
 private:
     const config& settings_;
@@ -7110,13 +7105,13 @@ private:
         auto spin_until = events.now();
         while (running_) {
             posted_ = false;
-            const bool busy = !engine_->idle();
+            const bool busy = engine_->has_work();
             engine_->do_work();
             tell_room();
             if (busy) spin_until = mailbox_->spin().until(events.now());
             int ready = 0;
             try {
-                ready = wait(held, engine_->idle(), spin_until);
+                ready = wait(held, !engine_->has_work(), spin_until);
             } catch (const std::bad_alloc&) {
                 // The wait failed: the next turn tries again.
             }

@@ -332,7 +332,6 @@ void peer_process::turn() {
     net->out_of_descriptors = net->sent_in_part = false;
     auto& events = engine_->events();
     engine_->do_work();
-    static_cast<void>(engine_->idle());
     events.prepare();
     const auto began = os::now();
     const int count = events.wait(0);
@@ -348,10 +347,9 @@ void peer_process::turn() {
     check_waiting();
     check_bounds();
     if (net->sent_in_part && fate_ && !net->calm) return std::exchange(fate_, nullptr)();
-    if (count != 0 || !engine_->idle())
-        net->wake(system, system.stormy ? 1000us : 20us);
-    else
-        sleep();
+    if (count != 0 || engine_->has_work()) return net->wake(system, system.stormy ? 1000us : 20us);
+    engine_->do_work();  // asks for room, for which something may wait since the turn began
+    sleep();
 }
 
 /// Until the next timer, if nothing happens before.
