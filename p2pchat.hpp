@@ -6305,6 +6305,11 @@ class outbox final : public keeper, io_object {
 public:
     explicit outbox(const context& shared) : shared_(shared) {}
 
+    /// It may be kept from now on. Its time is its number as well: no two have the same.
+    void number(posting& fresh) noexcept {
+        const auto until = after(shared_.events.now(), shared_.settings.keep_for);
+        last_ = fresh.keep_until = (std::max)(until, last_ + clock::duration(1));
+    }
     /// Whether something is kept for the peer, which what is posted next must not overtake.
     bool has(const endpoint& peer) const noexcept override { return boxes_.count(peer) != 0; }
     /// Behind what is kept for the peer already; all of that is then tried.
@@ -6355,25 +6360,20 @@ public:
         auto next = never;
         for (auto place = boxes_.begin(); place != boxes_.end();) {
             auto& those = place->second;
-            for (auto one = those.waiting.begin(); one != those.waiting.end();) {
-                const auto which = one++;
-                if (which->keep_until > now) {
-                    next = (std::min)(next, which->keep_until);
-                    continue;
-                }
-                release(those, cost_of(*which));
-                if (those.never_left == which) those.never_left = one;
-                shared_.report.outcome(those.waiting, which, make_error_code(errc::expired));
+            auto& waiting = those.waiting;
+            while (!waiting.empty() && waiting.front().keep_until <= now) {
+                release(those, cost_of(waiting.front()));
+                shared_.report.outcome(waiting, waiting.begin(), make_error_code(errc::expired));
             }
-            place = those.waiting.empty() ? boxes_.erase(place) : std::next(place);
+            if (!waiting.empty()) next = (std::min)(next, waiting.front().keep_until);
+            place = waiting.empty() ? boxes_.erase(place) : std::next(place);
         }
         shared_.events.arm(*this, next);
     }
 
 private:
     struct box {
-        postings waiting;
-        postings::iterator never_left = waiting.end();  // what was posted comes back before it
+        postings waiting;  // in the order in which they were posted
         std::size_t bytes = 0;
         bool ready = false;  // the peer gave a sign of life
     };
@@ -6383,6 +6383,15 @@ private:
     void release(box& from, std::size_t cost) noexcept {
         from.bytes -= cost;
         bytes_ -= cost;
+    }
+
+    /// What was sent and comes back is older than what has never left.
+    static void merge(postings& to, postings& those) noexcept {
+        const auto older = [](const posting& a, const posting& b) {
+            return a.keep_until < b.keep_until;
+        };
+        const bool newest = to.empty() || older(to.back(), those.front());
+        newest ? to.splice(to.end(), those) : to.merge(those, older);
     }
 
     /// If there is no room, it stays in its list.
@@ -6396,10 +6405,12 @@ private:
             box& to = boxes_[peer];
             if (to.bytes != 0 && to.bytes + cost > settings.max_queued_bytes) return;
             if (!which->kept) shared_.report.kept(peer, which->text);
-            const bool back = std::exchange(which->kept, true);
+            which->kept = true;
             to.bytes += cost;
             bytes_ += cost;
-            to.waiting.splice(back ? to.never_left : to.waiting.end(), from, which);
+            postings one;
+            one.splice(one.end(), from, which);
+            merge(to.waiting, one);
         } catch (const std::bad_alloc&) {
             // Then it is reported as if it were not to be kept; an empty box does no harm.
         }
@@ -6429,19 +6440,18 @@ private:
             shared_.report.outcomes(item, error);
         }
         if (those.waiting.empty()) return;
-        those.never_left = those.waiting.begin();
         const auto place = boxes_.insert(std::move(taken));
         if (place.inserted) return;
         box& now = place.position->second;
-        now.never_left = place.node.mapped().never_left;
         now.bytes += place.node.mapped().bytes;
-        now.waiting.splice(now.waiting.end(), place.node.mapped().waiting);
+        merge(now.waiting, place.node.mapped().waiting);
     }
 
     const context& shared_;
-    boxes boxes_;            // none empty, except while being filled
-    std::size_t bytes_ = 0;  // in all of them
-    bool ready_ = false;     // at least one of them is
+    boxes boxes_;               // none empty, except while being filled
+    std::size_t bytes_ = 0;     // in all of them
+    bool ready_ = false;        // at least one of them is
+    clock::time_point last_{};  // the latest time given
 };
 
 }  // namespace detail
@@ -6514,6 +6524,7 @@ public:
     }
     const own_name& us() const noexcept { return us_; }
 
+    void may_keep(posting& fresh) noexcept { outbox_.number(fresh); }
     std::error_code post(const endpoint& to, std::string_view text, postings& item) {
         // Outcomes that wait for the handlers are bounded as messages are.
         if (item.front().is_for_handlers() && mailbox_.is_backlogged())
@@ -6783,8 +6794,7 @@ public:
         if (!running_) return make_error_code(errc::stopped);
         auto item = new_posting(opens_link);
         item.front().done = std::move(done);
-        if (absent == when_absent::keep)
-            item.front().keep_until = after(engine_->events().now(), settings_.keep_for);
+        if (absent == when_absent::keep) engine_->may_keep(item.front());
         auto error = engine_->post(to, text, item);
         if (error == errc::queue_full && mode == when_full::wait)
             error = wait_for_room(held, to, text, item);

@@ -538,7 +538,7 @@ void peer_process::post(std::uint64_t number, bool opens_link) {
     if (message.keeps) {
         message.kept_from = os::now();
         message.limit += settings_.keep_for;
-        what.keep_until = message.kept_from + settings_.keep_for;
+        engine_->may_keep(what);
     }
     std::size_t queued = 0;
     for (const auto other : pending_) {
