@@ -276,7 +276,7 @@
 //   >> platform   every call to the operating system; Windows and POSIX side by side
 //   >> text       errors; endpoints and messages from and to text
 //   >> socket     tcp_socket
-//   >> peers      the table of peers, and peer_set around it
+//   >> peers      the table of peers, and peer_set around it; what others can do
 //   >> mailbox    events for the handlers' thread, outcomes, callers that wait
 //   >> loop       readiness, timers, wake-up; knows nothing of chat
 //   >> secrecy    TLS
@@ -2507,9 +2507,10 @@ bool read_available(tcp_socket& socket, char (&buffer)[size], const Take& take) 
 
 // ------------------------------------------------------------------------------------- >> peers
 //
-// Does:        whom we have heard from: a table by address and by age, and peer_set around it
-// May use:     the interface, platform
-// Guarded by:  peer_table: its owner; peer_set: a mutex of its own, under which nothing is called
+// Does:        whom we have heard from: a table by address and by age, and peer_set around it; what
+//              others can do
+// May use:     the interface, platform, socket (its clock)
+// Guarded by:  peer_table, abilities: their owner; peer_set: a mutex of its own, under which nothing is called
 // Never:       remembers more than its maximum
 
 namespace p2pchat {
@@ -2606,6 +2607,57 @@ private:
     group by_age_;  // heard from most recently first
     group linked_;  // likewise
     std::unordered_map<endpoint, group::iterator> places_;
+};
+
+/// What others can do, as they have shown or announced. Too many, and all of it is forgotten: it
+/// is only what to try first.
+class abilities {
+public:
+    explicit abilities(std::size_t max) : max_(max) {}
+
+    void has_linked(const endpoint& who) {
+        ability& its = of(who);
+        its.links = true;
+        its.written = {};
+    }
+    /// It has left, or no longer supports links.
+    void forget_link(const endpoint& who) noexcept { forget(who, &ability::links); }
+    /// Whether to open a link before the next message: a peer that had one before gets another with
+    /// the second message in a second. One-shots would run out of ports at 14,000 a minute.
+    bool wants_link(const endpoint& to, clock::time_point now) noexcept {
+        const auto found = all_.find(to);
+        if (found == all_.end() || !found->second.links) return false;
+        const auto last = std::exchange(found->second.written, now);
+        return last != clock::time_point() && now - last < std::chrono::seconds(1);
+    }
+
+    void announced_tls(const endpoint& who, bool can) {
+        can ? void(of(who).tls = true) : forget(who, &ability::tls);
+    }
+    bool has_tls(const endpoint& who) const {
+        const auto found = all_.find(who);
+        return found != all_.end() && found->second.tls;
+    }
+
+private:
+    struct ability {
+        bool links = false, tls = false;
+        clock::time_point written{};  // when it was last written to without a link
+    };
+
+    ability& of(const endpoint& who) {
+        if (all_.size() >= max_ && all_.count(who) == 0) all_.clear();
+        return all_[who];
+    }
+    void forget(const endpoint& who, bool ability::*what) noexcept {
+        const auto found = all_.find(who);
+        if (found == all_.end()) return;
+        found->second.*what = false;
+        if (!found->second.links && !found->second.tls) all_.erase(found);
+    }
+
+    const std::size_t max_;
+    std::unordered_map<endpoint, ability> all_;
 };
 
 }  // namespace detail
@@ -3678,7 +3730,7 @@ using tls = no_tls;  // named, so that tests and benchmarks can tell them apart
 // ------------------------------------------------------------------------------------- >> keys
 //
 // Does:        keeps our key and those of others, and knows with whom all must be secret.
-// May use:     platform, text, secrecy.
+// May use:     platform, text, peers, secrecy.
 // Guarded by:  the node's mutex.
 // Never:       forgets a key to make room for another.
 
@@ -3688,6 +3740,8 @@ namespace detail {
 /// Whose key is whose, and with whom all must be secret.
 class keyring {
 public:
+    explicit keyring(abilities& others) : others_(others) {}
+
     std::error_code open(const config& settings) {
         mode_ = settings.secrecy;
         file_ = settings.pins;
@@ -3705,7 +3759,7 @@ public:
     bool requires_all() const noexcept { return mode_ == secrecy::required; }
     /// Whether nothing may go there in clear.
     bool wants(const endpoint& to) const {
-        return requires_all() || knows(to) || able_.count(to) != 0;
+        return requires_all() || knows(to) || (mode_ != secrecy::off && others_.has_tls(to));
     }
     /// Without secrecy, nobody: a key that trust() was given is for later.
     bool knows(const endpoint& who) const { return mode_ != secrecy::off && pins_.count(who) != 0; }
@@ -3717,9 +3771,7 @@ public:
 
     /// The peer says whether it can be secret.
     void announced(const endpoint& who, bool can) {
-        if (mode_ == secrecy::off) return;
-        if (able_.size() >= max_) able_.clear();
-        can ? void(able_.insert(who)) : void(able_.erase(who));
+        if (mode_ != secrecy::off) others_.announced_tls(who, can);
     }
     /// What is wrong with the key of a peer (no key: in clear): in_clear, key_changed or nothing.
     /// With `may_pin`, the first key of a peer is remembered.
@@ -3795,7 +3847,7 @@ private:
     std::string file_;
     std::size_t max_ = 0;
     std::map<endpoint, public_key> pins_;
-    std::set<endpoint> able_;  // who have announced that they can be secret
+    abilities& others_;
 };
 
 }  // namespace detail
@@ -5469,37 +5521,15 @@ private:
     bool exhausted_ = false;
 };
 
-/// The peers that support links.
-class link_memory {
-public:
-    void has_linked(const endpoint& peer, std::size_t max) {
-        if (speakers_.size() >= max) speakers_.clear();
-        speakers_[peer] = never;
-    }
-    /// The peer has left, or no longer supports links.
-    void forget_link(const endpoint& peer) noexcept { speakers_.erase(peer); }
-    /// Whether to open a link before the next message: a peer that had one before gets another with
-    /// the second message in a second. One-shots would run out of ports at 14,000 a minute.
-    bool wants_link(const endpoint& to, clock::time_point now) noexcept {
-        const auto found = speakers_.find(to);
-        if (found == speakers_.end()) return false;
-        const auto last = std::exchange(found->second, now);
-        return last != never && now - last < std::chrono::seconds(1);
-    }
-
-private:
-    std::unordered_map<endpoint, clock::time_point> speakers_;  // when each was last written to
-};
-
 class routes final : public link_openers, public outgoing_owner, public link_owner, io_object {
 public:
     routes(const context& shared, acceptor& accepted, peer_exchange& exchange, link_list& links,
-           link_memory& memory)
+           abilities& others)
         : shared_(shared),
           accepted_(accepted),
           exchange_(exchange),
           links_(links),
-          memory_(memory) {}
+          others_(others) {}
 
     /// Takes the posting out of `item`, or returns why not.
     std::error_code post(const endpoint& to, std::string_view text, postings& item) {
@@ -5533,7 +5563,7 @@ public:
     bool reserve(const endpoint& to, std::string_view text) {
         if (shared_.head.size() + text.size() > shared_.settings.max_message_bytes) return false;
         if (table_.find_known(to)) return false;
-        if (memory_.wants_link(to, shared_.events.now())) return false;
+        if (others_.wants_link(to, shared_.events.now())) return false;
         ++table_.find_or_add(to).pins;
         return true;
     }
@@ -5650,7 +5680,7 @@ public:
                 shot.fail(std::make_error_code(std::errc::not_enough_memory));
             }
         } else if (shot.opens_link()) {
-            memory_.forget_link(one.peer);
+            others_.forget_link(one.peer);
         }
         table_.take_under_way(one);
         if (postpone(one, done)) return;
@@ -5680,7 +5710,7 @@ public:
     }
 
     void on_exit_heard(link& over) override {
-        memory_.forget_link(over.peer().known_as());
+        others_.forget_link(over.peer().known_as());
         route* const one = table_.find(over.peer().known_as());
         if (!one || !one->current) return;
         {
@@ -5733,7 +5763,7 @@ private:
         if (!table_.may_begin(*one)) return;
         const bool may_link = links_.size() + table_.openings() < shared_.settings.max_links;
         if (may_link && !one->waiting.front().opens_link &&
-            memory_.wants_link(peer, shared_.events.now()))
+            others_.wants_link(peer, shared_.events.now()))
             one->prepend_connect(shared_.report, shared_.head.size());
         posting& what = one->waiting.front();
         auto& begun = shared_.events.add(std::make_unique<outgoing>(shared_, *this, peer));
@@ -5769,7 +5799,7 @@ private:
             over.post(text, item, item.front().caller_waits);
         }
         if (one.current && is_exit(text)) {
-            memory_.forget_link(one.peer);
+            others_.forget_link(one.peer);
             one.current = nullptr;
             return one.retire(over);
         }
@@ -5812,7 +5842,7 @@ private:
 
     /// The link is used from now on; an older one ends once nothing is under way on it.
     link& add_link(route& one, stream& connection, const link_peer& who) {
-        memory_.has_linked(who.known_as(), shared_.settings.max_peers);
+        others_.has_linked(who.known_as());
         auto made = std::make_unique<link>(shared_, *this, *this, exchange_, who, connection);
         link& fresh = *made;
         fresh.place = links_.insert(links_.end(), &fresh);
@@ -5832,7 +5862,7 @@ private:
     acceptor& accepted_;
     peer_exchange& exchange_;
     link_list& links_;
-    link_memory& memory_;
+    abilities& others_;
     route_table table_{shared_.settings.max_connections};
 };
 
@@ -6043,7 +6073,7 @@ private:
 // -------------------------------------------------------------------------------- >> discovery
 //
 // Does:        announces us on each of our networks, and listens for others.
-// May use:     platform, text, socket, mailbox, loop, keys, identity, routes, candidates.
+// May use:     platform, text, socket, peers, mailbox, loop, keys, identity, candidates.
 // Guarded by:  the node's mutex.
 // Never:       answers a datagram but with a shorter one, to where it came from.
 
@@ -6084,8 +6114,8 @@ private:
 
 class discovery final : io_object {
 public:
-    discovery(const context& shared, link_memory& memory, candidate_table& found, exchange& peers)
-        : shared_(shared), memory_(memory), found_(found), exchange_(peers) {}
+    discovery(const context& shared, abilities& others, candidate_table& found, exchange& peers)
+        : shared_(shared), others_(others), found_(found), exchange_(peers) {}
 
     void start() {
         random_ = std::hash<endpoint>()(shared_.us.address) ^
@@ -6126,7 +6156,7 @@ public:
         auto* const one = known ? found_.heard(what, host_of(from), share_of_host, now) : nullptr;
         if (!one) return shared_.report.count_ignored();
         const bool fresh = one->first == now;
-        if (fresh) memory_.has_linked(from, shared_.settings.max_peers);
+        if (fresh) others_.has_linked(from);
         shared_.keys.announced(from, has_word(one->who.knows, secret));
         // Whatever arrives at a port of our own is an answer.
         const bool asks = !is_named(at.network.local) && (fresh || word == hello);
@@ -6264,7 +6294,7 @@ private:
     }
 
     const context& shared_;
-    link_memory& memory_;
+    abilities& others_;
     candidate_table& found_;
     exchange& exchange_;
     ports ours_;    // one for each of our networks
@@ -6582,18 +6612,18 @@ private:
     std::string head_;
     peer_table peers_{settings_.max_peers};
     reporter report_;
-    keyring keys_;  // outlives the connections, which the loop owns
+    abilities abilities_{settings_.max_peers};
+    keyring keys_{abilities_};  // outlives the connections, which the loop owns
     loop events_;
     room_queue rooms_;
     const context shared_{settings_, us_, head_, events_, report_, rooms_, keys_};
     acceptor acceptor_{shared_, routes_};
     link_list links_;
-    link_memory memory_;
     outbox outbox_{shared_};
-    routes routes_{shared_, acceptor_, exchange_, links_, memory_};
+    routes routes_{shared_, acceptor_, exchange_, links_, abilities_};
     candidate_table found_{report_};
     exchange exchange_{shared_, links_, routes_, peers_, found_};
-    discovery discovery_{shared_, memory_, found_, exchange_};
+    discovery discovery_{shared_, abilities_, found_, exchange_};
 };
 
 /// The user's handlers, called by one thread only, until they are closed.
