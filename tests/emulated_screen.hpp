@@ -55,6 +55,16 @@ public:
     /// The same, up to the row with the cursor.
     std::string text_to_cursor() const { return rows_up_to(std::min(row_ + 1, rows_.size())); }
 
+    /// The row with the cursor, up to it, with the white space there.
+    std::string row_to_cursor() const {
+        std::string result;
+        for (std::size_t i = 0; i < column_; ++i) {
+            const auto& cells = rows_[row_].cells;
+            result += i < cells.size() ? cells[i] : " ";
+        }
+        return result;
+    }
+
     /// Whether it was asked to tell pasted text from typed one.
     bool brackets_pastes() const { return brackets_; }
 
@@ -186,7 +196,7 @@ private:
     bool brackets_ = false;
     std::string title_;
     int bells_ = 0;
-    std::vector<row> rows_;
+    std::vector<row> rows_ = std::vector<row>(1);  // one at least: that with the cursor
     std::string pending_;  // the beginning of a character or an escape sequence
 };
 

@@ -51,7 +51,7 @@ void greet(party& from, party& to) {
     begin_message(from, to);
     from.program.enter("Hello");
     REQUIRE(shows(to.program, from.name() + ' '));
-    REQUIRE(shows(from.program, "Delivered to"));
+    REQUIRE(shows(from.program, "Delivered to " + to.name()));
 }
 
 }  // namespace

@@ -137,18 +137,23 @@ public:
         if (output_ >= 0) close(output_);
     }
 
-    /// As if typed at the keyboard.
+    /// As if typed at the keyboard. At a terminal a line is begun only when something is asked:
+    /// what is typed earlier is dropped with the line before or, without an editor, echoed before
+    /// the question.
     void type(std::string_view keys) {
-        while (!keys.empty()) {
-            const auto sent = write(input_, keys.data(), keys.size());
-            if (sent < 0 && errno != EINTR) return;  // it has left; the test will see
-            if (sent > 0) keys.remove_prefix(static_cast<std::size_t>(sent));
-        }
+        if (is_terminal()) wait_for_question();
+        is_line_begun_ = keys.back() != '\n';
+        if (!is_line_begun_) entered_at_ = text_.size();
+        write_all(keys);
     }
     void enter(std::string_view line) { type(std::string(line) + '\n'); }
 
+    /// Sends a key that the terminal itself obeys, also while nothing is asked: Ctrl-C, say.
+    void press(char key) { write_all({&key, 1}); }
+
     /// As a terminal pastes: Enter for each end of a line, in brackets if it was asked for them.
     void paste(std::string text) {
+        wait_for_question();
         std::replace(text.begin(), text.end(), '\n', '\r');
         type(screen_.brackets_pastes() ? "\x1b[200~" + text + "\x1b[201~" : text);
     }
@@ -221,11 +226,13 @@ public:
         return came;
     }
 
-    /// Waits until `line` is the last on the screen, with the cursor in it. Where it breaks into
-    /// rows does not count, nor do spaces: at the window's edge there may be one more.
+    /// Waits until `line` is the last on the screen, with the cursor in it, below the last line that
+    /// was entered. Where it breaks into rows does not count, nor do spaces: at the window's edge
+    /// there may be one more.
     bool shows_line(const std::string& line) {
         const auto sought = squeezed(line);
         const bool came = wait_until_output([&] {
+            if (!has_ended_line()) return false;
             const auto shown = squeezed(screen_.text_to_cursor());
             return shown.size() >= sought.size() &&
                    shown.compare(shown.size() - sought.size(), sought.size(), sought) == 0;
@@ -298,6 +305,37 @@ private:
         return result;
     }
 
+    bool is_terminal() const { return input_ == output_; }
+
+    void write_all(std::string_view keys) {
+        while (!keys.empty()) {
+            const auto sent = write(input_, keys.data(), keys.size());
+            if (sent < 0 && errno != EINTR) return;  // it has left; the test will see
+            if (sent > 0) keys.remove_prefix(static_cast<std::size_t>(sent));
+        }
+    }
+
+    /// Whether the end of the last line entered has been read; the question before it may stand
+    /// there until then.
+    bool has_ended_line() const {
+        return entered_at_ == 0 || text_.find('\n', entered_at_) != text_.npos;
+    }
+
+    /// Whether the cursor stands behind a question that nothing has been typed to yet.
+    bool is_asked() const {
+        const auto row = screen_.row_to_cursor();
+        const auto end = row.substr(row.size() - std::min<std::size_t>(row.size(), 2));
+        return has_ended_line() && (end == ": " || end == "> ");
+    }
+
+    /// Before a line is begun. Reads all output there is: none of it is about what is typed next.
+    void wait_for_question() {
+        const bool asked = is_line_begun_ || wait_until_output([this] { return is_asked(); });
+        REQUIRE_MESSAGE(asked, "nothing is asked for: ", screen_.text());
+        while (unread() > 0 && read_more(0)) {
+        }
+    }
+
     /// Waits for more output; false at its end.
     bool read_more(int bound) {
         struct pollfd waits = {output_, POLLIN, 0};
@@ -318,6 +356,8 @@ private:
     int output_ = -1;
     std::string text_;
     std::size_t seen_ = 0;
+    std::size_t entered_at_ = 0;  // its size when the last line was entered
+    bool is_line_begun_ = false;  // something is typed and not yet entered
     emulated_screen screen_{80, 24};
 };
 

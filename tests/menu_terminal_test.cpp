@@ -297,7 +297,7 @@ TEST_CASE("Ctrl-C in the middle of a line leaves the line and the program") {
              support::ending::closed);
     REQUIRE(ours.program.shows("127.0.0.1:4711 Raw Hi"));
     REQUIRE(ours.program.shows("Raw Hi\n" + message_prompt + "never mind"));
-    ours.program.type("\x03");
+    ours.program.press('\x03');
     CHECK_EQ(ours.program.finish(), 0);
     CHECK(contains(ours.program.screen().text(), message_prompt + "never mind\nExiting"));
 }
@@ -351,7 +351,7 @@ TEST_CASE("who leaves waits for what is under way, or presses Ctrl-C") {
         CHECK(contains(ours.program.screen().text(), "✓ Delivered to "));
     }
     SUBCASE("Ctrl-C") {
-        ours.program.type("\x03");
+        ours.program.press('\x03');
         CHECK_EQ(ours.program.finish(), 0);
         CHECK(contains(ours.program.screen().text(), "Not sent: Hi"));
     }
@@ -364,7 +364,7 @@ TEST_CASE("nobody who presses Ctrl-C is told to wait, or to press it") {
     say(ours, silent.address(), "Hi");
     auto peer = silent.accept();
     REQUIRE(ours.program.expect("Enter choice: "));
-    ours.program.type("\x03");
+    ours.program.press('\x03');
     CHECK_EQ(ours.program.finish(), 0);
     CHECK(contains(ours.program.screen().text(), "Not sent: Hi"));
     CHECK_FALSE(contains(ours.program.text(), "Waiting for what is under way"));

@@ -427,7 +427,7 @@ TEST_CASE("at every prompt it can be left in order") {
     }
     SUBCASE("by Ctrl-C") {
         if (!has_terminals()) return;
-        everywhere(typed, [](menu_program& p) { p.type("\x03"); });
+        everywhere(typed, [](menu_program& p) { p.press('\x03'); });
     }
     SUBCASE("by Ctrl-D") {
         if (!has_terminals()) return;
@@ -438,7 +438,7 @@ TEST_CASE("at every prompt it can be left in order") {
         menu_program program(flags(), support::terminal_kind{});
         REQUIRE(program.answer("Enter your team name: ", "BTC"));
         REQUIRE(program.expect("Enter your port number: "));
-        leave(program, [](menu_program& p) { p.type("\x03"); });
+        leave(program, [](menu_program& p) { p.press('\x03'); });
     }
 }
 
