@@ -2510,8 +2510,8 @@ bool read_available(tcp_socket& socket, char (&buffer)[size], const Take& take) 
 // Does:        whom we have heard from: a table by address and by age, and peer_set around it; what
 //              others can do
 // May use:     the interface, platform, socket (its clock)
-// Guarded by:  peer_table, abilities: their owner; peer_set: a mutex of its own, under which nothing
-//              is called
+// Guarded by:  peer_table, abilities: their owner; peer_set: a mutex of its own, under which
+//              nothing is called
 // Never:       remembers more than its maximum
 
 namespace p2pchat {
