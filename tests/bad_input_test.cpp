@@ -136,7 +136,7 @@ TEST_CASE("a silent connection ends after first_message_timeout") {
     recording_node a(impatient());
     raw_peer silent(a.address());
     CHECK(silent.read_to_end() != ending::open);
-    CHECK(a.wait_rejected(std::make_error_code(std::errc::timed_out)));
+    CHECK(a.wait_rejected(std::errc::timed_out));
     check_serves(a);
     CHECK(watch.is_short());
 }
@@ -161,7 +161,7 @@ TEST_CASE("one byte and silence: first_message_timeout ends it where the quiet p
     raw_peer silent(a.address());
     silent.send("1");
     CHECK(silent.read_to_end() == ending::reset);
-    CHECK(a.wait_rejected(std::make_error_code(std::errc::timed_out)));
+    CHECK(a.wait_rejected(std::errc::timed_out));
     check_serves(a);
     CHECK(watch.is_short());
 }
@@ -174,7 +174,7 @@ TEST_CASE("a dripping connection is never quiet, and ends after first_message_ti
     raw_peer dripping(a.address());
     dripping.send("127.0.0.1:5000 Raw ");
     CHECK(wait_until([&] { return !dripping.send("x"); }));
-    CHECK(a.wait_rejected(std::make_error_code(std::errc::timed_out)));
+    CHECK(a.wait_rejected(std::errc::timed_out));
     CHECK(a.seen().messages.empty());
     check_serves(a);
     CHECK(watch.is_short());
@@ -299,7 +299,7 @@ TEST_CASE("a reset in the middle of a message is told, and shows nothing") {
         accepted = true;
     }
     peer.reset();
-    if (accepted) CHECK(a.wait_rejected(std::make_error_code(std::errc::connection_reset)));
+    if (accepted) CHECK(a.wait_rejected(std::errc::connection_reset));
     check_serves(a);
     CHECK(a.seen().messages.size() == 1);
 }

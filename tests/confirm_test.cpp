@@ -163,7 +163,7 @@ TEST_CASE("what is not confirmed within delivery_timeout is refused") {
         REQUIRE(sender->connect(node.address()).linked);
         CHECK(sender->send(node.address(), "hi") == errc::link_lost);
     }
-    CHECK(node.wait_rejected(std::make_error_code(std::errc::timed_out)));
+    CHECK(node.wait_rejected(std::errc::timed_out));
     node->confirm(node.seen().messages.back().receipt);
 }
 

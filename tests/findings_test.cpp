@@ -487,7 +487,7 @@ TEST_CASE("a CONNECT that comes back by a port that is connected to itself makes
 TEST_CASE("what comes back by a port that is connected to itself was delivered to nobody") {
     outcomes sent;
     connect_to_itself([&](recording_node& node, const endpoint& nowhere) {
-        const auto refused = std::make_error_code(std::errc::connection_refused);
+        const auto refused = std::errc::connection_refused;
         SUBCASE("send") { CHECK(node->send(nowhere, "to nobody") == refused); }
         SUBCASE("post") {
             CHECK_FALSE(sent.post(*node, nowhere, "to nobody"));

@@ -161,8 +161,7 @@ TEST_CASE("what is kept has bounds, for one peer and for all") {
     CHECK(keep(posts, a, second.address(), text) == errc::queue_full);
     nobody third;  // its first attempt is made, and then there is no room
     REQUIRE_FALSE(keep(posts, a, third.address(), text));
-    CHECK(wait_until(
-        [&] { return posts.count(std::make_error_code(std::errc::connection_refused)) == 1; }));
+    CHECK(wait_until([&] { return posts.count(std::errc::connection_refused) == 1; }));
     CHECK(kept(a).size() == 5);
 }
 
@@ -289,7 +288,7 @@ TEST_CASE("what comes back goes before what there was no room to send") {
     }
     // Each has the others tried again; what is posted behind them is told when they have failed.
     REQUIRE_FALSE(posts.post(*a, place.address(), "refused"));
-    const auto refused = std::make_error_code(std::errc::connection_refused);
+    const auto refused = std::errc::connection_refused;
     REQUIRE(wait_until([&] { return posts.count(refused) == 1; }));
     raw_listener there(place.address());
     REQUIRE_FALSE(posts.post(*a, place.address(), std::string(850, 'x')));

@@ -378,7 +378,7 @@ TEST_CASE("who cuts a secret connection ends nothing in order") {
             return true;
         });
         CHECK(ann->send(eve.address(), "never ended"));
-        REQUIRE(bob.wait_rejected(std::make_error_code(std::errc::connection_reset)));
+        REQUIRE(bob.wait_rejected(std::errc::connection_reset));
         CHECK(bob.seen().messages.empty());
     }
     SUBCASE("nor is it delivered if the receiver's end was not said") {
@@ -617,14 +617,14 @@ TEST_CASE("a handshake has the time of a first message, and holds up nobody") {
         raw_peer silent(bob.address());
         silent.send(std::string_view("\x16\x03\x01\x02\x00\x01", 6));
         CHECK(silent.read_to_end() == ending::reset);
-        CHECK(bob.wait_rejected(std::make_error_code(std::errc::timed_out)));
+        CHECK(bob.wait_rejected(std::errc::timed_out));
     }
     SUBCASE("one that finishes, and says nothing") {
         settings.first_message_timeout = 500ms;
         recording_node bob(settings);
         typed_tls silent(bob.address());
         REQUIRE(silent.shake_hands());
-        CHECK(bob.wait_rejected(std::make_error_code(std::errc::timed_out)));
+        CHECK(bob.wait_rejected(std::errc::timed_out));
     }
     SUBCASE("a pause is no end") {
         settings.quiet_period = 50ms;
@@ -633,7 +633,7 @@ TEST_CASE("a handshake has the time of a first message, and holds up nobody") {
         typed_tls slow(bob.address());
         REQUIRE(slow.shake_hands());
         slow.send("127.0.0.1:5000 Me half a");
-        CHECK(bob.wait_rejected(std::make_error_code(std::errc::timed_out)));
+        CHECK(bob.wait_rejected(std::errc::timed_out));
         CHECK(bob.seen().messages.empty());
     }
     SUBCASE("ours, with somebody who says nothing") {

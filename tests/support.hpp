@@ -144,7 +144,8 @@ struct record {
             std::count_if(messages.begin(), messages.end(),
                           [&](const p2pchat::message& m) { return m.text == text; }));
     }
-    std::size_t count_rejected(std::error_code why) const {
+    template <class Error>
+    std::size_t count_rejected(Error why) const {
         return static_cast<std::size_t>(std::count_if(
             rejected.begin(), rejected.end(), [&](const auto& r) { return r.second == why; }));
     }
@@ -199,7 +200,8 @@ public:
     bool wait_gone(std::size_t count) {
         return wait([&](const record& r) { return r.gone.size() >= count; });
     }
-    bool wait_rejected(std::error_code why, std::size_t count = 1) {
+    template <class Error>  // an error_code, or a std::errc: see "Errors" in p2pchat.hpp
+    bool wait_rejected(Error why, std::size_t count = 1) {
         return wait([&](const record& r) { return r.count_rejected(why) >= count; });
     }
 
@@ -262,7 +264,8 @@ public:
     }
 
     /// How many were accepted and came to this; no error: were delivered.
-    std::size_t count(std::error_code error) const {
+    template <class Error = std::error_code>
+    std::size_t count(Error error) const {
         const std::lock_guard<std::mutex> lock(mutex_);
         return static_cast<std::size_t>(
             std::count_if(entries_.begin(), entries_.end(),
