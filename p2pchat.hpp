@@ -244,9 +244,9 @@
 //     64 keys of one address are pinned, and none is forgotten for another.
 //
 // Errors
-//   Calls return std::error_code: one of p2pchat::errc, or the system's in the generic category,
-//   so that comparing with std::errc works the same on every system. Nothing but std::bad_alloc is
-//   thrown, nothing is printed, no signal is raised.
+//   Calls return std::error_code: one of p2pchat::errc, or the system's in the generic category
+//   (with MinGW in one like it that has texts). Comparing with std::errc works the same on every
+//   system. Nothing but std::bad_alloc is thrown, nothing is printed, no signal is raised.
 //
 // Threads
 //   A node has two of its own: one does all input and output, the other calls the handlers, one at
@@ -844,7 +844,7 @@ struct std::hash<p2pchat::endpoint> {
 //
 // Does:        every call to the operating system, its clocks included; Windows and POSIX side by
 //              side. Sockets never block and are not inherited by child processes, where possible
-//              from the moment they are made. Errors are of the generic category.
+//              from the moment they are made. Errors are made by error_of().
 // May use:     the interface
 // Guarded by:  nothing, except that a poller is guarded by its owner's lock
 // Never:       blocks outside wait_ready(), poller::wait() and look_up()
@@ -886,22 +886,68 @@ inline constexpr bool end_may_be_reset = true;  // under Wine; is_reset() can te
 
 inline native raw(handle socket) noexcept { return static_cast<native>(socket); }
 
-/// Winsock's codes as those of <cerrno>; not every <system_error> maps them.
+/// Winsock's codes as those of <cerrno>, which not every <system_error> maps, with their texts.
+inline constexpr struct socket_error {
+    int winsock, generic;
+    const char* text;
+} socket_errors[] = {
+    {WSAEWOULDBLOCK, EWOULDBLOCK, "Operation would block"},
+    {WSAEINPROGRESS, EINPROGRESS, "Operation in progress"},
+    {WSAEINTR, EINTR, "Interrupted"},
+    {WSAEACCES, EACCES, "Permission denied"},
+    {WSAEINVAL, EINVAL, "Invalid argument"},
+    {WSAEMFILE, EMFILE, "Too many open sockets"},
+    {WSAENOTSOCK, ENOTSOCK, "Not a socket"},
+    {WSAEOPNOTSUPP, ENOTSUP, "Operation not supported"},
+    {WSAEADDRINUSE, EADDRINUSE, "Address already in use"},
+    {WSAEADDRNOTAVAIL, EADDRNOTAVAIL, "Address not available"},
+    {WSAEAFNOSUPPORT, EAFNOSUPPORT, "Address family not supported"},
+    {WSAENETDOWN, ENETDOWN, "Network is down"},
+    {WSAENETUNREACH, ENETUNREACH, "Network is unreachable"},
+    {WSAENETRESET, ENETRESET, "Connection reset by network"},
+    {WSAECONNABORTED, ECONNABORTED, "Connection aborted"},
+    {WSAECONNRESET, ECONNRESET, "Connection reset by peer"},
+    {WSAENOBUFS, ENOBUFS, "No buffer space available"},
+    {WSAEISCONN, EISCONN, "Socket is connected"},
+    {WSAENOTCONN, ENOTCONN, "Socket is not connected"},
+    {WSAETIMEDOUT, ETIMEDOUT, "Connection timed out"},
+    {WSAECONNREFUSED, ECONNREFUSED, "Connection refused"},
+    {WSAEHOSTUNREACH, EHOSTUNREACH, "No route to host"},
+    {WSAESHUTDOWN, EPIPE, "Broken pipe"},
+};
+
+#if defined(__MINGW32__)
+
+/// Like the standard one, whose texts are those of strerror(): here it has none above 42.
+class socket_category final : public std::error_category {
+public:
+    const char* name() const noexcept override { return "generic"; }
+    std::string message(int value) const override {
+        for (const auto& known : socket_errors)
+            if (known.generic == value) return known.text;
+        return std::generic_category().message(value);
+    }
+    std::error_condition default_error_condition(int value) const noexcept override {
+        return {value, std::generic_category()};
+    }
+};
+
+inline const std::error_category& generic_category() noexcept {
+    static const socket_category instance;
+    return instance;
+}
+
+#else
+using std::generic_category;  // MSVC has texts
+#endif
+
+inline std::error_code error_of(std::errc value) noexcept {
+    return {static_cast<int>(value), generic_category()};
+}
+
 inline std::error_code error_of(int code) noexcept {
-    static constexpr int winsock[] = {
-        WSAEWOULDBLOCK,  WSAEINPROGRESS, WSAEINTR,      WSAEACCES,        WSAEINVAL,
-        WSAEMFILE,       WSAENOTSOCK,    WSAEADDRINUSE, WSAEADDRNOTAVAIL, WSAEAFNOSUPPORT,
-        WSAENETDOWN,     WSAENETUNREACH, WSAENETRESET,  WSAECONNABORTED,  WSAECONNRESET,
-        WSAENOBUFS,      WSAEISCONN,     WSAENOTCONN,   WSAETIMEDOUT,     WSAECONNREFUSED,
-        WSAEHOSTUNREACH, WSAESHUTDOWN};
-    static constexpr int generic[] = {
-        EWOULDBLOCK, EINPROGRESS,  EINTR,         EACCES,       EINVAL,   EMFILE,
-        ENOTSOCK,    EADDRINUSE,   EADDRNOTAVAIL, EAFNOSUPPORT, ENETDOWN, ENETUNREACH,
-        ENETRESET,   ECONNABORTED, ECONNRESET,    ENOBUFS,      EISCONN,  ENOTCONN,
-        ETIMEDOUT,   ECONNREFUSED, EHOSTUNREACH,  EPIPE};
-    static_assert(sizeof winsock == sizeof generic);
-    for (std::size_t i = 0; i < std::size(winsock); ++i)
-        if (winsock[i] == code) return {generic[i], std::generic_category()};
+    for (const auto& known : socket_errors)
+        if (known.winsock == code) return {known.generic, generic_category()};
     return {code, std::system_category()};
 }
 
@@ -989,10 +1035,9 @@ inline int poll(poll_entry* entries, std::size_t count, int timeout_ms) noexcept
 
 inline std::error_code file_error() noexcept {
     const DWORD code = ::GetLastError();
-    if (code == ERROR_FILE_NOT_FOUND)
-        return std::make_error_code(std::errc::no_such_file_or_directory);
+    if (code == ERROR_FILE_NOT_FOUND) return error_of(std::errc::no_such_file_or_directory);
     if (code == ERROR_FILE_EXISTS || code == ERROR_ALREADY_EXISTS)
-        return std::make_error_code(std::errc::file_exists);
+        return error_of(std::errc::file_exists);
     return {static_cast<int>(code), std::system_category()};
 }
 
@@ -1096,6 +1141,8 @@ inline constexpr int retry_limit = 0, retry_limit_unit = 0;  // the system's own
 #endif
 
 inline native raw(handle socket) noexcept { return static_cast<native>(socket); }
+
+inline std::error_code error_of(std::errc value) noexcept { return std::make_error_code(value); }
 
 inline std::error_code error_of(int code) noexcept {
     // EAGAIN and EWOULDBLOCK may differ: map both to one.
@@ -1238,7 +1285,7 @@ inline std::error_code read_file(const std::string& path, std::string& bytes, bo
         bytes.append(piece, static_cast<std::size_t>(count));
     const auto error = count < 0 ? file_error() : std::error_code();
     close_file(file);
-    return count > 0 ? std::make_error_code(std::errc::file_too_large) : error;
+    return count > 0 ? error_of(std::errc::file_too_large) : error;
 }
 
 /// Appends in one call, so that lines of several programs do not mix.
@@ -1249,7 +1296,7 @@ inline std::error_code write_file(const std::string& path, file_use use, std::st
     const auto error = count < 0 ? file_error() : std::error_code();
     close_file(file);
     const bool whole = static_cast<std::size_t>(count) == bytes.size();
-    return error || whole ? error : std::make_error_code(std::errc::no_space_on_device);
+    return error || whole ? error : error_of(std::errc::no_space_on_device);
 }
 
 /// Creates a file that only its owner may read: all of it or nothing, and never over another file.
@@ -1360,7 +1407,7 @@ inline std::error_code connect(handle socket, const endpoint& to) noexcept {
     const auto error = last_error();
     const bool goes_on =
         error == std::errc::operation_would_block || error == std::errc::interrupted;
-    return goes_on ? std::make_error_code(std::errc::operation_in_progress) : error;
+    return goes_on ? error_of(std::errc::operation_in_progress) : error;
 }
 
 /// The error that the system has recorded for a socket since the last call.
@@ -1405,7 +1452,7 @@ inline std::error_code receive(handle socket, char* buffer, std::size_t size,
     const auto count = ::recv(raw(socket), buffer, at_once(size), 0);
     received = count < 0 ? 0 : static_cast<std::size_t>(count);
     if (count == 0 && end_may_be_reset && is_reset(socket))
-        return std::make_error_code(std::errc::connection_reset);
+        return error_of(std::errc::connection_reset);
     return error_unless(count >= 0);
 }
 
@@ -1452,8 +1499,8 @@ inline std::error_code wait_ready(handle socket, bool to_write, int timeout_ms,
     entries[1].events = POLLIN;
     const int count = os::poll(entries, interrupt == tcp_socket::invalid ? 1 : 2, timeout_ms);
     if (count < 0) return last_error();
-    if (count == 0) return std::make_error_code(std::errc::timed_out);
-    if (entries[1].revents != 0) return std::make_error_code(std::errc::operation_canceled);
+    if (count == 0) return error_of(std::errc::timed_out);
+    if (entries[1].revents != 0) return error_of(std::errc::operation_canceled);
     return {};
 }
 
@@ -2437,7 +2484,7 @@ std::error_code tcp_socket::finish_connect() noexcept {
     if (const auto error = detail::os::pending_error(handle_)) return error;
     // Connecting to a port of this machine on which nobody listens connects the socket to itself
     // if the system happens to choose that port for us.
-    return local() == remote() ? std::make_error_code(std::errc::connection_refused)
+    return local() == remote() ? detail::os::error_of(std::errc::connection_refused)
                                : std::error_code();
 }
 
@@ -3197,7 +3244,7 @@ public:
         told.front().caller_waits = std::exchange(late.caller_waits, false);
         late.done = nullptr;
         late.reported = true;
-        outcome(told, told.begin(), std::make_error_code(std::errc::timed_out));
+        outcome(told, told.begin(), os::error_of(std::errc::timed_out));
     }
 
     /// A CONNECT that the caller did not post.
@@ -3385,8 +3432,7 @@ public:
         try {
             work();
         } catch (const std::bad_alloc&) {
-            if (!object.retired_)
-                object.on_failure(std::make_error_code(std::errc::not_enough_memory));
+            if (!object.retired_) object.on_failure(os::error_of(std::errc::not_enough_memory));
         }
     }
 
@@ -3566,7 +3612,7 @@ public:
         }
         ended = why == SSL_ERROR_ZERO_RETURN;
         // The other side wants many answers, and does not read them.
-        if (sealed.size() > max_sealed) return std::make_error_code(std::errc::no_buffer_space);
+        if (sealed.size() > max_sealed) return os::error_of(std::errc::no_buffer_space);
         return ended || why == SSL_ERROR_WANT_READ ? std::error_code() : failure();
     }
     std::error_code seal(std::string_view text) override {
@@ -3636,7 +3682,7 @@ public:
             SSL_CTX_set1_sigalgs_list(context, "ECDSA+SHA256") != 1 ||
             SSL_CTX_use_certificate(context, shown.get()) != 1 ||
             SSL_CTX_use_PrivateKey(context, pair_.get()) != 1)
-            return std::make_error_code(std::errc::not_supported);
+            return os::error_of(std::errc::not_supported);
         SSL_CTX_set_options(context, SSL_OP_NO_TICKET);
         SSL_CTX_set_num_tickets(context, 0);  // no resumption: each session proves its key
         SSL_CTX_set_session_cache_mode(context, SSL_SESS_CACHE_OFF);
@@ -3657,7 +3703,7 @@ private:
         auto error = file.empty() ? std::error_code() : os::read_file(file, pem, ours_alone);
         if (file.empty() || error == std::errc::no_such_file_or_directory) {
             pair_.reset(EVP_EC_gen(SN_X9_62_prime256v1));
-            if (!pair_) return std::make_error_code(std::errc::not_enough_memory);
+            if (!pair_) return os::error_of(std::errc::not_enough_memory);
             if (file.empty()) return {};
             pem = to_pem();
             error = os::create_private(file, pem);
@@ -3933,7 +3979,7 @@ public:
         if (ended) return {};
         static_cast<void>(flush());  // so that the other side learns why
         if (error || !bytes.empty()) return error;
-        return std::make_error_code(std::errc::connection_reset);
+        return os::error_of(std::errc::connection_reset);
     }
     void release_idle_memory() noexcept {
         if (session_ && session_->sealed.empty()) std::string().swap(session_->sealed);
@@ -4259,11 +4305,11 @@ public:
     }
     void on_deadline(clock::time_point now) override {
         if (state_ == state::closing) return end(false);
-        if (state_ == state::held) return refuse(std::make_error_code(std::errc::timed_out));
+        if (state_ == state::held) return refuse(os::error_of(std::errc::timed_out));
         while (state_ == state::reading && !read()) {  // a long message may have arrived in time
         }
         if (state_ != state::reading || shared_.events.deadline_of(*this) > now) return;
-        if (in_.empty() || now >= limit_) return refuse(std::make_error_code(std::errc::timed_out));
+        if (in_.empty() || now >= limit_) return refuse(os::error_of(std::errc::timed_out));
         complete();  // quiet for long enough
     }
     void on_failure(std::error_code why) noexcept override { refuse(why); }
@@ -4271,7 +4317,7 @@ public:
     void on_room() override {
         shared_.events.guard(*this, [&] {
             if (os::is_reset(connection_.native_handle()))
-                return refuse(std::make_error_code(std::errc::connection_reset));
+                return refuse(os::error_of(std::errc::connection_reset));
             state_ = state::reading;
             if (line_seen_) greet();
             if (state_ == state::reading) complete();
@@ -4428,7 +4474,7 @@ public:
         os::reset_on_close(listener_.native_handle(), true);
         port_ = listener_.local().port();
         const bool known = port_ != 0;  // 0: the system does not say
-        return known ? error : std::make_error_code(std::errc::no_buffer_space);
+        return known ? error : os::error_of(std::errc::no_buffer_space);
     }
     std::error_code start() {
         shared_.events.arm(*this, shared_.events.now());  // so that pause() needs no memory
@@ -4485,8 +4531,7 @@ private:
             one->place = connections_.add(*one, from);
         } catch (const std::bad_alloc&) {
             if (one) shared_.events.end(*one, one->connection(), false);
-            return shared_.report.rejected(from,
-                                           std::make_error_code(std::errc::not_enough_memory));
+            return shared_.report.rejected(from, os::error_of(std::errc::not_enough_memory));
         }
         shared_.events.guard(*one, [&] { one->begin(); });
     }
@@ -4547,7 +4592,7 @@ public:
         if (error && error != std::errc::operation_in_progress) return fail(error);
         // Nobody listens there: this machine's port has been connected to itself.
         if (connection_.socket().local() == to_)
-            return fail(std::make_error_code(std::errc::connection_refused));
+            return fail(os::error_of(std::errc::connection_refused));
         bytes_ = head_of(claim_over(us, connection_.socket()), us.team);
         bytes_.append(text);
         if (bytes_.size() > settings.max_message_bytes)
@@ -4571,7 +4616,7 @@ public:
     /// The deadline has passed, and all that had arrived by then has been read.
     void expire(clock::time_point now) {
         if (state_ == state::acknowledging && now < limit_) return on_end(now);
-        fail(std::make_error_code(std::errc::timed_out));
+        fail(os::error_of(std::errc::timed_out));
     }
     void fail(std::error_code error) noexcept {
         error_ = not_taken_if_closed(error);
@@ -4586,7 +4631,7 @@ public:
     bool opens_link() const noexcept { return opens_link_; }
     /// Whether nobody could be reached: for certain, nothing was taken.
     bool is_absent() const noexcept {
-        const bool by_system = error_ && error_.category() == std::generic_category();
+        const bool by_system = error_ && error_.category() != category();
         return by_system && (sent_ == 0 || error_ == std::errc::connection_refused);
     }
     /// Whether CONNECT, or a part of it, has been sent.
@@ -5126,11 +5171,11 @@ public:
     /// other side has confirmed nothing at all for that long.
     void on_deadline(clock::time_point now) override {
         if (state_ == state::half_closed)
-            return lose(departure::left, std::make_error_code(std::errc::timed_out));
-        if (taken_.deadline() <= now) return refuse(std::make_error_code(std::errc::timed_out));
+            return lose(departure::left, os::error_of(std::errc::timed_out));
+        if (taken_.deadline() <= now) return refuse(os::error_of(std::errc::timed_out));
         const auto timeout = shared_.settings.delivery_timeout;
         const auto next = (std::min)(taken_.deadline(), sent_.expire(now, timeout, shared_.report));
-        if (next <= now) return lose(departure::lost, std::make_error_code(std::errc::timed_out));
+        if (next <= now) return lose(departure::lost, os::error_of(std::errc::timed_out));
         shared_.events.arm(*this, next);
         if (next != never) return;
         in_.release_idle_memory();
@@ -5310,7 +5355,7 @@ struct route {
                 continue;
             }
             waiting_bytes -= late->size;
-            report.outcome(waiting, late, std::make_error_code(std::errc::timed_out));
+            report.outcome(waiting, late, os::error_of(std::errc::timed_out));
         }
         return next;
     }
@@ -5590,7 +5635,7 @@ public:
             } catch (const std::bad_alloc&) {
                 one.waiting_bytes -= one.waiting.front().size;
                 shared_.report.outcome(one.waiting, one.waiting.begin(),
-                                       std::make_error_code(std::errc::not_enough_memory));
+                                       os::error_of(std::errc::not_enough_memory));
                 table_.schedule(one);
             }
         }
@@ -5678,7 +5723,7 @@ public:
                 become_link(one, done);
             } catch (const std::bad_alloc&) {
                 table_.forget_name(one.peer);
-                shot.fail(std::make_error_code(std::errc::not_enough_memory));
+                shot.fail(os::error_of(std::errc::not_enough_memory));
             }
         } else if (shot.opens_link()) {
             others_.forget_link(one.peer);
@@ -5786,7 +5831,7 @@ private:
                 if (!item.front().is_kept()) item.front().text.clear();
                 queue_on_link(*one, text, item);
             } catch (const std::bad_alloc&) {
-                shared_.report.outcomes(item, std::make_error_code(std::errc::not_enough_memory));
+                shared_.report.outcomes(item, os::error_of(std::errc::not_enough_memory));
             }
         }
     }
@@ -6460,7 +6505,7 @@ private:
                 const std::string text = item.front().text;
                 error = ways.post(peer, text, item);
             } catch (const std::bad_alloc&) {
-                error = std::make_error_code(std::errc::not_enough_memory);
+                error = os::error_of(std::errc::not_enough_memory);
             }
             const bool later = error == errc::queue_full || error == std::errc::not_enough_memory;
             if (later) {
@@ -6771,7 +6816,7 @@ inline void run_one_shot(one_shot& shot, std::string_view text, const config& se
             if (!shot.done() && looked >= shot.deadline()) shot.expire(looked);
         }
     } catch (const std::bad_alloc&) {
-        shot.fail(std::make_error_code(std::errc::not_enough_memory));
+        shot.fail(os::error_of(std::errc::not_enough_memory));
     }
     if (shot.error()) shot.connection().reset();
 }
@@ -6842,7 +6887,7 @@ public:
         try {
             return send_as_caller(held, to, text, opens_link);
         } catch (const std::bad_alloc&) {
-            return std::make_error_code(std::errc::not_enough_memory);
+            return os::error_of(std::errc::not_enough_memory);
         }
     }
 
@@ -6861,7 +6906,7 @@ public:
                 const lock posting(mutex_);
                 if (!error) error = post_for(result.to, text, all, result.error, false);
             } catch (const std::bad_alloc&) {  // what has been posted points to this stack
-                error = std::make_error_code(std::errc::not_enough_memory);
+                error = os::error_of(std::errc::not_enough_memory);
             }
             if (!error) continue;
             result.error = error;
@@ -7075,7 +7120,7 @@ public:
         held.unlock();
         join_threads();  // of a node stopped by its own handler
         held.lock();
-        std::error_code error = std::make_error_code(std::errc::not_enough_memory);
+        std::error_code error = detail::os::error_of(std::errc::not_enough_memory);
         try {
             engine_.reset();
             mailbox_ = std::make_unique<detail::mailbox>(settings_.max_received_bytes);
@@ -7118,7 +7163,7 @@ private:
         } catch (const std::system_error& failure) {
             error = failure.code();
         } catch (const std::bad_alloc&) {
-            error = std::make_error_code(std::errc::not_enough_memory);
+            error = detail::os::error_of(std::errc::not_enough_memory);
         }
         request_stop();
         {

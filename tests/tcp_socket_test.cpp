@@ -189,6 +189,19 @@ TEST_CASE("connecting to nobody is refused") {
     CHECK_FALSE(socket.is_open());
 }
 
+TEST_CASE("what the system says has a text on every system") {
+    const auto says = [](std::error_code error, std::string_view what) {
+        CAPTURE(error.message());
+        CHECK(error.message().find(what) != std::string::npos);
+    };
+    support::nobody nobody;
+    tcp_socket listener, socket;
+    REQUIRE_FALSE(listener.listen(any_port));
+    says(socket.connect(nobody.address(), patience), "refused");
+    says(listener.accept(socket, 1ms), "timed out");
+    says(tcp_socket().listen(listener.local()), "in use");
+}
+
 TEST_CASE("connecting to what is no address is refused at once") {
     tcp_socket socket;
     CHECK(socket.connect(endpoint(), patience));

@@ -366,7 +366,7 @@ inline auto wall_time() noexcept {
         std::chrono::duration_cast<std::chrono::system_clock::duration>(now().time_since_epoch()));
 }
 
-inline std::error_code told(std::errc why) noexcept { return std::make_error_code(why); }
+inline std::error_code error_of(std::errc why) noexcept { return std::make_error_code(why); }
 
 inline bool parse_v6(const char* text, unsigned char (&bytes)[16]) noexcept {
     std::memset(bytes, 0, sizeof bytes);
@@ -377,7 +377,7 @@ inline std::string format_v6(const unsigned char (&)[16]) { return "::"; }
 inline std::error_code open_stream(const endpoint&, handle& made) {
     if (net->current->open >= net->current->max_open) {
         net->out_of_descriptors = true;
-        return told(std::errc::too_many_files_open);
+        return error_of(std::errc::too_many_files_open);
     }
     ++net->current->open;
     made = net->make(*net->current).id;
@@ -386,7 +386,7 @@ inline std::error_code open_stream(const endpoint&, handle& made) {
 
 inline std::error_code listen(handle which, const endpoint& local, bool) {
     const endpoint name(net->current->where->address.bytes(), local.port(), 0);
-    if (net->listener(name)) return told(std::errc::address_in_use);
+    if (net->listener(name)) return error_of(std::errc::address_in_use);
     socket_state& one = net->sockets.at(which);
     one.state = socket_state::listening;
     one.local = name;
@@ -395,10 +395,10 @@ inline std::error_code listen(handle which, const endpoint& local, bool) {
 
 inline std::error_code accept(handle listener, handle& made, endpoint& from) {
     socket_state& one = net->sockets.at(listener);
-    if (one.queue.empty()) return told(std::errc::operation_would_block);
+    if (one.queue.empty()) return error_of(std::errc::operation_would_block);
     if (one.owner->open >= one.owner->max_open) {
         net->out_of_descriptors = true;
-        return told(std::errc::too_many_files_open);
+        return error_of(std::errc::too_many_files_open);
     }
     made = net->take_queued(one);
     from = net->sockets.at(made).remote;
@@ -409,12 +409,12 @@ inline std::error_code connect(handle which, const endpoint& to) {
     socket_state& one = net->sockets.at(which);
     net->connect(one, to);
     return one.state == socket_state::connected ? std::error_code()
-                                                : told(std::errc::operation_in_progress);
+                                                : error_of(std::errc::operation_in_progress);
 }
 
 inline std::error_code pending_error(handle which) {
     const auto why = std::exchange(net->sockets.at(which).error, std::errc{});
-    return why == std::errc{} ? std::error_code() : told(why);
+    return why == std::errc{} ? std::error_code() : error_of(why);
 }
 
 inline bool is_reset(handle which) {
@@ -425,10 +425,10 @@ inline std::error_code send(handle which, const char* data, std::size_t size, st
     socket_state& one = net->sockets.at(which);
     sent = 0;
     if (const auto error = pending_error(which)) return error;
-    if (one.state == socket_state::dead || one.end_wanted) return told(std::errc::broken_pipe);
-    if (one.state != socket_state::connected) return told(std::errc::operation_would_block);
-    if (net->random.chance(5)) return told(std::errc::interrupted);
-    if (one.out.size() >= one.room) return told(std::errc::operation_would_block);
+    if (one.state == socket_state::dead || one.end_wanted) return error_of(std::errc::broken_pipe);
+    if (one.state != socket_state::connected) return error_of(std::errc::operation_would_block);
+    if (net->random.chance(5)) return error_of(std::errc::interrupted);
+    if (one.out.size() >= one.room) return error_of(std::errc::operation_would_block);
     sent = (std::min)(size, one.room - one.out.size());
     if (sent > 1 && net->random.chance(100)) sent = net->random.between(1, sent);
     one.out.append(data, sent);
@@ -442,7 +442,7 @@ inline std::error_code receive(handle which, char* buffer, std::size_t size,
                                std::size_t& received) {
     socket_state& one = net->sockets.at(which);
     received = 0;
-    if (net->random.chance(5)) return told(std::errc::interrupted);
+    if (net->random.chance(5)) return error_of(std::errc::interrupted);
     if (!one.in.empty()) {
         received = (std::min)(size, one.in.size());
         if (received > 1 && net->random.chance(100)) received = net->random.between(1, received);
@@ -453,12 +453,12 @@ inline std::error_code receive(handle which, char* buffer, std::size_t size,
     }
     if (const auto error = pending_error(which)) return error;
     if (one.state == socket_state::dead || one.end_received) return {};
-    return told(std::errc::operation_would_block);
+    return error_of(std::errc::operation_would_block);
 }
 
 inline std::error_code shutdown_send(handle which) {
     socket_state& one = net->sockets.at(which);
-    if (one.state != socket_state::connected) return told(std::errc::not_connected);
+    if (one.state != socket_state::connected) return error_of(std::errc::not_connected);
     one.end_wanted = true;
     net->transmit(one);
     return {};
@@ -495,30 +495,30 @@ template <typename Visitor>
 void visit_interfaces(const Visitor&) {}
 inline std::error_code join(handle, const endpoint&, const interface_address&) { return {}; }
 inline std::error_code open_datagram_port(const interface_address&, std::uint16_t, bool, handle&) {
-    return told(std::errc::not_supported);
+    return error_of(std::errc::not_supported);
 }
 inline std::error_code send_to(handle, std::string_view, const endpoint&) {
-    return told(std::errc::not_supported);
+    return error_of(std::errc::not_supported);
 }
 inline std::error_code receive_from(handle, char*, std::size_t, std::size_t&, endpoint&) {
-    return told(std::errc::not_supported);
+    return error_of(std::errc::not_supported);
 }
 
 // Nobody waits here.
 inline std::error_code wait_ready(handle, bool, int, handle) noexcept {
-    return told(std::errc::timed_out);
+    return error_of(std::errc::timed_out);
 }
 inline std::error_code look_up(const char*, std::vector<endpoint>&) {
-    return told(std::errc::invalid_argument);
+    return error_of(std::errc::invalid_argument);
 }
 
 // There are no files, as no key is kept.
 enum class file_use { append };
 inline std::error_code read_file(const std::string&, std::string&, bool&) {
-    return told(std::errc::not_supported);
+    return error_of(std::errc::not_supported);
 }
 inline std::error_code write_file(const std::string&, file_use, std::string_view) {
-    return told(std::errc::not_supported);
+    return error_of(std::errc::not_supported);
 }
 
 class channel {
