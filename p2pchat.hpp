@@ -5379,9 +5379,7 @@ struct route {
     /// Ends a link in clear to a peer that can be secret by now.
     void retire_clear(const keyring& keys) {
         if (!current || !keys.wants(peer) || current->key()) return;
-        ++pins;  // should the link break here
         retire(*std::exchange(current, nullptr));
-        --pins;
     }
     void take_waiting(route& from) noexcept {
         waiting.splice(waiting.end(), from.waiting);
@@ -5407,7 +5405,7 @@ struct route {
     link* current = nullptr;        // which carries what is posted
     outgoing* under_way = nullptr;  // a one-shot, or a link that we are opening
     incoming* contender = nullptr;  // a link that the peer is opening meanwhile
-    unsigned pins = 0;  // by callers' one-shots, closing links, or a caller on the stack
+    unsigned pins = 0;              // by callers' one-shots, and by closing links
     postings waiting;
     std::size_t waiting_bytes = 0;      // of what waits, and of what is under way
     std::size_t closing_bytes = 0;      // under way on closing links
@@ -5424,17 +5422,9 @@ struct host {
     std::list<route> deferred;  // something to begin, once less is under way
 };
 
-/// Keeps a route, and has it begin nothing, until the end of a block.
-class route_pin {
-public:
-    explicit route_pin(route& one) noexcept : one_(one) { ++one_.pins; }
-    ~route_pin() { --one_.pins; }
-
-private:
-    route& one_;
-};
-
-/// All routes, by peer and by other names of it, and which of them have something to begin.
+/// All routes, by peer and by other names of it, and which of them have something to begin. A call
+/// into a link or another connection may leave any route with nothing to do, but none ends before
+/// sweep(), which is called where nobody holds one.
 class route_table {
 public:
     explicit route_table(std::size_t max_under_way)
@@ -5449,17 +5439,17 @@ public:
         if (route* const known = find(peer)) return *known;
         group fresh;
         route& one = fresh.emplace_back(peer);
-        one.group = &resting_;
+        one.group = &unused_;
         one.host = &hosts_[host_of(peer)];
         index_.emplace(peer, fresh.begin());
         ++one.host->routes;
-        resting_.splice(resting_.end(), fresh);
+        unused_.splice(unused_.end(), fresh);
         return one;
     }
     /// By any name of the peer, including those that only a link has told us.
     route* find_known(const endpoint& name) const noexcept {
         const auto found = names_.find(name);
-        return found == names_.end() ? find(name) : found->second;
+        return found == names_.end() || found->second->idle() ? find(name) : found->second;
     }
     /// The peer of a route was reached by another name. That stands as long as anything is to go by
     /// the route, even once its link has ended: what is posted next must not overtake it.
@@ -5476,25 +5466,30 @@ public:
     void clear() noexcept {
         index_.clear();
         names_.clear();
-        for (group* all : {&resting_, &ready_, &deferred_}) all->clear();
+        for (group* all : {&unused_, &resting_, &ready_, &deferred_}) all->clear();
         hosts_.clear();
     }
 
-    /// Begins what waits, or forgets a route by which nothing goes.
+    /// Has what waits begin, if nothing is under way.
     void schedule(route& one) noexcept {
         room_made_ = true;
         retry_deferred(*one.host);
-        if (!one.idle()) return move_to(one.busy() || one.waiting.empty() ? resting_ : ready_, one);
-        const auto found = index_.find(one.peer);
-        const auto place = found->second;
-        index_.erase(found);
-        if (one.has_names) forget_names(one);
-        if (--one.host->routes == 0) hosts_.erase(host_of(one.peer));
-        one.group->erase(place);
+        if (one.idle()) return move_to(unused_, one);
+        move_to(one.busy() || one.waiting.empty() ? resting_ : ready_, one);
+    }
+    /// Forgets the routes by which nothing goes.
+    void sweep() noexcept {
+        while (!unused_.empty()) {
+            route& one = unused_.front();
+            if (one.idle())
+                forget(one);
+            else
+                move_to(resting_, one);
+        }
     }
     /// Something waits. A route that is deferred stays so until a connection is left.
     void make_ready(route& one) noexcept {
-        if (!one.busy() && one.group == &resting_) move_to(ready_, one);
+        if (!one.busy() && (one.group == &resting_ || one.group == &unused_)) move_to(ready_, one);
     }
     /// There is no free descriptor until something under way has ended.
     void defer(route& one) noexcept {
@@ -5544,9 +5539,13 @@ private:
         where.splice(where.end(), *one.group, index_.find(one.peer)->second);
         one.group = &where;
     }
-    void forget_names(const route& known) noexcept {
-        for (auto name = names_.begin(); name != names_.end();)
-            name = name->second == &known ? names_.erase(name) : std::next(name);
+    void forget(route& one) noexcept {
+        for (auto name = names_.begin(); one.has_names && name != names_.end();)
+            name = name->second == &one ? names_.erase(name) : std::next(name);
+        if (--one.host->routes == 0) hosts_.erase(host_of(one.peer));
+        const auto found = index_.find(one.peer);
+        one.group->erase(found->second);
+        index_.erase(found);
     }
     /// Called whenever something has ended or come to nothing. The next route may begin nothing
     /// either, if it has a link by now, and must not leave the others waiting.
@@ -5557,6 +5556,7 @@ private:
     const std::size_t max_, share_;  // connections: in all, and to one host
     std::unordered_map<endpoint, group::iterator> index_;
     std::unordered_map<endpoint, route*> names_;
+    group unused_;    // fresh, or nothing goes by it any more
     group resting_;   // nothing to begin
     group ready_;     // something to begin
     group deferred_;  // the same, but there are too many connections
@@ -5608,7 +5608,8 @@ public:
     /// Lets a caller send a one-shot itself, unless anything else is under way to that peer.
     bool reserve(const endpoint& to, std::string_view text) {
         if (shared_.head.size() + text.size() > shared_.settings.max_message_bytes) return false;
-        if (table_.find_known(to)) return false;
+        const route* const known = table_.find_known(to);
+        if (known && !known->idle()) return false;
         if (others_.wants_link(to, shared_.events.now())) return false;
         ++table_.find_or_add(to).pins;
         return true;
@@ -5618,6 +5619,7 @@ public:
         if (!one) return;  // the node was stopped meanwhile
         --one->pins;
         table_.schedule(*one);
+        table_.sweep();
     }
 
     bool has_link(const endpoint& peer) const noexcept override { return link_to(peer) != nullptr; }
@@ -5639,6 +5641,7 @@ public:
                 table_.schedule(one);
             }
         }
+        table_.sweep();
     }
 
     /// Reports all outcomes that are still due.
@@ -5701,15 +5704,12 @@ public:
             one.waiting_bytes -= ours.front().size;
             yields.end();
         }
-        {
-            const route_pin stays(one);
-            shared_.events.guard(fresh, [&] {
-                fresh.say(fresh.head() + std::string(connect_word));
-                exchange_.on_opened(fresh);
-                fresh.on_bytes(rest);
-            });
-            report.outcomes(ours, {});
-        }
+        shared_.events.guard(fresh, [&] {
+            fresh.say(fresh.head() + std::string(connect_word));
+            exchange_.on_opened(fresh);
+            fresh.on_bytes(rest);
+        });
+        report.outcomes(ours, {});
         table_.schedule(one);
     }
 
@@ -5742,15 +5742,12 @@ public:
             one.waiting_bytes = 0;
         }
         done.end();
-        {
-            const route_pin stays(one);
-            incoming* const contender = std::exchange(one.contender, nullptr);
-            if (contender) contender->contend(has_link(one.peer));
-        }
-        route* const known = table_.find_known(one.peer);
-        if (known && known != &one) {
-            known->take_waiting(one);
-            table_.make_ready(*known);
+        incoming* const contender = std::exchange(one.contender, nullptr);
+        if (contender) contender->contend(has_link(one.peer));
+        route& known = *table_.find_known(one.peer);
+        if (&known != &one) {
+            known.take_waiting(one);
+            table_.make_ready(known);
         }
         table_.schedule(one);
     }
@@ -5759,17 +5756,17 @@ public:
         others_.forget_link(over.peer().known_as());
         route* const one = table_.find(over.peer().known_as());
         if (!one || !one->current) return;
-        {
-            const route_pin stays(*one);
-            link& current = *std::exchange(one->current, nullptr);
-            if (&current != &over || over.unconfirmed() != 0) one->retire(current);
-        }
+        link& current = *std::exchange(one->current, nullptr);
+        if (&current != &over || over.unconfirmed() != 0) one->retire(current);
         table_.schedule(*one);
     }
 
     void on_settled(link& over, std::size_t bytes) noexcept override {
-        if (route* const one = table_.find(over.peer().known_as())) one->closing_bytes -= bytes;
-        release(over.peer().known_as());
+        route* const one = table_.find(over.peer().known_as());
+        if (!one) return;
+        one->closing_bytes -= bytes;
+        --one->pins;
+        table_.schedule(*one);
     }
     void on_confirmed(link& over) noexcept override {
         table_.make_room();
@@ -5799,57 +5796,48 @@ public:
     }
 
 private:
-    void begin_next(route& next) {
-        const endpoint peer = next.peer;
-        next.retire_clear(shared_.keys);
-        if (next.current) move_to_link(peer);
-        route* const one = table_.find(peer);
-        if (!one) return;
-        if (one->busy() || one->waiting.empty()) return table_.schedule(*one);
-        if (!table_.may_begin(*one)) return;
+    void begin_next(route& one) {
+        one.retire_clear(shared_.keys);
+        move_to_link(one);
+        if (one.busy() || one.waiting.empty()) return table_.schedule(one);
+        if (!table_.may_begin(one)) return;
         const bool may_link = links_.size() + table_.openings() < shared_.settings.max_links;
-        if (may_link && !one->waiting.front().opens_link &&
-            others_.wants_link(peer, shared_.events.now()))
-            one->prepend_connect(shared_.report, shared_.head.size());
-        posting& what = one->waiting.front();
-        auto& begun = shared_.events.add(std::make_unique<outgoing>(shared_, *this, peer));
+        if (may_link && !one.waiting.front().opens_link &&
+            others_.wants_link(one.peer, shared_.events.now()))
+            one.prepend_connect(shared_.report, shared_.head.size());
+        posting& what = one.waiting.front();
+        auto& begun = shared_.events.add(std::make_unique<outgoing>(shared_, *this, one.peer));
         if (!may_link) what.opens_link = false;
-        begun.item.splice(begun.item.end(), one->waiting, one->waiting.begin());
-        table_.put_under_way(*one, begun, what.opens_link);
+        begun.item.splice(begun.item.end(), one.waiting, one.waiting.begin());
+        table_.put_under_way(one, begun, what.opens_link);
         shared_.events.guard(begun, [&] { begun.begin(); });
     }
 
     /// Has what waited for its turn go over the link that there is by now.
-    void move_to_link(const endpoint& peer) {
-        for (route* one = table_.find(peer); one && one->current; one = table_.find(peer)) {
-            if (one->busy() || one->waiting.empty()) return;
+    void move_to_link(route& one) {
+        while (one.current && !one.busy() && !one.waiting.empty()) {
             postings item;
-            item.splice(item.end(), one->waiting, one->waiting.begin());
-            one->waiting_bytes -= item.front().size;
+            item.splice(item.end(), one.waiting, one.waiting.begin());
+            one.waiting_bytes -= item.front().size;
             try {
                 const std::string text = item.front().text;
                 if (!item.front().is_kept()) item.front().text.clear();
-                queue_on_link(*one, text, item);
+                queue_on_link(one, text, item);
             } catch (const std::bad_alloc&) {
                 shared_.report.outcomes(item, os::error_of(std::errc::not_enough_memory));
             }
         }
     }
 
-    /// Out of memory, nothing has happened. The route may be gone afterwards.
+    /// Out of memory, nothing has happened. The link may break here.
     void queue_on_link(route& one, std::string_view text, postings& item) {
         link& over = *one.current;
         if (item.front().opens_link) return shared_.report.outcomes(item, {});
-        {
-            const route_pin stays(one);  // should the link break here
-            over.post(text, item, item.front().caller_waits);
-        }
-        if (one.current && is_exit(text)) {
-            others_.forget_link(one.peer);
-            one.current = nullptr;
-            return one.retire(over);
-        }
-        if (!one.current) table_.schedule(one);
+        over.post(text, item, item.front().caller_waits);
+        if (!one.current || !is_exit(text)) return;
+        others_.forget_link(one.peer);
+        one.current = nullptr;
+        one.retire(over);
     }
 
     /// No free descriptor: evicts an accepted connection, or waits for another message to end.
