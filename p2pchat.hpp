@@ -3903,7 +3903,7 @@ private:
 // ----------------------------------------------------------------------------------- >> stream
 //
 // Does:        a connection, secret or in clear, for those that send and read over it.
-// May use:     socket, secrecy.
+// May use:     platform, socket, secrecy.
 // Guarded by:  whatever guards its owner.
 // Never:       sends a byte of a secret connection in clear, or mistakes a connection cut by a
 //              third party for one that has ended.
@@ -6358,7 +6358,7 @@ inline void datagram_port::on_readable() {
 //
 // Does:        keeps messages for absent peers, posts them again when the peer gives a sign of
 //              life, and reports those for whom none came in time.
-// May use:     socket, mailbox, loop, identity, routes.
+// May use:     platform, socket, mailbox, loop, identity, routes.
 // Guarded by:  the node's mutex.
 // Never:       posts except in do_work(): those that call it are in the middle of their own work.
 
