@@ -196,10 +196,9 @@ TEST_CASE("thousands of silent connections do not keep a real message out") {
     recording_node a(settings);
     std::deque<raw_peer> silent;
     for (std::size_t i = 0; i < count; ++i) silent.emplace_back(a.address());
-    const auto before = std::chrono::steady_clock::now();
+    const support::stopwatch watch;
     check_serves(a);
-    const auto took = std::chrono::steady_clock::now() - before;
-    CHECK(took < 5s);  // a second is promised; this may be an emulator
+    CHECK(watch.is_short());
     const std::size_t over = count + 1 - settings.max_connections;
     CHECK(a.wait_rejected(errc::connection_limit, over));
     CHECK(a.seen().count_rejected(errc::connection_limit) == over);

@@ -141,7 +141,7 @@ TEST_CASE("a stop beside a start returns, and so does one after it") {
         std::this_thread::sleep_for(1ms * (round % 4));  // whatever the order
         go_on.open();
         starting.join();
-        const bool prompt = wait_until([&] { return returned.load(); }, 5000ms);
+        const bool prompt = wait_until([&] { return returned.load(); }, patience / 2);
         CHECK(prompt);
         node->stop();
         stopping.join();

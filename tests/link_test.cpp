@@ -791,7 +791,7 @@ TEST_CASE("leaving after both connected at once ends whatever links there are") 
         CHECK_FALSE(a->leave(b.address()));
         CHECK(b.wait_left(1));
         CHECK(wait_until([&] { return !is_linked(a, b.address()) && !is_linked(b, a.address()); },
-                         5s));
+                         support::patience / 2));  // and not by a time-out
         CHECK(b->peers().empty());
     }
 }
