@@ -159,14 +159,16 @@ private:
 
 /// A node with little room, whose handler stays in its first message.
 void be_busy(process& parent) {
-    gate told;
+    gate handling, told;
     auto settings = local("Busy");
     settings.max_received_bytes = 2000;
     recording_node node(settings, [&](recording_node&, const p2pchat::message&) {
+        handling.open();
         if (told.wait()) throw std::runtime_error("a handler that throws");
     });
     parent.say(to_string(node.address()));
     for (auto what = parent.hear(); !what.empty(); what = parent.hear()) {
+        if (what == "handling?") parent.say(handling.wait());
         if (what == "received?") parent.say(node->statistics().received);
         if (what == "connections?") parent.say(node->statistics().connections);
         if (what == "throw") told.open();
@@ -310,6 +312,7 @@ TEST_CASE("what a process that dies had not taken is not told delivered") {
     CHECK(not_whole.send(wire(somebody, "pay 100")));
     outcomes sent;
     recording_node from;
+    REQUIRE(busy.ask("handling?") == 1);  // from then on its room is not given back
     read_all(address);
     const std::size_t before = busy.ask("connections?");
     CHECK_FALSE(sent.post(*from, address, "pay 100 to Bob"));
