@@ -179,7 +179,7 @@ TEST_CASE("while a thousand messages a second arrive one types and sends") {
     terminal_kind kind = usual;
     SUBCASE("at 80 x 24") {}
     SUBCASE("at 40 x 15") { kind = small; }
-    constexpr int messages = 2000;
+    constexpr int messages = 1000;
     party ann("Ann", kind), bob("Bob", kind);
     support::recording_node flood(support::local("Flood"));
     greet(bob, ann);

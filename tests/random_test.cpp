@@ -230,7 +230,7 @@ private:
 TEST_CASE("in a life of linking, sending, leaving and dying every message is accounted for") {
     support::alone([] {
         const unsigned long seed = from_environment("P2PCHAT_RANDOM_SEED", 1);
-        const unsigned long seconds = from_environment("P2PCHAT_RANDOM_SECONDS", 3);
+        const unsigned long seconds = from_environment("P2PCHAT_RANDOM_SECONDS", 2);
         std::cout << "seed " << seed << ", " << seconds << " seconds\n";
         town all(seconds * 200000);
         const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(seconds);
