@@ -5337,8 +5337,16 @@ namespace p2pchat {
 namespace detail {
 
 /// How messages go to one peer: over a link, or as one-shots, one after another.
+///
+///     unused --is to carry something--> resting --something waits, nothing is under way--> ready
+///     ready --begins, or all goes over a link--> resting
+///      |\--its host has its share of our connections--> no_share --one to that host ends--> ready
+///      \--we have no connection left--> no_connection --one ends--> as from ready
+///     any --nothing goes by it any more--> unused --and still not when the call is over--> gone
 struct route {
-    explicit route(const endpoint& to) : peer(to) {}
+    enum class queue : unsigned char { unused, resting, ready, no_share, no_connection };
+
+    route(const endpoint& to, struct host& of) : peer(to), host(of) {}
 
     bool busy() const noexcept { return pins != 0 || under_way; }
     bool idle() const noexcept { return !busy() && !current && !contender && waiting.empty(); }
@@ -5402,16 +5410,17 @@ struct route {
     }
 
     const endpoint peer;
+    struct host& host;
+    queue at = queue::unused;
     link* current = nullptr;        // which carries what is posted
     outgoing* under_way = nullptr;  // a one-shot, or a link that we are opening
     incoming* contender = nullptr;  // a link that the peer is opening meanwhile
     unsigned pins = 0;              // by callers' one-shots, and by closing links
     postings waiting;
-    std::size_t waiting_bytes = 0;      // of what waits, and of what is under way
-    std::size_t closing_bytes = 0;      // under way on closing links
-    std::list<route>* group = nullptr;  // the list that it is in
-    struct host* host = nullptr;
-    bool has_names = false;  // in route_table::names_
+    std::size_t waiting_bytes = 0;  // of what waits, and of what is under way
+    std::size_t closing_bytes = 0;  // under way on closing links
+    route* same = nullptr;          // where the peer is known, if this is another name of it
+    bool has_names = false;         // it is that for another
 };
 
 /// All routes to one machine, which gets a share of our connections, however many of its ports are
@@ -5419,95 +5428,91 @@ struct route {
 struct host {
     std::size_t routes = 0;
     std::size_t under_way = 0;
-    std::list<route> deferred;  // something to begin, once less is under way
+    std::list<route> no_share;
 };
 
-/// All routes, by peer and by other names of it, and which of them have something to begin. A call
-/// into a link or another connection may leave any route with nothing to do, but none ends before
-/// sweep(), which is called where nobody holds one.
+/// All routes, and which of them have something to begin. A call into a link or another connection
+/// may leave any route with nothing to do, but none ends before sweep(), which is called where
+/// nobody holds one.
 class route_table {
 public:
     explicit route_table(std::size_t max_under_way)
         : max_(max_under_way), share_((std::max)(max_under_way / 4, std::size_t{1})) {}
 
-    std::size_t size() const noexcept { return index_.size(); }
+    std::size_t size() const noexcept { return all_.size(); }
     route* find(const endpoint& peer) const noexcept {
-        const auto found = index_.find(peer);
-        return found == index_.end() ? nullptr : &*found->second;
+        const auto found = all_.find(peer);
+        return found == all_.end() ? nullptr : &*found->second;
     }
     route& find_or_add(const endpoint& peer) {
         if (route* const known = find(peer)) return *known;
-        group fresh;
-        route& one = fresh.emplace_back(peer);
-        one.group = &unused_;
-        one.host = &hosts_[host_of(peer)];
-        index_.emplace(peer, fresh.begin());
-        ++one.host->routes;
+        std::list<route> fresh;
+        route& one = fresh.emplace_back(peer, hosts_[host_of(peer)]);
+        all_.emplace(peer, fresh.begin());
+        ++one.host.routes;
         unused_.splice(unused_.end(), fresh);
         return one;
     }
     /// By any name of the peer, including those that only a link has told us.
     route* find_known(const endpoint& name) const noexcept {
-        const auto found = names_.find(name);
-        return found == names_.end() || found->second->idle() ? find(name) : found->second;
+        route* const one = find(name);
+        return one && one->same && !one->same->idle() ? one->same : one;
     }
     /// The peer of a route was reached by another name. That stands as long as anything is to go by
     /// the route, even once its link has ended: what is posted next must not overtake it.
-    void add_name(const endpoint& reached, route& known) {
-        if (reached == known.peer) return;
-        names_[reached] = &known;
+    void add_name(route& reached, route& known) noexcept {
+        if (&reached == &known) return;
+        reached.same = &known;
         known.has_names = true;
     }
-    void forget_name(const endpoint& reached) noexcept { names_.erase(reached); }
     template <typename Work>
     void for_each(const Work& work) const {
-        for (const auto& entry : index_) work(*entry.second);
+        for (const auto& entry : all_) work(*entry.second);
     }
     void clear() noexcept {
-        index_.clear();
-        names_.clear();
-        for (group* all : {&unused_, &resting_, &ready_, &deferred_}) all->clear();
+        all_.clear();
+        for (auto* some : {&unused_, &resting_, &ready_, &no_connection_}) some->clear();
         hosts_.clear();
     }
 
     /// Has what waits begin, if nothing is under way.
     void schedule(route& one) noexcept {
         room_made_ = true;
-        retry_deferred(*one.host);
-        if (one.idle()) return move_to(unused_, one);
-        move_to(one.busy() || one.waiting.empty() ? resting_ : ready_, one);
+        retry(one.host);
+        if (one.idle()) return move(one, queue::unused);
+        move(one, one.busy() || one.waiting.empty() ? queue::resting : queue::ready);
     }
     /// Forgets the routes by which nothing goes.
     void sweep() noexcept {
         while (!unused_.empty()) {
             route& one = unused_.front();
-            if (one.idle())
+            if (one.idle() && !one.same)
                 forget(one);
             else
-                move_to(resting_, one);
+                move(one, queue::resting);
         }
     }
-    /// Something waits. A route that is deferred stays so until a connection is left.
+    /// Something waits. A route that waits for a connection goes on waiting.
     void make_ready(route& one) noexcept {
-        if (!one.busy() && (one.group == &resting_ || one.group == &unused_)) move_to(ready_, one);
+        if (!one.busy() && one.at <= queue::resting) move(one, queue::ready);
     }
     /// There is no free descriptor until something under way has ended.
     void defer(route& one) noexcept {
         exhausted_ = true;
-        move_to(deferred_, one);
+        move(one, queue::no_connection);
     }
     /// Whether one more connection may be opened; if not, the route waits for another to end.
     bool may_begin(route& one) noexcept {
-        if (one.host->under_way < share_ && one_shots_ < max_) return true;
-        move_to(one_shots_ < max_ ? one.host->deferred : deferred_, one);
+        if (one.host.under_way < share_ && one_shots_ < max_) return true;
+        move(one, one_shots_ < max_ ? queue::no_share : queue::no_connection);
         return false;
     }
     bool any_ready() const noexcept {
-        return !ready_.empty() || (!deferred_.empty() && one_shots_ < max_ && !exhausted_);
+        return !ready_.empty() || (!no_connection_.empty() && one_shots_ < max_ && !exhausted_);
     }
     route& next_ready() noexcept {
-        route& one = (ready_.empty() ? deferred_ : ready_).front();
-        move_to(resting_, one);
+        route& one = (ready_.empty() ? no_connection_ : ready_).front();
+        move(one, queue::resting);
         return one;
     }
 
@@ -5515,13 +5520,13 @@ public:
     std::size_t openings() const noexcept { return openings_; }    ///< those that open a link
     void put_under_way(route& one, outgoing& begun, bool opens_link) noexcept {
         one.under_way = &begun;
-        ++one.host->under_way;
+        ++one.host.under_way;
         ++one_shots_;
         openings_ += opens_link ? 1u : 0u;
     }
     outgoing& take_under_way(route& one) noexcept {
         outgoing& over = *std::exchange(one.under_way, nullptr);
-        --one.host->under_way;
+        --one.host.under_way;
         --one_shots_;
         exhausted_ = false;
         openings_ -= over.shot().opens_link() ? 1u : 0u;
@@ -5533,33 +5538,48 @@ public:
     void make_room() noexcept { room_made_ = true; }
 
 private:
-    using group = std::list<route>;
+    using queue = route::queue;
 
-    void move_to(group& where, route& one) noexcept {
-        where.splice(where.end(), *one.group, index_.find(one.peer)->second);
-        one.group = &where;
+    std::list<route>& queue_of(route& one) noexcept {
+        switch (one.at) {
+            case queue::unused:
+                return unused_;
+            case queue::resting:
+                return resting_;
+            case queue::ready:
+                return ready_;
+            case queue::no_share:
+                return one.host.no_share;
+            case queue::no_connection:
+                break;
+        }
+        return no_connection_;
     }
-    void forget(route& one) noexcept {
-        for (auto name = names_.begin(); one.has_names && name != names_.end();)
-            name = name->second == &one ? names_.erase(name) : std::next(name);
-        if (--one.host->routes == 0) hosts_.erase(host_of(one.peer));
-        const auto found = index_.find(one.peer);
-        one.group->erase(found->second);
-        index_.erase(found);
+    void move(route& one, queue to) noexcept {
+        auto& from = queue_of(one);
+        one.at = to;
+        auto& into = queue_of(one);
+        into.splice(into.end(), from, all_.find(one.peer)->second);
+    }
+    void forget(route& known) noexcept {
+        if (known.has_names)
+            for_each([&](route& one) {
+                if (one.same == &known) one.same = nullptr, schedule(one);
+            });
+        if (--known.host.routes == 0) hosts_.erase(host_of(known.peer));
+        const auto found = all_.find(known.peer);
+        unused_.erase(found->second);
+        all_.erase(found);
     }
     /// Called whenever something has ended or come to nothing. The next route may begin nothing
     /// either, if it has a link by now, and must not leave the others waiting.
-    void retry_deferred(host& of) noexcept {
-        if (of.under_way < share_ && !of.deferred.empty()) move_to(ready_, of.deferred.front());
+    void retry(host& of) noexcept {
+        if (of.under_way < share_ && !of.no_share.empty()) move(of.no_share.front(), queue::ready);
     }
 
     const std::size_t max_, share_;  // connections: in all, and to one host
-    std::unordered_map<endpoint, group::iterator> index_;
-    std::unordered_map<endpoint, route*> names_;
-    group unused_;    // fresh, or nothing goes by it any more
-    group resting_;   // nothing to begin
-    group ready_;     // something to begin
-    group deferred_;  // the same, but there are too many connections
+    std::unordered_map<endpoint, std::list<route>::iterator> all_;
+    std::list<route> unused_, resting_, ready_, no_connection_;
     std::unordered_map<endpoint, host> hosts_;
     std::size_t one_shots_ = 0;
     std::size_t openings_ = 0;
@@ -5722,7 +5742,6 @@ public:
             try {
                 become_link(one, done);
             } catch (const std::bad_alloc&) {
-                table_.forget_name(one.peer);
                 shot.fail(os::error_of(std::errc::not_enough_memory));
             }
         } else if (shot.opens_link()) {
@@ -5862,11 +5881,11 @@ private:
         const bool holds = check_claim(shared_, greeting, one.peer, shot.connection()) == no_error;
         const link_peer who{one.peer, greeting.sender, holds, true};
         route& known = table_.find_or_add(who.known_as());
-        table_.add_name(one.peer, known);
         shared_.events.ignore(opened, shot.connection());
         // Whoever waits for the link then finds the peer listed.
         shared_.report.heard(who.known_as(), greeting.team);
         link& fresh = add_link(known, shot.connection(), who);
+        table_.add_name(one, known);
         shared_.events.guard(fresh, [&] {
             shared_.events.write_later(fresh);  // from which on it is watched, too
             exchange_.on_opened(fresh);
