@@ -3067,50 +3067,68 @@ private:
     std::atomic<std::size_t> left_;  // changed under the mailbox's mutex
 };
 
+/// A message that the program has been given, and has not confirmed yet.
+struct held_message {
+    std::uint64_t receipt;
+    class holder* by;
+    std::size_t bytes;
+    std::uint64_t number = 0;      // on a link: among those taken
+    clock::time_point deadline{};  // on a link
+};
+
 /// A connection with messages that the program has yet to confirm.
 class holder {
 public:
-    virtual void on_held(std::uint64_t receipt) = 0;
-    virtual void on_confirmed(std::uint64_t receipt, bool taken) noexcept = 0;
+    virtual void on_held(held_message&) {}
+    virtual void on_confirmed(bool taken) noexcept = 0;
 
 protected:
     ~holder() = default;
+    const std::list<held_message>& held() const noexcept { return held_; }  ///< oldest first
+
+private:
+    friend class held_messages;
+    std::list<held_message> held_;
 };
 
-/// Messages that the program has been given, and has not confirmed yet.
+/// Finds by its receipt what a connection holds.
 class held_messages {
 public:
     explicit held_messages(mailbox& room) : room_(room) {}
 
     /// Returns the receipt. If this runs out of memory, the holder must end.
     std::uint64_t hold(holder& by, std::size_t bytes) {
-        const auto receipt = ++last_;
-        by.on_held(receipt);
-        held_.emplace(receipt, entry{&by, bytes});
+        const auto which = by.held_.insert(by.held_.end(), held_message{++last_, &by, bytes});
         room_.hold(bytes);
-        return receipt;
+        index_.emplace(which->receipt, which);
+        by.on_held(*which);
+        return which->receipt;
     }
-    /// The holder, which no longer holds it; null if nobody did.
-    holder* release(std::uint64_t receipt) noexcept {
-        const auto found = held_.find(receipt);
-        if (found == held_.end()) return nullptr;
-        holder* const by = found->second.by;
-        room_.let_go(found->second.bytes);
-        held_.erase(found);
-        return by;
+    /// If it is still held.
+    void confirm(std::uint64_t receipt, bool taken) noexcept {
+        const auto found = index_.find(receipt);
+        if (found == index_.end()) return;
+        const auto which = found->second;
+        holder& by = *which->by;
+        index_.erase(found);
+        room_.let_go(which->bytes);
+        by.held_.erase(which);
+        by.on_confirmed(taken);
+    }
+    void forget(holder& by) noexcept {
+        for (const held_message& one : by.held_) {
+            index_.erase(one.receipt);
+            room_.let_go(one.bytes);
+        }
+        by.held_.clear();
     }
 
 private:
-    struct entry {
-        holder* by;
-        std::size_t bytes;
-    };
-
     // None is given twice in a process: after a stop the program may still confirm what it had.
     static inline std::atomic<std::uint64_t> last_{0};
 
     mailbox& room_;
-    std::unordered_map<std::uint64_t, entry> held_;
+    std::unordered_map<std::uint64_t, std::list<held_message>::iterator> index_;
 };
 
 /// Keeps messages for absent peers.
@@ -3157,10 +3175,9 @@ public:
         ++counts_.received;
     }
     /// The program confirms a message, or does not take it, if somebody still holds it.
-    void confirm(std::uint64_t receipt, bool taken) noexcept {
-        if (holder* const by = held_.release(receipt)) by->on_confirmed(receipt, taken);
-    }
-    void forget(std::uint64_t receipt) noexcept { held_.release(receipt); }
+    void confirm(std::uint64_t receipt, bool taken) noexcept { held_.confirm(receipt, taken); }
+    /// It ends: what it holds can no longer be confirmed.
+    void forget(holder& by) noexcept { held_.forget(by); }
     /// A verified peer was heard from.
     void heard(const endpoint& address, std::string_view team) {
         present(address);
@@ -4323,9 +4340,7 @@ public:
             if (state_ == state::reading) complete();
         });
     }
-    void on_held(std::uint64_t receipt) override { receipt_ = receipt; }
-    void on_confirmed(std::uint64_t, bool taken) noexcept override {
-        receipt_ = 0;
+    void on_confirmed(bool taken) noexcept override {
         taken ? end(true) : refuse(make_error_code(errc::not_taken));
     }
 
@@ -4410,7 +4425,7 @@ private:
         if (shared_.report.full()) return wait_for_room();
         const errc refused = take_claimed(shared_, links_, what, remote_, connection_, *this);
         if (refused != no_error) return refuse(make_error_code(refused));
-        receipt_ == 0 ? end(true) : wait_for_confirmation();
+        held().empty() ? end(true) : wait_for_confirmation();
     }
     void wait_for_confirmation() {
         state_ = state::held;
@@ -4436,7 +4451,7 @@ private:
     void end(bool in_order) noexcept {
         shared_.rooms.leave(*this);
         if (state_ == state::contending) links_.forget(*this);
-        if (receipt_ != 0) shared_.report.forget(receipt_);
+        shared_.report.forget(*this);
         if (in_order && connection_.is_open())
             os::reset_on_close(connection_.native_handle(), false);
         if (in_order && connection_.is_secret() &&
@@ -4454,7 +4469,6 @@ private:
     const endpoint remote_;
     std::string in_;
     clock::time_point limit_{};  // the latest its deadline may become
-    std::uint64_t receipt_ = 0;  // of the message that it holds
     state state_ = state::reading;
     bool line_seen_ = false;  // the first line is complete
 };
@@ -4988,24 +5002,18 @@ private:
     clock::time_point progress_{};  // when the other side last confirmed anything
 };
 
-/// Messages of the other side that were taken, and those that the program has yet to confirm.
+/// Messages of the other side that were taken, and how many of them it has been told of: not of
+/// what is held, nor of what came behind that.
 class taken_messages {
 public:
-    bool any_held() const noexcept { return !held_.empty(); }
+    explicit taken_messages(const std::list<held_message>& held) : held_(held) {}
+
     /// When the program is to have confirmed one at the latest.
     clock::time_point deadline() const noexcept {
-        return held_.empty() ? never : held_.begin()->second.deadline;
+        return held_.empty() ? never : held_.front().deadline;
     }
-    /// The next one is held.
-    void hold(std::uint64_t receipt, clock::time_point deadline) {
-        held_.emplace(receipt, held{taken_ + 1, deadline});
-    }
+    std::uint64_t next() const noexcept { return taken_ + 1; }
     void add() noexcept { ++taken_; }
-    void release(std::uint64_t receipt) noexcept { held_.erase(receipt); }
-    void forget(reporter& report) noexcept {
-        for (const auto& one : held_) report.forget(one.first);
-        held_.clear();
-    }
 
     /// Whether there are more to confirm than have been.
     bool is_due() const noexcept { return confirmed_ != confirmable(); }
@@ -5017,16 +5025,11 @@ public:
     }
 
 private:
-    struct held {
-        std::uint64_t number;  // among those taken
-        clock::time_point deadline;
-    };
-
     std::uint64_t confirmable() const noexcept {
-        return held_.empty() ? taken_ : held_.begin()->second.number - 1;
+        return held_.empty() ? taken_ : held_.front().number - 1;
     }
 
-    std::map<std::uint64_t, held> held_;  // by receipt
+    const std::list<held_message>& held_;
     std::uint64_t taken_ = 0;
     std::uint64_t confirmed_ = 0;
 };
@@ -5153,7 +5156,7 @@ public:
         if (state_ != state::half_closed) shared_.events.guard(*this, [this] { flush(); });
         state_ = state::ended;
         // Ending in order means that all that was taken is confirmed.
-        const bool in_order = out_.empty() && !taken_.any_held() && !connection_.shutdown_send();
+        const bool in_order = out_.empty() && held().empty() && !connection_.shutdown_send();
         in_order ? connection_.close() : connection_.reset();
     }
 
@@ -5192,14 +5195,14 @@ public:
             flush();
         });
     }
-    void on_held(std::uint64_t receipt) override {
-        const auto deadline = after(shared_.events.now(), shared_.settings.delivery_timeout);
-        taken_.hold(receipt, deadline);
-        if (deadline < shared_.events.deadline_of(*this)) shared_.events.arm(*this, deadline);
+    void on_held(held_message& fresh) override {
+        auto& events = shared_.events;
+        fresh.number = taken_.next();
+        fresh.deadline = after(events.now(), shared_.settings.delivery_timeout);
+        if (fresh.deadline < events.deadline_of(*this)) events.arm(*this, fresh.deadline);
     }
-    void on_confirmed(std::uint64_t receipt, bool taken) noexcept override {
+    void on_confirmed(bool taken) noexcept override {
         if (!taken) return refuse(errc::not_taken);
-        taken_.release(receipt);
         shared_.events.guard(*this, [this] { shared_.events.write_later(*this); });
     }
 
@@ -5224,7 +5227,7 @@ private:
     void settle() {
         if (!sent_.empty() || !out_.empty()) return;
         if (retired_bytes_ != 0) owner_.on_settled(*this, std::exchange(retired_bytes_, 0));
-        if (in_.backlog() != 0 || taken_.any_held()) return;
+        if (in_.backlog() != 0 || !held().empty()) return;
         state_ = state::half_closed;
         if (connection_.shutdown_send() == std::errc::operation_would_block)
             return lose(departure::lost);
@@ -5299,8 +5302,8 @@ private:
         if (in_order && !in_.in_line()) sent_.keep(who_.known_as(), shared_.report);
         sent_.fail(why, shared_.report);
         shared_.rooms.leave(*this);
-        shared_.events.end(*this, connection_, in_order && !taken_.any_held());
-        taken_.forget(shared_.report);
+        shared_.events.end(*this, connection_, in_order && held().empty());
+        shared_.report.forget(*this);
         if (retired_bytes_ != 0) owner_.on_settled(*this, std::exchange(retired_bytes_, 0));
         const bool gone = before == state::open || !who_.reachable;
         owner_.on_ended(*this, how, gone && !heard_exit_);
@@ -5316,7 +5319,7 @@ private:
     line_reader in_;
     line_writer out_;
     sent_messages sent_;
-    taken_messages taken_;
+    taken_messages taken_{held()};
     std::size_t retired_bytes_ = 0;  // bytes that were under way when it was retired
     state state_ = state::open;
     bool heard_exit_ = false;
