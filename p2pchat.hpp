@@ -249,12 +249,17 @@
 //   system. Nothing but std::bad_alloc is thrown, nothing is printed, no signal is raised.
 //
 // Threads
-//   A node has two of its own: one does all input and output, the other calls the handlers, one at
-//   a time and in order. Handlers may call any member of the node, send() and stop() included.
-//   While one runs, further messages wait in bounded memory; once that is full, their senders wait:
-//   slow handlers apply back-pressure. Handlers must not throw and must not destroy the node. Two
-//   nodes that answer everything never stop (see examples/bot.cpp). Other classes: see their
-//   comments.
+//   A node has two of its own. The driver does all input and output, and calls the handlers, one at
+//   a time and in order. The standby sleeps, and takes over input and output while handlers take
+//   long: within 20 ms, or at once if one of them waits for an outcome or for room. Handlers may
+//   call any member of the node, send() and stop() included. While one runs, further messages wait
+//   in bounded memory; once that is full, their senders wait: slow handlers apply back-pressure.
+//   Handlers must not throw and must not destroy the node. Two nodes that answer everything never
+//   stop (see examples/bot.cpp). Other classes: see their comments.
+//
+//   A program with a main loop, as a GUI or a game has, may lend a thread instead: with
+//   config::handlers_in_run, handlers are called only in node::run_for(), by its caller, so that
+//   what they share with the rest of that thread needs no lock (see examples/main_loop.cpp).
 //
 // Words
 //   one-shot       a connection that carries one message
@@ -262,6 +267,8 @@
 //   outcome        what became of a message: delivered, or an error; one for each message
 //   verified       what a message claims about its sender agrees with where it came from
 //   candidate      somebody who has been found but not yet talked to
+//   driver         the thread that calls the handlers, and drives the node's loop between them
+//   standby        the thread that drives the loop while the driver is away for long
 //   back-pressure  a receiver that can take no more stops reading, so that senders have to wait
 //   backlog        what is waiting to be sent to one peer
 //   spin           to look again at once, for a short while, instead of sleeping
@@ -277,7 +284,7 @@
 //   >> text       errors; endpoints and messages from and to text
 //   >> socket     tcp_socket
 //   >> peers      the table of peers, and peer_set around it; what others can do
-//   >> mailbox    events for the handlers' thread, outcomes, callers that wait
+//   >> mailbox    what the handlers are to be told; outcomes, callers that wait
 //   >> loop       readiness, timers, wake-up; knows nothing of chat
 //   >> secrecy    TLS
 //   >> keys       our key and those of others
@@ -292,9 +299,10 @@
 //   >> outbox     what is kept for absent peers
 //   >> node       the engine; the lock, the threads, lifecycle
 //
-//   Locks, in the order in which they are taken: the node's `lifecycle_` (start, stop, threads),
-//   the node's `mutex_` (the engine, which is the whole protocol and single-threaded), the
-//   mailbox's. No code of the user's runs under any of them.
+//   Locks, in the order in which they are taken: the node's `lifecycle_` (start, stop, threads) and
+//   the node's `mutex_` (the engine, which is the whole protocol and single-threaded). No code of
+//   the user's runs under either: no handler, no completion, no destructor of what that has
+//   captured.
 
 #ifndef P2PCHAT_HPP
 #define P2PCHAT_HPP
@@ -617,7 +625,8 @@ struct config {
 
     bool leave_on_stop =
         false;  ///< stop() first says `exit` to all peers, for drain_timeout at most
-    bool confirm_later = false;  ///< a message is confirmed when node::confirm() says so
+    bool confirm_later = false;    ///< a message is confirmed when node::confirm() says so
+    bool handlers_in_run = false;  ///< handlers are called in node::run_for(), by its caller
 
     bool discovery = false;  ///< find others on the LAN and be found by them: see node::candidates
     std::uint16_t discovery_port = 21975;  ///< UDP; the same for all that are to find each other
@@ -730,8 +739,14 @@ public:
 
     /// Ends everything: each pending send is reported `stopped`, confirmed messages still go to
     /// the handlers (for drain_timeout at most), the threads are joined. Idempotent. Called from a
-    /// handler it returns at once, and the handlers' thread ends with that handler.
+    /// handler it returns at once, and the thread that calls the handlers ends with that one. With
+    /// config::handlers_in_run it calls them itself for what is left.
     void stop() noexcept;
+
+    /// With config::handlers_in_run: serves, and calls the handlers for what comes, for that time,
+    /// but once at least. Returns whether the node is still running; in a handler, or without that
+    /// setting, false at once. Between calls messages come in, and wait.
+    bool run_for(std::chrono::milliseconds time) noexcept;
 
     /// Where others on the LAN reach us: as configured, or detected anew. Nobody before start().
     endpoint address() const;
@@ -838,7 +853,6 @@ struct std::hash<p2pchat::endpoint> {
 #include <thread>
 #include <unordered_map>
 #include <utility>
-#include <variant>
 
 // ---------------------------------------------------------------------------------- >> platform
 //
@@ -2755,12 +2769,11 @@ std::vector<peer> peer_set::snapshot() const {
 
 // ---------------------------------------------------------------------------------- >> mailbox
 //
-// Does:        carries events and outcomes to the handlers' thread, and outcomes to waiting
-//              callers; reports messages, peers and refusals.
+// Does:        keeps what the handlers are to be told, in order and within a bound; tells callers
+//              that wait; reports messages, peers and refusals.
 // May use:     platform, text, socket (its clock), peers.
-// Guarded by:  its own mutex, the second lock, for what has been handed over; the node's mutex for
-//              everything on the engine's side, the reporter included.
-// Never:       calls a user's function, or takes another lock while it holds its own.
+// Guarded by:  the node's mutex; what has been taken out belongs to the thread that took it.
+// Never:       calls a user's function, or destroys what one has captured.
 
 namespace p2pchat {
 namespace detail {
@@ -2789,272 +2802,37 @@ private:
     std::atomic<clock::time_point> suspended_until_{};
 };
 
-/// A message of ours, from post() to its outcome. It is spliced from list to list, so that running
-/// out of memory cannot lose an outcome.
-struct posting {
-    std::string text;       // until it is written
-    node::completion done;  // called by the handlers' thread; at once if a caller waits
-    std::error_code outcome;
-    clock::time_point deadline{};    // for its outcome
-    clock::time_point keep_until{};  // for an absent peer; set from the start if it may be kept
-    std::uint32_t size = 0;          // in bytes, as it is sent
-    bool caller_waits = false;       // for its outcome
-    bool opens_link = false;         // it is our CONNECT
-    bool reported = false;           // as timed out; it may still be confirmed
-    bool kept = false;               // and the handlers have been told
-
-    bool is_for_handlers() const noexcept { return done && !caller_waits; }
-    bool is_kept() const noexcept { return keep_until != clock::time_point(); }
-};
-
-using postings = std::list<posting>;
-
-struct message_event {
-    endpoint sender, origin;
-    std::uint64_t receipt = 0;
-    std::uint32_t at = 0;  // of team, text and key in the batch's bytes
-    std::uint32_t team_size = 0, text_size = 0;
-    bool verified = false, secret = false;
-};
-
-struct peer_event {
-    endpoint address;
-    std::uint32_t at = 0, team_size = 0;
-};
-
-struct joined_event : peer_event {};
-
-struct left_event : peer_event {
-    departure how = departure::left;
-};
-
-/// The key follows the team.
-struct key_event : peer_event {};
-
-/// The text is what the candidate knows.
-struct candidate_event : peer_event {
-    std::uint32_t text_size = 0;
-    bool gone = false;
-};
-
-/// The text is that of the message.
-struct kept_event : peer_event {
-    std::uint32_t text_size = 0;
-};
-
-struct rejected_event {
-    endpoint from;
-    std::error_code why;
-};
-
-/// So many outcomes come next, from their own list.
-struct outcomes_event {
-    std::size_t count = 0;
-};
-
-using event = std::variant<message_event, joined_event, left_event, key_event, candidate_event,
-                           kept_event, rejected_event, outcomes_event>;
-
-inline std::string_view bytes_of(const public_key& key) noexcept {
-    return {reinterpret_cast<const char*>(key.bytes), sizeof key.bytes};
-}
-inline public_key key_at(std::string_view bytes) noexcept {
-    public_key key;
-    std::memcpy(key.bytes, bytes.data(), sizeof key.bytes);
-    return key;
-}
-
-/// Events in order, and the texts that they refer to.
-struct batch {
-    std::vector<event> events;
-    std::string bytes;
-};
-
-/// What the handlers' thread takes in one go.
-struct handlers_work {
-    std::list<batch> batches;
-    postings outcomes;
-};
-
-class mailbox {
-public:
-    explicit mailbox(std::size_t max_bytes) : max_(max_bytes) {}
-
-    // The engine's side. Events are staged, then all handed over at once.
-
-    /// Stages an event, to be filled in. Out of memory, nothing has happened: bytes that no event
-    /// refers to do no harm.
-    template <typename Event>
-    Event& add(std::string_view team, std::string_view text = {}, std::string_view key = {}) {
-        batch& to = staging();
-        const auto at = static_cast<std::uint32_t>(to.bytes.size());
-        to.bytes.append(team).append(text);
-        if (!key.empty()) to.bytes.append(key);  // seldom
-        auto& what = *std::get_if<Event>(&to.events.emplace_back(std::in_place_type<Event>));
-        what.at = at;
-        what.team_size = static_cast<std::uint32_t>(team.size());
-        staged_cost_ += sizeof(event) + team.size() + text.size() + key.size();
-        return what;
-    }
-    void add_rejected(const endpoint& from, std::error_code why) {
-        staging().events.emplace_back(rejected_event{from, why});
-        staged_cost_ += sizeof(event);
-    }
-    /// Out of memory, the outcome only loses its place among the events.
-    void add_outcome(postings& from, postings::iterator which) noexcept {
-        try {
-            auto& events = staging().events;
-            auto* last = events.empty() ? nullptr : std::get_if<outcomes_event>(&events.back());
-            if (!last) {
-                last = std::get_if<outcomes_event>(&events.emplace_back(outcomes_event{}));
-                staged_cost_ += sizeof(event);
-            }
-            ++last->count;
-        } catch (const std::bad_alloc&) {
-        }
-        staged_.outcomes.splice(staged_.outcomes.end(), from, which);
-        staged_cost_ += sizeof(posting);
-    }
-    void hand_over() noexcept {
-        if (staged_.batches.empty() && staged_.outcomes.empty()) return;
-        waiting_ += std::exchange(staged_cost_, 0);
-        {
-            const std::lock_guard<std::mutex> lock(mutex_);
-            ready_.batches.splice(ready_.batches.end(), staged_.batches);
-            ready_.outcomes.splice(ready_.outcomes.end(), staged_.outcomes);
-            if (spare_.batches.empty()) spare_.batches.swap(returned_.batches);
-            add_spare(spare_.outcomes, returned_.outcomes);
-        }
-        filled_.notify_one();
-    }
-    /// For messages that the handlers have had, but that take up room until they are confirmed.
-    void hold(std::size_t bytes) noexcept { held_ += bytes; }
-    void let_go(std::size_t bytes) noexcept { held_ -= bytes; }
-    bool full() const noexcept { return waiting_ + staged_cost_ + held_ >= max_; }
-    /// Has room_wanted() report when there is room. There may be by now: ask full() afterwards.
-    void ask_for_room() noexcept { wanted_ = true; }
-    /// Nothing more comes.
-    void close() noexcept {
-        hand_over();
-        const std::lock_guard<std::mutex> lock(mutex_);
-        closed_ = true;
-        filled_.notify_one();
-    }
-
-    /// Reuses a posting whose outcome has been reported.
-    void recycle(postings& from, postings::iterator which) noexcept {
-        postings one;
-        one.splice(one.end(), from, which);
-        one.front() = posting();
-        add_spare(spare_.outcomes, one);
-    }
-    /// Puts a new posting into an empty list.
-    void new_posting(postings& to) {
-        auto& spare = spare_.outcomes;
-        if (spare.empty()) return to.emplace_back(), void();
-        to.splice(to.end(), spare, std::prev(spare.end()));  // the last one used is in the cache
-    }
-
-    // The handlers' thread's side.
-
-    /// Reuses what `work` held, and waits for more; false once closed and empty.
-    bool take(handlers_work& work) {
-        for (batch& done : work.batches) {
-            done.events.clear();
-            done.bytes.clear();
-        }
-        for (posting& done : work.outcomes) done = posting();
-        while (work.batches.size() > max_spare_batches) work.batches.pop_back();
-        std::unique_lock<std::mutex> lock(mutex_);
-        if (returned_.batches.empty()) returned_.batches.swap(work.batches);
-        add_spare(returned_.outcomes, work.outcomes);
-        work.batches.clear();
-        work.outcomes.clear();
-        while (!closed_ && ready_.batches.empty() && ready_.outcomes.empty()) filled_.wait(lock);
-        work.batches.swap(ready_.batches);
-        work.outcomes.swap(ready_.outcomes);
-        return !work.batches.empty() || !work.outcomes.empty();
-    }
-    /// Whether it was full before, so that somebody may be waiting for room.
-    bool release(std::size_t bytes) noexcept { return waiting_.fetch_sub(bytes) >= max_; }
-    bool room_wanted() noexcept { return !is_backlogged() && wanted_.exchange(false); }
-    static std::size_t cost_of(const event& what) noexcept {
-        std::size_t text = 0;
-        if (const auto* m = std::get_if<message_event>(&what))
-            text = m->team_size + m->text_size + (m->secret ? sizeof(public_key) : 0);
-        if (const auto* p = std::get_if<joined_event>(&what)) text = p->team_size;
-        if (const auto* p = std::get_if<left_event>(&what)) text = p->team_size;
-        if (const auto* k = std::get_if<key_event>(&what)) text = k->team_size + sizeof(public_key);
-        if (const auto* c = std::get_if<candidate_event>(&what)) text = c->team_size + c->text_size;
-        if (const auto* k = std::get_if<kept_event>(&what)) text = k->text_size;
-        return sizeof(event) + text;
-    }
-    static constexpr std::size_t batch_cost = sizeof(batch) + 64;  // with its allocations
-
-    // For any thread.
-
-    bool is_backlogged() const noexcept { return waiting_ >= max_; }
-    spin_policy& spin() noexcept { return spin_; }
-
-private:
-    friend class waiter;
-
-    static void add_spare(postings& to, postings& from) noexcept {
-        if (to.size() + from.size() <= max_spare_postings) to.splice(to.end(), from);
-    }
-    batch& staging() {
-        auto& batches = staged_.batches;
-        if (!batches.empty()) return batches.back();
-        if (spare_.batches.empty()) spare_.batches.emplace_back();
-        batches.splice(batches.end(), spare_.batches, std::prev(spare_.batches.end()));
-        staged_cost_ += batch_cost;
-        return batches.back();
-    }
-
-    static constexpr std::size_t max_spare_batches = 4, max_spare_postings = 8192;
-
-    const std::size_t max_;
-    spin_policy spin_;
-    std::atomic<std::size_t> waiting_{0};  // bytes handed over and not released
-    std::atomic<bool> wanted_{false};      // the engine waits for room
-
-    handlers_work staged_;
-    std::size_t staged_cost_ = 0;
-    std::size_t held_ = 0;  // bytes of messages that are not confirmed yet
-    handlers_work spare_;   // to be reused
-
-    std::mutex mutex_;  // guards what follows; always locked last
-    std::condition_variable filled_;
-    handlers_work ready_, returned_;
-    bool closed_ = false;
-};
-
-/// A thread that waits for `count` outcomes. Lives on that thread's stack: nobody touches it once
-/// the thread goes on, since both sides hold the mailbox's mutex.
+/// A thread that waits for `count` outcomes. Lives on that thread's stack.
 class waiter {
 public:
-    explicit waiter(mailbox& at, std::size_t count = 1) : mailbox_(at), left_(count) {}
+    waiter(std::mutex& nodes, spin_policy& spin, std::size_t count = 1)
+        : mutex_(nodes), spin_(spin), left_(count) {}
 
+    /// Under the node's mutex. A thread that spins goes on without it, and this object is gone once
+    /// it does; one that sleeps needs the mutex first.
     void tell() noexcept {
-        const std::lock_guard<std::mutex> lock(mailbox_.mutex_);
-        if (--left_ == 0) told_.notify_all();
+        const bool sleeps = sleeps_;
+        if (--left_ == 0 && sleeps) told_.notify_all();
     }
-    /// False if not all outcomes came in time.
+    /// Without the mutex. False if not all outcomes came in time.
     bool wait(std::chrono::milliseconds timeout) {
         const auto began = os::now();
-        auto& spin = mailbox_.spin();
-        const auto spin_until = spin.until(began);
+        const auto spin_until = spin_.until(began);
         for (auto now = began; left_.load(std::memory_order_acquire) != 0 && now < spin_until;) {
             const auto before = now;
             std::this_thread::yield();
             now = os::now();
-            spin.yielded(before, now);
+            spin_.yielded(before, now);
             // Others ran, and no outcome came. Sleeping breaks the pattern in which that happens
             // every time (a round trip on one processor: 20 us, else 25).
             if (now - before > std::chrono::microseconds(5)) break;
         }
-        std::unique_lock<std::mutex> lock(mailbox_.mutex_);
-        return told_.wait_until(lock, began + timeout, [this] { return left_ == 0; });
+        if (left_.load(std::memory_order_acquire) == 0) return true;
+        std::unique_lock<std::mutex> held(mutex_);
+        sleeps_ = true;
+        const bool all = told_.wait_until(held, began + timeout, [this] { return left_ == 0; });
+        sleeps_ = false;
+        return all;
     }
     void wait() {
         while (!wait(longest_timeout)) {
@@ -3062,9 +2840,165 @@ public:
     }
 
 private:
-    mailbox& mailbox_;
+    std::mutex& mutex_;
+    spin_policy& spin_;
     std::condition_variable told_;
-    std::atomic<std::size_t> left_;  // changed under the mailbox's mutex
+    bool sleeps_ = false;            // guarded by the mutex
+    std::atomic<std::size_t> left_;  // changed under the mutex
+};
+
+/// An outcome that a caller waits for.
+struct awaited {
+    waiter& caller;
+    std::error_code& outcome;
+
+    void tell(std::error_code error) noexcept { outcome = error, caller.tell(); }
+};
+
+/// A message of ours, from post() to its outcome. It is spliced from list to list, so that running
+/// out of memory cannot lose an outcome.
+struct posting {
+    std::string text;           // until it is written
+    node::completion done;      // called like a handler
+    awaited* caller = nullptr;  // or this is told
+    std::error_code outcome;
+    clock::time_point deadline{};    // for its outcome
+    clock::time_point keep_until{};  // for an absent peer; set from the start if it may be kept
+    std::uint32_t size = 0;          // in bytes, as it is sent
+    bool opens_link = false;         // it is our CONNECT
+    bool reported = false;           // as timed out; it may still be confirmed
+    bool kept = false;               // and the handlers have been told
+
+    bool is_kept() const noexcept { return keep_until != clock::time_point(); }
+};
+
+using postings = std::list<posting>;
+
+enum class event_kind : unsigned char {
+    message,
+    joined,
+    left,
+    rejected,
+    found,
+    gone,
+    kept,
+    key_changed
+};
+
+/// What a handler is to be told. It is used again, so that its strings seldom allocate.
+struct event {
+    event_kind kind{};
+    departure how{};
+    std::error_code why;
+    message content;    // the sender is who the event is about; the text of found: what it knows
+    postings outcomes;  // that come next
+
+    std::size_t cost() const noexcept {
+        return sizeof(event) + content.team.size() + content.text.size();
+    }
+    /// Lets go of what has grown large: thousands are kept for the next messages.
+    void trim() noexcept {
+        if (content.text.capacity() > 256) std::string().swap(content.text);
+    }
+};
+
+/// Events and outcomes, in order.
+struct bunch {
+    postings outcomes;  // that come first
+    std::list<event> events;
+
+    bool empty() const noexcept { return outcomes.empty() && events.empty(); }
+    void add(postings& from, postings::iterator which) noexcept {
+        auto& last = events.empty() ? outcomes : events.back().outcomes;
+        last.splice(last.end(), from, which);
+    }
+    /// Calls one of the two for what comes first, and moves that to `used`. Returns the room that
+    /// it has taken up.
+    template <typename Call, typename Tell>
+    std::size_t pass_on(const Call& call, const Tell& tell, bunch& used) {
+        if (!outcomes.empty()) {
+            posting& first = outcomes.front();
+            tell(first);
+            first = posting();
+            used.outcomes.splice(used.outcomes.end(), outcomes, outcomes.begin());
+            return sizeof(posting);
+        }
+        event& first = events.front();
+        const std::size_t cost = first.cost();
+        call(first);
+        first.trim();
+        outcomes.swap(first.outcomes);
+        used.events.splice(used.events.end(), events, events.begin());
+        return cost;
+    }
+};
+
+/// The queue of what the handlers are to be told.
+class mailbox {
+public:
+    explicit mailbox(std::size_t max_bytes) : max_(max_bytes) {}
+
+    /// Adds an event; what else belongs to its kind is for the caller to fill in. Out of memory,
+    /// nothing has happened.
+    event& add(event_kind kind, const endpoint& about, std::string_view team = {},
+               std::string_view text = {}) {
+        auto& spare = spare_.events;
+        if (spare.empty()) spare.emplace_back();
+        event& fresh = spare.back();  // the last one used is in the cache
+        fresh.content.team.assign(team);
+        fresh.content.text.assign(text);
+        fresh.kind = kind;
+        fresh.content.sender = about;
+        queue_.events.splice(queue_.events.end(), spare, std::prev(spare.end()));
+        waiting_ += fresh.cost();
+        return fresh;
+    }
+    void add_outcome(postings& from, postings::iterator which) noexcept {
+        queue_.add(from, which);
+        waiting_ += sizeof(posting);
+    }
+    bool empty() const noexcept { return queue_.empty(); }
+    /// All that has come. It counts as waiting until it is given back.
+    void take(bunch& work) noexcept { std::swap(work, queue_); }
+    void give_back(bunch& used, std::size_t bytes) noexcept {
+        waiting_ -= bytes;
+        reuse(spare_.events, used.events);
+        reuse(spare_.outcomes, used.outcomes);
+    }
+
+    /// For messages that the handlers have had, but that take up room until they are confirmed.
+    void hold(std::size_t bytes) noexcept { held_ += bytes; }
+    void let_go(std::size_t bytes) noexcept { held_ -= bytes; }
+    bool full() const noexcept { return waiting_ + held_ >= max_; }
+    bool is_backlogged() const noexcept { return waiting_ >= max_; }
+
+    /// Reuses a posting whose outcome has been reported.
+    void recycle(postings& from, postings::iterator which) noexcept {
+        postings one;
+        one.splice(one.end(), from, which);
+        one.front() = posting();
+        reuse(spare_.outcomes, one);
+    }
+    /// Puts a new posting into an empty list.
+    void new_posting(postings& to) {
+        auto& spare = spare_.outcomes;
+        if (spare.empty()) return to.emplace_back(), void();
+        to.splice(to.end(), spare, std::prev(spare.end()));
+    }
+
+private:
+    template <typename Item>
+    static void reuse(std::list<Item>& to, std::list<Item>& from) noexcept {
+        if (to.size() + from.size() <= max_spare) to.splice(to.end(), from);
+    }
+
+    static constexpr std::size_t max_spare = 8192;  // of each kind: 4 MB at most
+
+    const std::size_t max_;
+    bunch queue_;
+    bunch spare_;
+    std::size_t waiting_ = 0;  // bytes of what was added and not given back
+    std::size_t held_ = 0;     // bytes of messages that are not confirmed yet
 };
 
 /// A message that the program has been given, and has not confirmed yet.
@@ -3076,9 +3010,11 @@ struct held_message {
     clock::time_point deadline{};  // on a link
 };
 
-/// A connection with messages that the program has yet to confirm.
+/// A connection with messages that wait until the mailbox has room, or that the program has yet to
+/// confirm.
 class holder {
 public:
+    virtual void on_room() = 0;
     virtual void on_held(held_message&) {}
     virtual void on_confirmed(bool taken) noexcept = 0;
 
@@ -3088,7 +3024,9 @@ protected:
 
 private:
     friend class held_messages;
+    friend class room_queue;
     std::list<held_message> held_;
+    bool waits_ = false;
 };
 
 /// Finds by its receipt what a connection holds.
@@ -3161,17 +3099,13 @@ public:
     /// unless `by` was told to hold it.
     void message(const message_view& what, const endpoint& origin, bool verified,
                  const public_key& key, holder* by = nullptr) {
-        const bool secret(key);
-        const auto shown = secret ? bytes_of(key) : std::string_view();
         const std::size_t bytes = sizeof(event) + what.team.size() + what.text.size();
         const auto receipt = confirm_later_ && by ? held_.hold(*by, bytes) : 0;
-        auto& news = mailbox_.add<message_event>(what.team, what.text, shown);
+        auto& news = mailbox_.add(event_kind::message, what.sender, what.team, what.text).content;
         news.receipt = receipt;
-        news.secret = secret;
-        news.text_size = static_cast<std::uint32_t>(what.text.size());
-        news.sender = what.sender;
         news.origin = origin;
         news.verified = verified;
+        news.key = key;
         ++counts_.received;
     }
     /// The program confirms a message, or does not take it, if somebody still holds it.
@@ -3183,7 +3117,7 @@ public:
         present(address);
         if (!peers_.heard(address, team, now_)) return;
         try {
-            mailbox_.add<joined_event>(team).address = address;
+            mailbox_.add(event_kind::joined, address, team);
         } catch (const std::bad_alloc&) {
             peer unheard;
             peers_.remove(address, unheard);
@@ -3200,9 +3134,7 @@ public:
         peer known;
         if (!peers_.remove(address, known)) return;
         try {
-            auto& news = mailbox_.add<left_event>(known.team);
-            news.address = known.address;
-            news.how = how;
+            mailbox_.add(event_kind::left, known.address, known.team).how = how;
         } catch (const std::bad_alloc&) {
         }
     }
@@ -3213,29 +3145,25 @@ public:
     void keep(const endpoint& peer, postings& those) noexcept { keeper_.keep(peer, those); }
     /// A candidate has appeared, or is gone.
     void changed(const candidate& who, bool gone) {
-        auto& news = mailbox_.add<candidate_event>(who.team, who.knows);
-        news.text_size = static_cast<std::uint32_t>(who.knows.size());
-        news.address = who.address;
-        news.gone = gone;
+        const auto kind = gone ? event_kind::gone : event_kind::found;
+        mailbox_.add(kind, who.address, who.team, who.knows);
     }
     /// Somebody there has another key. In a flood, while the mailbox is full, this is not reported.
     void key_changed(const endpoint& there, std::string_view team, const public_key& key) noexcept {
         try {
-            if (!full()) mailbox_.add<key_event>(team, {}, bytes_of(key)).address = there;
+            if (!full()) mailbox_.add(event_kind::key_changed, there, team).content.key = key;
         } catch (const std::bad_alloc&) {
         }
     }
     /// A message waits for its peer.
     void kept(const endpoint& peer, std::string_view text) {
-        auto& news = mailbox_.add<kept_event>({}, text);
-        news.text_size = static_cast<std::uint32_t>(text.size());
-        news.address = peer;
+        mailbox_.add(event_kind::kept, peer, {}, text);
     }
     /// While the mailbox is full they are only counted, so that a flood cannot fill the memory.
     void rejected(const endpoint& from, std::error_code why) noexcept {
         ++counts_.rejected;
         try {
-            if (!full()) mailbox_.add_rejected(from, why);
+            if (!full()) mailbox_.add(event_kind::rejected, from).why = why;
         } catch (const std::bad_alloc&) {
         }
     }
@@ -3244,8 +3172,8 @@ public:
     void outcome(postings& from, postings::iterator which, std::error_code error) noexcept {
         if (!which->reported) ++(error ? counts_.undelivered : counts_.delivered);
         which->outcome = error;
-        if (which->is_for_handlers()) return mailbox_.add_outcome(from, which);
-        if (which->done) which->done(error);
+        if (which->done) return mailbox_.add_outcome(from, which);
+        if (which->caller) which->caller->tell(error);
         mailbox_.recycle(from, which);
     }
     void outcomes(postings& all, std::error_code error) noexcept {
@@ -3257,9 +3185,8 @@ public:
         if (late.reported) return;
         postings told;
         mailbox_.new_posting(told);
-        told.front().done = std::move(late.done);
-        told.front().caller_waits = std::exchange(late.caller_waits, false);
-        late.done = nullptr;
+        told.front().done.swap(late.done);
+        told.front().caller = std::exchange(late.caller, nullptr);
         late.reported = true;
         outcome(told, told.begin(), os::error_of(std::errc::timed_out));
     }
@@ -3291,39 +3218,26 @@ private:
     std::chrono::system_clock::time_point now_;  // of this turn
 };
 
-/// A connection with a message that waits until the mailbox has room.
-class room_waiter {
-public:
-    virtual void on_room() = 0;
-
-protected:
-    ~room_waiter() = default;
-
-private:
-    friend class room_queue;
-    bool waits_ = false;
-};
-
 /// The connections that wait for room in the mailbox, first come, first served.
 class room_queue {
 public:
     bool empty() const noexcept { return waiting_.empty(); }
-    void join(room_waiter& who) {
+    void join(holder& who) {
         if (!who.waits_) waiting_.push_back(&who);
         who.waits_ = true;
     }
-    void leave(room_waiter& who) noexcept {
+    void leave(holder& who) noexcept {
         if (std::exchange(who.waits_, false)) waiting_.remove(&who);
     }
-    room_waiter& next() noexcept {
-        room_waiter& first = *waiting_.front();
+    holder& next() noexcept {
+        holder& first = *waiting_.front();
         waiting_.pop_front();
         first.waits_ = false;
         return first;
     }
 
 private:
-    std::list<room_waiter*> waiting_;
+    std::list<holder*> waiting_;
 };
 
 }  // namespace detail
@@ -4261,7 +4175,7 @@ private:
 ///      \--CONNECT--> a link, which takes the socket
 ///          \--while we open one to the same peer--> contending --ours failed--> a link
 ///                                                              \--ours is there--> closed
-class incoming final : public io_object, public room_waiter, public holder {
+class incoming final : public io_object, public holder {
 public:
     incoming(const context& shared, accepted_list& siblings, link_openers& links, tcp_socket socket,
              const endpoint& from)
@@ -4802,7 +4716,7 @@ public:
     void begin() {
         const posting& what = item.front();
         shot_.start(what.text, what.opens_link, shared_.settings, shared_.us, shared_.events.now(),
-                    what.caller_waits ? what.deadline : never);
+                    what.caller ? what.deadline : never);
         settle();
     }
     /// It is not used any longer.
@@ -5080,7 +4994,7 @@ struct link_peer {
 ///     open --exit is said or heard, or a newer link stands--> closing
 ///      |      closing --nothing is under way--> half_closed --the other side closes--> ended
 ///      \--reset, given up, closed by the other side--> ended
-class link final : public io_object, public room_waiter, public holder {
+class link final : public io_object, public holder {
 public:
     /// Takes a connection on which CONNECT has been said. Out of memory, it is left alone.
     link(const context& shared, link_owner& owner, const link_openers& links, peer_exchange& peers,
@@ -5115,11 +5029,11 @@ public:
     void post(std::string_view text, postings& item, bool at_once) {
         auto& events = shared_.events;
         const bool now = at_once && sent_.empty();
-        events.write_later(*this);  // if only to have the I/O thread spin for the confirmation
+        events.write_later(*this);  // if only to have the loop spin for the confirmation
         posting& what = item.front();
         what.size = static_cast<std::uint32_t>(head_.size() + text.size() + 1);
         const auto deadline = after(events.now(), shared_.settings.delivery_timeout);
-        what.deadline = what.caller_waits ? (std::min)(what.deadline, deadline) : deadline;
+        what.deadline = what.caller ? (std::min)(what.deadline, deadline) : deadline;
         if (what.deadline < events.deadline_of(*this)) events.arm(*this, what.deadline);
         out_.add(head_, text);
         sent_.add(item);
@@ -5360,7 +5274,7 @@ struct route {
         auto next = never;
         for (auto what = waiting.begin(); what != waiting.end();) {
             const auto late = what++;
-            if (!late->caller_waits) continue;
+            if (!late->caller) continue;
             if (late->deadline > now) {
                 next = (std::min)(next, late->deadline);
                 continue;
@@ -5619,7 +5533,7 @@ public:
         const bool at_once = over && !one->busy() && one->waiting.empty();
         if (!at_once || what.is_kept()) what.text.assign(text);
         if (at_once) return queue_on_link(*one, text, item), std::error_code();
-        if (what.caller_waits && what.deadline < shared_.events.deadline_of(*this))
+        if (what.caller && what.deadline < shared_.events.deadline_of(*this))
             shared_.events.arm(*this, what.deadline);
         if (!one) one = &table_.find_or_add(to);
         one->waiting_bytes += size;
@@ -5855,7 +5769,7 @@ private:
     void queue_on_link(route& one, std::string_view text, postings& item) {
         link& over = *one.current;
         if (item.front().opens_link) return shared_.report.outcomes(item, {});
-        over.post(text, item, item.front().caller_waits);
+        over.post(text, item, item.front().caller != nullptr);
         if (!one.current || !is_exit(text)) return;
         others_.forget_link(one.peer);
         one.current = nullptr;
@@ -6549,7 +6463,7 @@ private:
 //              the two threads, and the callers that wait.
 // May use:     all above.
 // Guarded by:  locks in this order: `lifecycle_` (one start() or stop() at a time, the threads),
-//              `mutex_` (the engine and all that is marked below), the mailbox's.
+//              `mutex_` (the engine and all that is marked below).
 // Never:       runs anything of the user's under a lock; the engine starts no thread, reads no
 //              clock and waits for nothing.
 
@@ -6573,10 +6487,8 @@ inline bool is_possible(const config& settings) noexcept {
 /// for sockets.
 class engine {
 public:
-    engine(const config& settings, mailbox& events, counters& counts)
-        : settings_(settings),
-          mailbox_(events),
-          report_(events, peers_, counts, outbox_, settings.confirm_later) {}
+    engine(const config& settings, counters& counts)
+        : settings_(settings), report_(mailbox_, peers_, counts, outbox_, settings.confirm_later) {}
 
     std::error_code start(clock::time_point now) {
         if (!is_possible(settings_)) return make_error_code(errc::bad_setting);
@@ -6604,6 +6516,7 @@ public:
     }
 
     loop& events() noexcept { return events_; }
+    mailbox& mail() noexcept { return mailbox_; }  ///< what the handlers are to be told
     void set_time(clock::time_point now, std::chrono::system_clock::time_point wall) noexcept {
         events_.set_time(now);
         report_.set_time(wall);
@@ -6613,8 +6526,7 @@ public:
     void may_keep(posting& fresh) noexcept { outbox_.number(fresh); }
     std::error_code post(const endpoint& to, std::string_view text, postings& item) {
         // Outcomes that wait for the handlers are bounded as messages are.
-        if (item.front().is_for_handlers() && mailbox_.is_backlogged())
-            return make_error_code(errc::queue_full);
+        if (item.front().done && mailbox_.is_backlogged()) return make_error_code(errc::queue_full);
         if (item.front().is_kept()) {
             const link* const over = routes_.link_to(to);
             const endpoint& peer = over ? over->peer().known_as() : to;
@@ -6646,14 +6558,12 @@ public:
     std::vector<candidate> candidates() const { return found_.snapshot(); }
     std::vector<kept_message> kept() const { return outbox_.kept(); }
 
-    /// Begins what is to be begun, and hands over all events.
+    /// Begins what is to be begun.
     void do_work() noexcept {
         while (!rooms_.empty() && !report_.full()) rooms_.next().on_room();
         outbox_.do_work(routes_);
         routes_.do_work();
         events_.run_writers();
-        mailbox_.hand_over();
-        if (!rooms_.empty()) mailbox_.ask_for_room();
     }
     /// Whether there is something to do before an event comes.
     bool has_work() const noexcept {
@@ -6663,7 +6573,7 @@ public:
 
 private:
     const config& settings_;
-    mailbox& mailbox_;
+    mailbox mailbox_{settings_.max_received_bytes};
     own_name us_;
     std::string head_;
     peer_table peers_{settings_.max_peers};
@@ -6706,105 +6616,53 @@ public:
     void end() noexcept { thread_ = std::thread::id(); }
     bool called_here() const noexcept { return thread_.load() == std::this_thread::get_id(); }
 
-    void call(const event& what, std::string_view bytes) {
+    /// Takes its strings, which it may not find the memory to copy.
+    void call(event& what) {
         const auto end = end_.load(std::memory_order_relaxed);
         if (end == never || os::now() < end)
-            std::visit([&](const auto& one) { call_for(one, bytes); }, what);
-        else if (std::get_if<message_event>(&what))
+            call_for(what);
+        else if (what.kind == event_kind::message)
             ++dropped_;
     }
 
 private:
-    void call_for(const message_event& what, std::string_view bytes) {
-        if (!on_message) return;
-        incoming_.sender = what.sender;
-        incoming_.origin = what.origin;
-        incoming_.verified = what.verified;
-        incoming_.receipt = what.receipt;
-        bytes.remove_prefix(what.at);
-        copy(bytes.substr(0, what.team_size), incoming_.team);
-        bytes.remove_prefix(what.team_size);
-        copy(bytes.substr(0, what.text_size), incoming_.text);
-        incoming_.key = what.secret ? key_at(bytes.substr(what.text_size)) : public_key();
-        on_message(incoming_);
-    }
-    void call_for(const joined_event& what, std::string_view bytes) {
-        if (on_joined) on_joined(peer_of(what, bytes));
-    }
-    void call_for(const left_event& what, std::string_view bytes) {
-        if (on_left) on_left(peer_of(what, bytes), what.how);
-    }
-    void call_for(const key_event& what, std::string_view bytes) {
-        if (!on_key_changed) return;
-        peer offered = peer_of(what, bytes);
-        offered.key = key_at(bytes.substr(what.at + what.team_size));
-        on_key_changed(offered);
-    }
-    void call_for(const candidate_event& what, std::string_view bytes) {
-        const auto& handler = what.gone ? on_gone : on_found;
-        if (!handler) return;
-        candidate who{what.address, {}, {}, os::wall_time()};
-        copy(bytes.substr(what.at, what.team_size), who.team);
-        copy(bytes.substr(what.at + what.team_size, what.text_size), who.knows);
-        handler(who);
-    }
-    void call_for(const kept_event& what, std::string_view bytes) {
-        if (!on_kept) return;
-        kept_message which{what.address, {}};
-        copy(bytes.substr(what.at, what.text_size), which.text);
-        on_kept(which);
-    }
-    void call_for(const rejected_event& what, std::string_view) {
-        if (on_rejected) on_rejected(what.from, what.why);
-    }
-    void call_for(const outcomes_event&, std::string_view) {}  // completions are no handlers
-
-    static peer peer_of(const peer_event& what, std::string_view bytes) {
-        peer result{what.address, {}, os::wall_time(), false, {}};
-        copy(bytes.substr(what.at, what.team_size), result.team);
-        return result;
-    }
-
-    /// A confirmed message is not dropped for lack of memory: this waits until there is some.
-    static void copy(std::string_view text, std::string& to) noexcept {
-        for (;;) {
-            try {
-                to.assign(text);
-                return;
-            } catch (const std::bad_alloc&) {
-                std::this_thread::sleep_for(std::chrono::milliseconds(1));
-            }
+    void call_for(event& what) {
+        const endpoint& about = what.content.sender;
+        switch (what.kind) {
+            case event_kind::message:
+                return call_if(on_message, what.content);
+            case event_kind::joined:
+                return call_if(on_joined, peer_of(what, {}));
+            case event_kind::left:
+                return call_if(on_left, peer_of(what, {}), what.how);
+            case event_kind::rejected:
+                return call_if(on_rejected, about, what.why);
+            case event_kind::found:
+                return call_if(on_found, candidate_of(what));
+            case event_kind::gone:
+                return call_if(on_gone, candidate_of(what));
+            case event_kind::kept:
+                return call_if(on_kept, kept_message{about, std::move(what.content.text)});
+            case event_kind::key_changed:
+                return call_if(on_key_changed, peer_of(what, what.content.key));
         }
+    }
+    template <typename Handler, typename... About>
+    static void call_if(const Handler& handler, const About&... about) {
+        if (handler) handler(about...);
+    }
+    static peer peer_of(event& what, const public_key& key) {
+        return {what.content.sender, std::move(what.content.team), os::wall_time(), false, key};
+    }
+    static candidate candidate_of(event& what) {
+        message& about = what.content;
+        return {about.sender, std::move(about.team), std::move(about.text), os::wall_time()};
     }
 
     std::atomic<std::thread::id> thread_{};
     std::atomic<clock::time_point> end_{never};
     std::atomic<std::uint64_t> dropped_{0};
-    message incoming_;  // reused, so that messages cost no allocation
 };
-
-/// Calls for events in order, with outcomes in their places, and then for what each batch releases.
-template <typename Event, typename Outcome, typename Done>
-void for_each(const handlers_work& work, const Event& call, const Outcome& tell, const Done& done) {
-    auto outcome = work.outcomes.begin();
-    const auto tell_some = [&](std::size_t count) {
-        for (; count != 0 && outcome != work.outcomes.end(); --count, ++outcome) {
-            tell(*outcome);
-            done(sizeof(posting));
-        }
-    };
-    for (const auto& batch : work.batches) {
-        for (const auto& what : batch.events) {
-            if (const auto* some = std::get_if<outcomes_event>(&what))
-                tell_some(some->count);
-            else
-                call(what, batch.bytes);
-            done(mailbox::cost_of(what));
-        }
-        done(mailbox::batch_cost);
-    }
-    tell_some(work.outcomes.size());
-}
 
 /// Runs a one-shot in the calling thread: no other has to wake up, which makes it twice as fast.
 /// Ends early when `stopping` is signalled.
@@ -6847,7 +6705,10 @@ protected:
     /// under the lock, which it holds again when destroyed.
     class caller {
     public:
-        caller(caller_side& of, lock& held) noexcept : of_(of), held_(held) { ++of_.callers_; }
+        caller(caller_side& of, lock& held) noexcept : of_(of), held_(held) {
+            ++of_.callers_;
+            if (of_.handlers.called_here()) of_.call_standby();
+        }
         caller(const caller&) = delete;
         caller& operator=(const caller&) = delete;
         ~caller() {
@@ -6876,9 +6737,10 @@ public:
                          when_full mode, when_absent absent, bool opens_link) {
         text = trimmed(text);
         if (const auto error = refusal_of(to, text)) return error;
+        postings item;  // destroyed without the lock, with what a refused completion has captured
         lock held(mutex_);
         if (!running_) return make_error_code(errc::stopped);
-        auto item = new_posting(opens_link);
+        new_posting(item, opens_link);
         item.front().done = std::move(done);
         if (absent == when_absent::keep) engine_->may_keep(item.front());
         auto error = engine_->post(to, text, item);
@@ -6909,20 +6771,23 @@ public:
         const caller waiting(*this, held);
         held.unlock();
         text = trimmed(text);
-        waiter all(*mailbox_, results.size() + 1);
+        waiter all(mutex_, spin_, results.size() + 1);
+        std::vector<awaited> answers;
+        answers.reserve(results.size());
         for (auto& result : results) {
             std::error_code error = refusal_of(result.to, text);
+            answers.push_back({all, result.error});
+            const lock posting(mutex_);
             try {
-                const lock posting(mutex_);
-                if (!error) error = post_for(result.to, text, all, result.error, false);
+                if (!error) error = post_for(result.to, text, answers.back(), false);
             } catch (const std::bad_alloc&) {  // what has been posted points to this stack
                 error = os::error_of(std::errc::not_enough_memory);
             }
-            if (!error) continue;
-            result.error = error;
-            all.tell();
+            if (error) answers.back().tell(error);
         }
+        held.lock();
         all.tell();
+        held.unlock();
         if (then_stop) {
             all.wait(settings_.drain_timeout);
             request_stop();  // so that the rest is reported at once
@@ -6992,21 +6857,17 @@ protected:
         const lock held(mutex_);
         running_ = false;
         changed_.notify_all();
+        standby_.notify_one();
         stopping_.signal();
-        wake_io();
+        if (engine_) wake_loop();
     }
 
-    void end_engine() noexcept {
-        engine_->stop(make_error_code(errc::stopped));
-        mailbox_->close();
-        changed_.notify_all();
-    }
-
-    /// To be called after each use of the engine by a thread other than the I/O thread.
+    /// To be called after each use of the engine by a thread that does not drive the loop.
     void after_call() noexcept {
-        mailbox_->hand_over();
         tell_room();
-        if (engine_->has_work() || engine_->events().next_timer() < wakes_at_) wake_io();
+        const bool for_handlers = at_loop_ == driven_by::driver && !engine_->mail().empty();
+        if (for_handlers || engine_->has_work() || engine_->events().next_timer() < wakes_at_)
+            wake_loop();
     }
 
     /// Has those who wait for room look again.
@@ -7014,9 +6875,16 @@ protected:
         if (engine_->room_made()) changed_.notify_all();
     }
 
-    void wake_io() noexcept {
+    /// The loop has work. If nobody drives it, the driver will soon, unless somebody else brings
+    /// work: a handler may take long.
+    void wake_loop() noexcept {
         posted_ = true;
-        if (engine_ && std::exchange(sleeping_, false)) engine_->events().wake();
+        if (std::exchange(sleeping_, false)) return engine_->events().wake();
+        if (!handlers.called_here()) call_standby();
+    }
+    void call_standby() noexcept {
+        if (at_loop_ != driven_by::nobody || std::exchange(called_, true)) return;
+        standby_.notify_one();
     }
 
 private:
@@ -7029,22 +6897,20 @@ private:
         return engine_ && engine_->has_link(to);
     }
 
-    /// While the I/O thread sleeps, the engine's time is that of its last turn.
+    /// While the loop does not turn, the engine's time is that of its last turn.
     void refresh_time() noexcept {
-        if (sleeping_) engine_->events().set_time(os::now());
+        if (sleeping_ || at_loop_ == driven_by::nobody) engine_->events().set_time(os::now());
     }
-    postings new_posting(bool opens_link) {
+    void new_posting(postings& item, bool opens_link) {
         refresh_time();
-        postings item;
-        mailbox_->new_posting(item);
+        engine_->mail().new_posting(item);
         item.front().opens_link = opens_link;
-        return item;
     }
 
     std::error_code wait_for_room(lock& held, const endpoint& to, std::string_view text,
                                   postings& item) {
         // In a handler, nobody else makes room in the mailbox.
-        if (handlers.called_here() && item.front().done && mailbox_->is_backlogged())
+        if (handlers.called_here() && item.front().done && engine_->mail().is_backlogged())
             return make_error_code(errc::queue_full);
         const auto end = after(os::now(), settings_.delivery_timeout);
         auto error = make_error_code(errc::queue_full);
@@ -7074,22 +6940,23 @@ private:
                 return shot.error();
             }  // otherwise the engine can make room
         }
-        waiter done(*mailbox_);
-        std::error_code answer;
-        if (const auto error = post_for(to, text, done, answer, opens_link)) return error;
+        waiter told(mutex_, spin_);
+        std::error_code outcome;
+        awaited answer{told, outcome};
+        if (const auto error = post_for(to, text, answer, opens_link)) return error;
         held.unlock();
-        done.wait();
-        return answer;
+        told.wait();
+        return outcome;
     }
 
     /// Posts for a waiting thread.
-    std::error_code post_for(const endpoint& to, std::string_view text, waiter& who,
-                             std::error_code& answer, bool opens_link) {
+    std::error_code post_for(const endpoint& to, std::string_view text, awaited& answer,
+                             bool opens_link) {
         if (!running_) return make_error_code(errc::stopped);
-        auto item = new_posting(opens_link);
+        postings item;
+        new_posting(item, opens_link);
         posting& what = item.front();
-        what.caller_waits = true;
-        what.done = [&who, &answer](std::error_code error) { answer = error, who.tell(); };
+        what.caller = &answer;
         const auto last = (std::max)(settings_.delivery_timeout, settings_.handshake_timeout);
         const auto connected = after(engine_->events().now(), settings_.connect_timeout);
         what.deadline = after(connected, opens_link ? last : settings_.delivery_timeout);
@@ -7102,21 +6969,39 @@ protected:
     config settings_;
     os::channel stopping_;  // signalled by stop(), for one-shots that callers run
 
+    /// Who drives the loop: does what the engine has to do, and waits for its sockets.
+    enum class driven_by : unsigned char { nobody, driver, standby };
+
+    spin_policy spin_;  // thread-safe
+
     mutable std::mutex mutex_;  // guards all that follows
     counters counts_;
-    std::unique_ptr<mailbox> mailbox_;  // its functions for any thread need no lock
-    std::unique_ptr<engine> engine_;    // none before the first start()
+    std::unique_ptr<engine> engine_;  // none before the first start()
     bool running_ = false;
-    bool sleeping_ = false;            // the I/O thread waits in the poller: wake it
-    std::atomic<bool> posted_{false};  // work for a spinning I/O thread; read unlocked
-    clock::time_point wakes_at_{};     // the I/O thread, by itself
+    bool sleeping_ = false;            // the loop waits in the poller: wake it
+    std::atomic<bool> posted_{false};  // work for a loop that spins; read unlocked
+    clock::time_point wakes_at_{};     // the loop, by itself
+    driven_by at_loop_ = driven_by::nobody;
+    bool called_ = false;              // the standby is to drive the loop at once
+    std::condition_variable standby_;  // it waits here
     std::size_t callers_ = 0;          // waiting threads
-    std::condition_variable changed_;  // there is room, or a caller has returned
+    std::condition_variable changed_;  // there is room, or a caller or the standby has returned
 };
 
 }  // namespace detail
 
 /// The two threads, their start and their end.
+///
+/// The driver drives the loop, and calls the handlers after each turn that brought something for
+/// them. Meanwhile nobody drives. The standby sleeps until that happens, and then looks from time
+/// to time whether the loop turns. If it does not, or if somebody cannot wait for that, the standby
+/// drives the loop until there is nothing more to call:
+///
+///     driver --handlers--> nobody --they return--> driver
+///                            \--stands still, or called--> standby --they return--> driver
+///
+/// With config::handlers_in_run the driver is whichever thread is in run_for(); while none is, the
+/// standby drives.
 class node::impl final : public detail::caller_side {
 public:
     using caller_side::caller_side;
@@ -7132,16 +7017,22 @@ public:
         held.lock();
         std::error_code error = detail::os::error_of(std::errc::not_enough_memory);
         try {
-            engine_.reset();
-            mailbox_ = std::make_unique<detail::mailbox>(settings_.max_received_bytes);
-            engine_ = std::make_unique<detail::engine>(settings_, *mailbox_, counts_);
+            engine_ = std::make_unique<detail::engine>(settings_, counts_);
             error = engine_->start(detail::os::now());
             if (!error) error = stopping_.open();
+            if (!error) start_threads();
+        } catch (const std::system_error& failure) {
+            error = failure.code();
         } catch (const std::bad_alloc&) {
+            error = detail::os::error_of(std::errc::not_enough_memory);
         }
-        if (error) engine_.reset();
+        if (!error) return error;
+        running_ = false;
         held.unlock();
-        return error ? error : start_threads();
+        join_threads();
+        held.lock();
+        engine_.reset();
+        return error;
     }
 
     void stop() noexcept {
@@ -7154,131 +7045,243 @@ public:
             // Then we leave without a word, as in a power failure.
         }
         request_stop();
-        if (waits) join_threads();
+        if (!waits) return;
+        join_threads();
+        life.unlock();
+        static_cast<void>(run_for({}));  // for what is left, if the handlers are called there
+    }
+
+    bool run_for(std::chrono::milliseconds time) noexcept {
+        if (!settings_.handlers_in_run || handlers.called_here()) return false;
+        lock held(mutex_);
+        const caller here(*this, held);
+        while (lent_) changed_.wait(held);  // another thread's
+        if (!engine_) return false;
+        lent_ = true;
+        handlers.begin_here();
+        drive(held, detail::after(detail::os::now(), time));
+        handlers.end();
+        lent_ = false;
+        at_loop_ = driven_by::nobody;
+        call_standby();
+        changed_.notify_all();
+        return running_;
     }
 
 private:
-    std::error_code start_threads() {
+    static constexpr int max_bunch = 2048;                // 64 would cost a third of a stream
+    static constexpr std::chrono::milliseconds look{10};  // of the standby, whether the loop turns
+
+    /// Under the lock, so that nothing is posted before both threads are there.
+    void start_threads() {
         handlers.resume();
         stopping_.drain();
-        std::error_code error;
-        try {
-            handlers_thread_ = std::thread([this] { run_handlers(); });
-            {
-                const lock held(mutex_);
-                running_ = true;
-            }
-            io_thread_ = std::thread([this] { run_io(); });
-            return {};
-        } catch (const std::system_error& failure) {
-            error = failure.code();
-        } catch (const std::bad_alloc&) {
-            error = detail::os::error_of(std::errc::not_enough_memory);
-        }
-        request_stop();
-        {
-            const lock held(mutex_);
-            end_engine();  // and what was posted meanwhile
-        }
-        join_threads();
-        return error;
+        running_ = true;
+        ended_ = false;
+        called_ = settings_.handlers_in_run;
+        at_loop_ = called_ ? driven_by::nobody : driven_by::driver;
+        if (!called_) driver_thread_ = std::thread([this] { run_driver(); });
+        standby_thread_ = std::thread([this] { run_standby(); });
     }
 
     /// And waits for the callers that have not returned yet.
     void join_threads() noexcept {
-        if (io_thread_.joinable()) io_thread_.join();
-        if (handlers_thread_.joinable()) handlers_thread_.join();
-        handlers.end();
+        if (driver_thread_.joinable()) driver_thread_.join();
+        if (standby_thread_.joinable()) standby_thread_.join();
         lock held(mutex_);
         while (callers_ != 0) changed_.wait(held);
     }
 
-    // The I/O thread.
+    // The driver.
 
-    void run_io() noexcept {
+    void run_driver() noexcept {
+        handlers.begin_here();
         lock held(mutex_);
-        auto& events = engine_->events();
-        auto spin_until = events.now();
+        drive(held, detail::never);
+        handlers.end();
+    }
+
+    /// Until then, or until the node has stopped and all is told.
+    void drive(lock& held, detail::clock::time_point end) noexcept {
+        return_to_loop(held);
         while (running_) {
-            posted_ = false;
-            const bool busy = engine_->has_work();
-            engine_->do_work();
-            tell_room();
-            if (busy) spin_until = mailbox_->spin().until(events.now());
-            int ready = 0;
-            try {
-                ready = wait(held, !engine_->has_work(), spin_until);
-            } catch (const std::bad_alloc&) {
-                // The wait failed: the next turn tries again.
-            }
-            for (int i = 0; i < ready; ++i) {
-                if (i != 0) held.unlock(), held.lock();  // callers get in between events
-                events.run_event(i);
-            }
-            events.run_timers();
-            if (ready > 0) spin_until = mailbox_->spin().until(events.now());
+            turn(held, end);
+            if (running_) call_handlers(held);
+            if (engine_->events().now() >= end) return;
         }
         end_engine();
+        while (call_handlers(held)) {
+        }
+    }
+
+    /// Calls the handlers for what has come, without the lock; false if nothing has.
+    bool call_handlers(lock& held) noexcept {
+        if (!take_work()) return false;
+        if (running_) do_work();  // or it would wait for the handlers
+        at_loop_ = driven_by::nobody;
+        was_away_ = true;
+        const bool asleep = std::exchange(standby_asleep_, false);
+        do {
+            held.unlock();
+            if (asleep) standby_.notify_one();
+            call_bunch(held);
+        } while (at_loop_ == driven_by::standby && running_ && take_work());
+        return_to_loop(held);
+        return true;
+    }
+
+    bool take_work() noexcept {
+        if (work_.empty()) engine_->mail().take(work_);
+        return !work_.empty();
+    }
+
+    /// Is called without the lock, and returns with it.
+    void call_bunch(lock& held) noexcept {
+        detail::bunch used;
+        std::size_t owed = 0;
+        for (int left = max_bunch; left != 0 && !work_.empty(); --left) {
+            owed += work_.pass_on([this](detail::event& what) { handlers.call(what); },
+                                  [](detail::posting& what) { what.done(what.outcome); }, used);
+            if (owed < settings_.max_received_bytes / 8) continue;
+            held.lock();
+            give_back(used, std::exchange(owed, 0));
+            held.unlock();
+        }
+        held.lock();
+        give_back(used, owed);
+    }
+
+    void give_back(detail::bunch& used, std::size_t bytes) noexcept {
+        auto& mail = engine_->mail();
+        const bool was_full = mail.full();
+        mail.give_back(used, bytes);
+        if (!was_full) return;
+        changed_.notify_all();
+        if (engine_->has_work()) wake_loop();
+    }
+
+    void return_to_loop(lock& held) noexcept {
+        wanted_ = true;
+        while (at_loop_ == driven_by::standby) {
+            wake_loop();
+            changed_.wait(held);
+        }
+        wanted_ = called_ = false;
+        at_loop_ = driven_by::driver;
+        engine_->set_time(detail::os::now(), detail::os::wall_time());
+    }
+
+    // The standby.
+
+    void run_standby() noexcept {
+        lock held(mutex_);
+        while (running_) {
+            const auto seen = turns_;
+            standby_asleep_ = !std::exchange(was_away_, false) && at_loop_ == driven_by::driver;
+            if (standby_asleep_) {
+                standby_.wait(held);
+                continue;
+            }
+            standby_.wait_for(held, look, [this] { return called_ || !running_; });
+            const bool stands_still = at_loop_ == driven_by::nobody && turns_ == seen;
+            if (running_ && (called_ || stands_still)) drive_meanwhile(held);
+        }
+        if (at_loop_ == driven_by::nobody) end_engine();
+    }
+
+    void drive_meanwhile(lock& held) noexcept {
+        called_ = false;
+        at_loop_ = driven_by::standby;
+        engine_->set_time(detail::os::now(), detail::os::wall_time());
+        while (running_ && !wanted_) turn(held, detail::never);
+        at_loop_ = driven_by::nobody;
+        changed_.notify_all();
+    }
+
+    // The loop, whoever drives it.
+
+    void turn(lock& held, detail::clock::time_point end) noexcept {
+        auto& events = engine_->events();
+        ++turns_;
+        posted_ = false;
+        const bool busy = engine_->has_work();
+        do_work();
+        if (busy) spin_until_ = spin_.until(events.now());
+        int ready = 0;
+        try {
+            ready = wait(held, end);
+        } catch (const std::bad_alloc&) {
+            // The wait failed: the next turn tries again.
+        }
+        for (int i = 0; i < ready; ++i) {
+            if (i != 0) held.unlock(), held.lock();  // callers get in between events
+            events.run_event(i);
+        }
+        events.run_timers();
+        if (ready > 0) spin_until_ = spin_.until(events.now());
+    }
+
+    void do_work() noexcept {
+        engine_->do_work();
+        tell_room();
     }
 
     /// Spins for a while, without the lock, then sleeps. Returns how many sockets are ready.
-    int wait(lock& held, bool idle, detail::clock::time_point spin_until) {
+    int wait(lock& held, detail::clock::time_point end) {
         auto& events = engine_->events();
-        sleeping_ = idle && events.now() >= spin_until;
+        const bool calls = at_loop_ == driven_by::driver;  // the handlers, after this
+        const bool idle =
+            !engine_->has_work() && !(calls && (!work_.empty() || !engine_->mail().empty()));
+        sleeping_ = idle && events.now() >= spin_until_;
+        const bool spins = idle && !sleeping_;
         wakes_at_ = events.next_timer();
-        const int limit =
-            wakes_at_ == detail::never ? -1 : detail::remaining(wakes_at_, events.now());
+        end = (std::min)(end, wakes_at_);
+        const int limit = end == detail::never ? -1 : detail::remaining(end, events.now());
         const int timeout = sleeping_ ? limit : 0;
         events.prepare();
         held.unlock();
         auto began = detail::os::now();
-        int count = events.wait(timeout);
-        auto now = timeout == 0 ? began : detail::os::now();
-        while (idle && timeout == 0 && count == 0 && !posted_) {
-            std::this_thread::yield();  // at least once: lets a thread run that has work for us
-            now = detail::os::now();
-            mailbox_->spin().yielded(began, now);
+        auto now = began;
+        int count = 0;
+        do {
+            // At least once: lets a thread run that has work for us.
+            if (spins) now = yield(began);
             began = now;
-            count = events.wait(0);
-            if (now >= spin_until) break;
-        }
+            count = events.wait(timeout);
+        } while (spins && count == 0 && !posted_ && now < spin_until_);
+        if (timeout != 0) now = detail::os::now();
         held.lock();
         sleeping_ = false;
         engine_->set_time(now, detail::os::wall_time());
         return events.collect(count, began);
     }
 
-    // The handlers' thread.
-
-    void run_handlers() {
-        handlers.begin_here();
-        detail::handlers_work work;
-        while (mailbox_->take(work)) {
-            std::size_t owed = 0;
-            detail::for_each(
-                work,
-                [&](const auto& event, std::string_view bytes) { handlers.call(event, bytes); },
-                [](const auto& outcome) { outcome.done(outcome.outcome); },
-                [&](std::size_t bytes) {
-                    owed += bytes;
-                    if (mailbox_->is_backlogged()) give_back(std::exchange(owed, 0));
-                });
-            give_back(owed);
-        }
+    detail::clock::time_point yield(detail::clock::time_point before) noexcept {
+        std::this_thread::yield();
+        const auto after = detail::os::now();
+        spin_.yielded(before, after);
+        return after;
     }
 
-    void give_back(std::size_t bytes) noexcept {
-        const bool was_backlogged = mailbox_->release(bytes);
-        const bool wanted = mailbox_->room_wanted();
-        if (!was_backlogged && !wanted) return;
-        const lock held(mutex_);
+    void end_engine() noexcept {
+        if (std::exchange(ended_, true)) return;
+        engine_->stop(make_error_code(errc::stopped));
         changed_.notify_all();
-        if (wanted) wake_io();
     }
 
     std::mutex lifecycle_;  // guards the two threads
-    std::thread io_thread_;
-    std::thread handlers_thread_;
+    std::thread driver_thread_;
+    std::thread standby_thread_;
+    detail::bunch work_;  // the driver's: what it has taken out of the mailbox
+
+    // Guarded by the node's mutex.
+    std::uint64_t turns_ = 0;               // of the loop
+    detail::clock::time_point spin_until_;  // then the loop may sleep
+    bool wanted_ = false;                   // the driver wants the loop back
+    bool was_away_ = false;                 // the driver, since the standby looked last
+    bool standby_asleep_ = false;           // until the driver goes away
+    bool lent_ = false;                     // a thread is in run_for()
+    bool ended_ = true;                     // the engine
 };
 
 node::node(config settings) : impl_(new impl(std::move(settings))) {}
@@ -7295,6 +7298,7 @@ void node::on_key_changed(key_handler handler) { impl_->handlers.on_key_changed.
 
 std::error_code node::start() { return impl_->start(); }
 void node::stop() noexcept { impl_->stop(); }
+bool node::run_for(std::chrono::milliseconds time) noexcept { return impl_->run_for(time); }
 endpoint node::address() const { return impl_->address(); }
 const std::string& node::team() const noexcept { return impl_->team(); }
 public_key node::key() const { return impl_->key(); }

@@ -119,7 +119,7 @@ TEST_SUITE("parser") {
     }
 }
 
-TEST_SUITE("gui_queue") {
+TEST_SUITE("main_loop") {
     TEST_CASE("the main loop shows what comes") {
         small_program gui({"0"});
         const auto at = here(gui.port());
@@ -132,18 +132,16 @@ TEST_SUITE("gui_queue") {
         CHECK(gui.leave() == 0);
     }
 
-    TEST_CASE("a main loop that stands still keeps nobody waiting, and keeps the last thousand") {
+    TEST_CASE("a main loop that stands still keeps nobody waiting, and loses nothing") {
         small_program gui({"0"});
         const auto at = here(gui.port());
         recording_node node;
         REQUIRE_FALSE(node->connect(at).error);
         const std::string kilobyte(1024, 'x');
-        for (int i = 0; i < 4000; ++i) {  // it stands still once nobody reads what it prints
+        for (int i = 0; i < 500; ++i)  // it stands still once nobody reads what it prints
             REQUIRE_FALSE(node->send(at, kilobyte));
-        }
         CHECK_FALSE(node->send(at, "the last"));
-        CHECK(gui.expect("BTC: the last\n"));
-        CHECK(std::count(gui.text().begin(), gui.text().end(), '\n') < 3000);
+        CHECK(gui.expect("502. BTC: the last\n"));  // CONNECT is shown, too
         CHECK(gui.leave() == 0);
     }
 }

@@ -162,7 +162,8 @@ struct sent {
     std::uint64_t from = 0;  // a life of a process
     endpoint to;
     std::string text;  // begins with its number, by which it is found again
-    bool waits = false, keeps = false, over = false;
+    bool keeps = false, over = false;
+    std::optional<awaited> answer;  // if its sender waits
     bool shown = false, confirmed = false;
     bool taken = false;  // as its receiver and, if the one does so later, its sender knows
     std::error_code outcome = std::make_error_code(std::errc::operation_in_progress);
@@ -208,10 +209,10 @@ private:
     void turn();
     void sleep();
     void take();
-    void take_event(const event& what, std::string_view bytes);
-    void take_message(const message_event& what, std::string_view text);
+    void take_event(const event& what);
+    void take_message(const p2pchat::message& what);
     void confirm_later(std::uint64_t receipt, std::uint64_t number);
-    void check_refusal(const rejected_event& what);
+    void check_refusal(const endpoint& from, std::error_code why);
     void handle_some();
     void handle_one();
     void give_back(std::size_t bytes);
@@ -227,8 +228,10 @@ private:
     world& all_;
     config settings_;
     p2pchat::counters counts_;
-    std::unique_ptr<mailbox> mailbox_;
     std::unique_ptr<engine> engine_;
+    std::mutex unlocked_;  // as there are no threads
+    spin_policy spin_;
+    waiter caller_{unlocked_, spin_, SIZE_MAX};  // for all outcomes that are waited for
     std::uint64_t life_ = 0;
     clock::time_point alarm_ = never;
     clock::duration excused_{};
@@ -313,8 +316,7 @@ peer_process::peer_process(world& all, simulation::machine& where, std::uint16_t
 
 void peer_process::start() {
     net->current = &system;
-    mailbox_ = std::make_unique<mailbox>(settings_.max_received_bytes);
-    engine_ = std::make_unique<engine>(settings_, *mailbox_, counts_);
+    engine_ = std::make_unique<engine>(settings_, counts_);
     if (const auto error = engine_->start(os::now())) {
         require(false, name(), " does not start: ", error);
     }
@@ -324,7 +326,7 @@ void peer_process::start() {
     for (const auto number : std::exchange(stored_, {})) post(number, false);
 }
 
-/// One round of the I/O thread, as node::impl has it.
+/// One turn of the loop, as node::impl has it.
 void peer_process::turn() {
     if (!engine_) return;
     net->current = &system;
@@ -347,9 +349,10 @@ void peer_process::turn() {
     check_waiting();
     check_bounds();
     if (net->sent_in_part && fate_ && !net->calm) return std::exchange(fate_, nullptr)();
-    if (count != 0 || engine_->has_work()) return net->wake(system, system.stormy ? 1000us : 20us);
-    engine_->do_work();  // asks for room, for which something may wait since the turn began
-    sleep();
+    if (count != 0 || engine_->has_work())
+        net->wake(system, system.stormy ? 1000us : 20us);
+    else
+        sleep();
 }
 
 /// Until the next timer, if nothing happens before.
@@ -364,51 +367,49 @@ void peer_process::sleep() {
 
 /// What the mailbox has is taken at once and noted; it is handled, and the room given back, later.
 void peer_process::take() {
-    mailbox_->add_rejected({}, {});  // so that take() never waits
-    mailbox_->hand_over();
-    handlers_work work;
-    mailbox_->take(work);
+    bunch work, used;
+    engine_->mail().take(work);
     news_ = 0;
-    bool is_news = false;
-    for_each(
-        work,
-        [&](const event& what, std::string_view bytes) {
-            is_news = !std::get_if<message_event>(&what);
-            take_event(what, bytes);
-        },
-        [](const posting& one) { one.done(one.outcome); },
-        [&](std::size_t bytes) {
-            inbox_.push_back(bytes);
-            held_ += bytes;
-            if (std::exchange(is_news, false)) news_ += bytes;
-        });
+    while (!work.empty()) {
+        bool is_news = false;
+        const auto bytes = work.pass_on(
+            [&](const event& what) {
+                is_news = what.kind != event_kind::message;
+                take_event(what);
+            },
+            [](const posting& one) { one.done(one.outcome); }, used);
+        inbox_.push_back(bytes);
+        held_ += bytes;
+        if (is_news) news_ += bytes;
+    }
+    engine_->mail().give_back(used, 0);
     if (!std::exchange(handling_, true)) handle_some();
 }
 
-void peer_process::take_event(const event& what, std::string_view bytes) {
-    if (const auto* one = std::get_if<message_event>(&what)) {
+void peer_process::take_event(const event& what) {
+    const endpoint& about = what.content.sender;
+    if (what.kind == event_kind::message) {
         // Each may bring news of who joins or leaves by it, or of what is wrong with it.
         require(held_ - news_ < settings_.max_received_bytes, name(),
                 " takes messages although it holds ", held_ - news_, " bytes, at most ",
                 settings_.max_received_bytes);
         news_ = 0;
-        take_message(*one, bytes.substr(one->at + one->team_size, one->text_size));
-    } else if (const auto* newcomer = std::get_if<joined_event>(&what)) {
-        trace(name(), ": ", newcomer->address, " joined");
-        require(joined_.insert(newcomer->address).second, name(), ": ", newcomer->address,
-                " joined twice");
-    } else if (const auto* gone = std::get_if<left_event>(&what)) {
-        trace(name(), ": ", gone->address, " left");
-        require(joined_.erase(gone->address) == 1, name(), ": ", gone->address,
-                " left, and had not joined");
-    } else if (const auto* kept = std::get_if<kept_event>(&what)) {
-        trace(name(), " keeps ", bytes.substr(kept->at, 40), " for ", kept->address);
-    } else if (const auto* refused = std::get_if<rejected_event>(&what)) {
-        if (refused->why) check_refusal(*refused);
+        take_message(what.content);
+    } else if (what.kind == event_kind::joined) {
+        trace(name(), ": ", about, " joined");
+        require(joined_.insert(about).second, name(), ": ", about, " joined twice");
+    } else if (what.kind == event_kind::left) {
+        trace(name(), ": ", about, " left");
+        require(joined_.erase(about) == 1, name(), ": ", about, " left, and had not joined");
+    } else if (what.kind == event_kind::kept) {
+        trace(name(), " keeps ", what.content.text.substr(0, 40), " for ", about);
+    } else if (what.kind == event_kind::rejected) {
+        check_refusal(about, what.why);
     }
 }
 
-void peer_process::take_message(const message_event& what, std::string_view text) {
+void peer_process::take_message(const p2pchat::message& what) {
+    const std::string_view text = what.text;
     trace(name(), ": ", what.sender, " says ", text.substr(0, 40), " over ", what.origin);
     const auto number = all_.number_of(text);
     if (what.receipt != 0) confirm_later(what.receipt, number);
@@ -455,14 +456,14 @@ void peer_process::confirm_later(std::uint64_t receipt, std::uint64_t number) {
 }
 
 /// Nobody gives way without need, and then the host that has most.
-void peer_process::check_refusal(const rejected_event& what) {
-    trace(name(), " refuses ", what.from, ": ", what.why);
-    if (what.why != errc::connection_limit) return;
+void peer_process::check_refusal(const endpoint& from, std::error_code why) {
+    trace(name(), " refuses ", from, ": ", why);
+    if (why != errc::connection_limit) return;
     require(net->out_of_descriptors || net->most_accepted >= settings_.max_connections, name(),
-            " refuses ", what.from, " with ", net->most_accepted, " of ", settings_.max_connections,
+            " refuses ", from, " with ", net->most_accepted, " of ", settings_.max_connections,
             " connections");
-    const auto found = net->evicted.find(what.from);
-    require(found == net->evicted.end() || found->second, name(), " refuses ", what.from,
+    const auto found = net->evicted.find(from);
+    require(found == net->evicted.end() || found->second, name(), " refuses ", from,
             " although another host has more connections");
 }
 
@@ -484,7 +485,7 @@ void peer_process::handle_some() {
     });
 }
 
-/// As the handlers' thread may at any time.
+/// As the driver may at any time, while the standby drives.
 void peer_process::handle_one() {
     if (inbox_.empty()) return;
     const auto bytes = inbox_.front();
@@ -494,8 +495,9 @@ void peer_process::handle_one() {
 }
 
 void peer_process::give_back(std::size_t bytes) {
-    mailbox_->release(bytes);
-    if (mailbox_->room_wanted()) net->wake(system);
+    bunch none;
+    engine_->mail().give_back(none, bytes);
+    if (engine_->has_work()) net->wake(system);
 }
 
 void peer_process::post(const endpoint& to, std::string text, bool waits, bool opens_link,
@@ -504,7 +506,7 @@ void peer_process::post(const endpoint& to, std::string text, bool waits, bool o
     sent& message = all_.messages.emplace_back();
     message.to = to;
     message.text = std::move(text);
-    message.waits = waits;
+    if (waits) message.answer.emplace(awaited{caller_, message.outcome});
     message.keeps = keeps;
     post(number, opens_link);
 }
@@ -518,18 +520,15 @@ void peer_process::post(std::uint64_t number, bool opens_link) {
     message.outcome = std::make_error_code(std::errc::operation_in_progress);
     message.at = own_time();
     postings item;
-    mailbox_->new_posting(item);
+    engine_->mail().new_posting(item);
     posting& what = item.front();
     what.opens_link = opens_link;
     const auto step = settings_.connect_timeout +
                       (std::max)(settings_.delivery_timeout, settings_.handshake_timeout);
-    if (message.waits) {
+    if (message.answer) {
         message.limit = opens_link ? step : settings_.connect_timeout + settings_.delivery_timeout;
-        what.caller_waits = true;
+        what.caller = &*message.answer;
         what.deadline = os::now() + message.limit;
-        what.done = [this, number](std::error_code error) {
-            all_.messages[number].outcome = error;
-        };
     } else {
         // At worst all that waits goes one after the other, each with a link that comes to nothing.
         message.limit = 2 * step * static_cast<int>(pending_.size() + 2);
@@ -549,7 +548,7 @@ void peer_process::post(std::uint64_t number, bool opens_link) {
     }
     const auto error = engine_->post(message.to, message.text, item);
     trace(name(), " posts ", message.text.substr(0, 40), " to ", message.to,
-          message.waits ? ", waiting" : "", message.keeps ? ", to be kept" : "",
+          message.answer ? ", waiting" : "", message.keeps ? ", to be kept" : "",
           error ? ": " + error.message() : "");
     if (error) return static_cast<void>(message.over = true);
     require(
@@ -605,7 +604,7 @@ void peer_process::tell(sent& message, std::error_code error) {
 void peer_process::check_waiting() {
     for (auto place = pending_.begin(); place != pending_.end();) {
         sent& message = all_.messages[*place];
-        const bool told = message.waits && message.outcome != std::errc::operation_in_progress;
+        const bool told = message.answer && message.outcome != std::errc::operation_in_progress;
         if (told) tell(message, std::error_code(message.outcome));
         const auto waited = own_time() - message.at;
         require(message.over || waited <= message.limit + slack, name(), " waits ",
@@ -714,7 +713,6 @@ void peer_process::end_life() {
     engine_.reset();  // as the system does: without a word
     pending_.clear();
     inbox_.clear();
-    mailbox_.reset();
     joined_.clear();
     last_from_.clear();
     last_kept_from_.clear();
