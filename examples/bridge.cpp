@@ -32,9 +32,11 @@ public:
     explicit bridge(menu::bridge_options with)
         : with_(std::move(with)), notes_(with_.state), client_(with_.broker), node_(with_.node) {
         node_.on_message([this](const p2pchat::message& m) { on_said_here(m); });
-        client_.on_connected = [this] { on_connected(); };
+        client_.on_connected = [this](bool resumed) { on_connected(resumed); };
         client_.on_lost = [this] { on_lost(); };
-        client_.on_message = [this](auto topic, auto& payload) { on_published(topic, payload); };
+        client_.on_message = [this](auto topic, auto& payload, bool retained) {
+            on_published(topic, payload, retained);
+        };
         client_.on_acknowledged = [this](int id) {
             const lock held(mutex_);
             for (const auto receipt : batches_.acknowledged(id)) node_.confirm(receipt);
@@ -57,22 +59,28 @@ public:
     }
 
 private:
+    static constexpr std::size_t max_sites = 64;  // that are listed and waited for
+
     int publish(const string& what, const string& payload, bool retained = false) {
         return client_.publish(with_.base + what + '/' + with_.site, payload, retained);
     }
-    void on_connected() {
+    /// The latest epoch that a broker has been told is of the bridge that was started last. So it is
+    /// told at a start, and when it has lost everything.
+    void on_connected(bool resumed) {
         const lock held(mutex_);
         for (const auto* what : {"said/+", "here/+"}) client_.subscribe(with_.base + what);
         client_.subscribe(with_.base + "newest/" + with_.site);
         client_.subscribe(with_.base + "shown/" + with_.site + "/+");
         client_.subscribe(with_.base + "told/" + with_.site + "/+");
-        connected_ = true;
+        if (!resumed || !started_) publish("newest", batches_.epoch(), true);
+        connected_ = started_ = true;
         here_.set_changed();
         batches_.publish_again();
     }
     void on_lost() {
         const lock held(mutex_);
         connected_ = false;
+        replaced_ = replaced_ || steady_clock::now() < contested_until_;
         for (const auto& one : batches_.drop_waiting()) node_.confirm(one.receipt, false);
     }
 
@@ -100,10 +108,10 @@ private:
         if (!connected_) return;
         if (steady_clock::now() > looks_at_)
             here_.link_all(), looks_at_ = steady_clock::now() + std::chrono::seconds(1);
-        if (here_.changed()) {
-            publish("newest", batches_.first(), true);
-            publish("here", here_.list(), true);
-        }
+        if (here_.changed()) publish("here", here_.list(), true);
+        if (contested_until_ != decltype(contested_until_){} &&
+            steady_clock::now() > contested_until_)
+            deny();
         const auto [sites, lines] = batches_.give_up();
         for (const auto& site : sites) {
             others_.erase(site);
@@ -113,16 +121,33 @@ private:
 
     // From the other sites, or from anybody who may write to the room.
 
-    void on_published(string_view topic, const string& payload) {
+    void on_published(string_view topic, const string& payload, bool retained) {
         const string what(topic.substr(0, topic.find('/', with_.base.size())));
         const string site(topic.substr(topic.rfind('/') + 1));
         if (!menu::is_site(site)) return;
         if (what == with_.base + "said" && site != with_.site) return on_said_there(site, payload);
         const lock held(mutex_);
-        if (what == with_.base + "newest") replaced_ = replaced_ || payload > batches_.first();
+        if (what == with_.base + "newest") on_newest(payload, retained);
         if (what == with_.base + "here") on_here(site, payload);
         if (what == with_.base + "told") on_told(site, payload);
         if (what == with_.base + "shown") batches_.shown(site, payload);
+    }
+    /// Two bridges of a site have one id, and take the connection from each other: while we have it,
+    /// another epoch is a lie. One from before we had it is a lie, too, unless we lose it again.
+    void on_newest(const string& epoch, bool retained) {
+        if (epoch == batches_.epoch()) {
+            announced_ = true;
+            contested_until_ = {};
+        } else if (announced_ && retained) {
+            contested_until_ = steady_clock::now() + std::chrono::seconds(5);
+        } else if (announced_) {
+            deny();
+        }
+    }
+    void deny() {
+        client_.say("somebody announces another bridge of this site");
+        contested_until_ = {};
+        publish("newest", batches_.epoch(), true);
     }
     void on_here(const string& site, const string& list) {
         if (site == with_.site) {
@@ -130,19 +155,22 @@ private:
         } else if (list.empty()) {
             others_.erase(site);
             batches_.settled(site);
-        } else if (others_.size() < shown_notes::max_sites || others_.count(site) != 0) {
+        } else if (others_.size() < max_sites || others_.count(site) != 0) {
             others_[site] = visible(list.substr(0, 2 * menu::lan_peers::max_list));
             batches_.came(site);
         }
     }
     void on_said_there(const string& site, const string& payload) {
         std::istringstream lines(payload);
-        std::uint64_t number = 0;
+        string line, epoch;
+        std::uint64_t count = 0;
         p2pchat::message_view what;
-        if (!(lines >> number)) return;
-        const auto verdict = notes_.begin(site, number);
+        std::getline(lines, line);
+        if (!(std::istringstream(line) >> epoch >> count) || !menu::is_site(epoch)) return;
+        const auto name = epoch + ' ' + std::to_string(count);
+        const auto verdict = notes_.begin(site, epoch, count);
         const auto here = here_.snapshot();
-        for (string line; verdict != shown_notes::known && std::getline(lines, line);) {
+        while (verdict != shown_notes::known && std::getline(lines, line)) {
             if (parse(line, what)) continue;
             const auto text = menu::with_origin(what, site);
             if (verdict != shown_notes::fresh)
@@ -152,7 +180,7 @@ private:
         }
         lock held(mutex_);
         settled_.wait(held, [this] { return owed_ == 0; });
-        publish("shown/" + site, std::to_string(number));
+        publish("shown/" + site, name);
     }
     void show(p2pchat::endpoint to, const string& text, const string& site, const string& line) {
         const auto done = [this, to, site, line](std::error_code error) {
@@ -174,7 +202,10 @@ private:
 
     const menu::bridge_options with_;
     steady_clock::time_point looks_at_;
-    bool replaced_ = false;  // by a bridge started later
+    bool started_ = false;                        // and has published its epoch
+    bool announced_ = false;                      // the broker has told us our epoch
+    steady_clock::time_point contested_until_{};  // by a bridge that may have been started later
+    bool replaced_ = false;                       // by one that was
     shown_notes notes_;
     std::atomic<std::size_t> owed_{0};  // outcomes still to come of what is being shown
     std::condition_variable settled_;

@@ -15,6 +15,7 @@
 #include <deque>
 #include <functional>
 #include <map>
+#include <random>
 #include <set>
 #include <string>
 #include <utility>
@@ -57,8 +58,9 @@ public:
     batches(publisher publish, const sites& others)
         : publish_(std::move(publish)), others_(others) {}
 
-    /// Numbers grow from batch to batch and from start to start: the greater, the newer a bridge.
-    std::string first() const { return std::to_string(first_); }
+    /// Drawn at each start, as the clock may have been put back since the last one. With a count it
+    /// names a batch.
+    const std::string& epoch() const { return epoch_; }
     void add(std::string line, std::uint64_t receipt) {
         waiting_.push_back({std::move(line), receipt});
         next();
@@ -81,8 +83,8 @@ public:
         missing_.erase(site);
         finish();
     }
-    void shown(const std::string& site, const std::string& number) {
-        if (number == std::to_string(number_)) settled(site);
+    void shown(const std::string& site, const std::string& name) {
+        if (name == name_) settled(site);
     }
     /// The broker has the batch; returns what may be confirmed.
     std::vector<std::uint64_t> acknowledged(int id) {
@@ -109,7 +111,8 @@ private:
     }
     void next() {
         if (!batch_.empty() || waiting_.empty()) return;
-        payload_ = std::to_string(++number_) + '\n';
+        name_ = epoch_ + ' ' + std::to_string(++count_);
+        payload_ = name_ + '\n';
         for (; !waiting_.empty() && payload_.size() < max_bytes; waiting_.pop_front()) {
             payload_ += waiting_.front().line + '\n';
             batch_.push_back(std::move(waiting_.front()));
@@ -119,16 +122,20 @@ private:
         publish_again();
     }
 
-    const std::uint64_t first_ = static_cast<std::uint64_t>(
-        std::chrono::system_clock::now().time_since_epoch() / std::chrono::microseconds(1));
+    static std::string draw() {
+        std::random_device device;
+        return std::to_string(std::uint64_t{device()} << 32 | device());
+    }
+
+    const std::string epoch_ = draw();
     const publisher publish_;
     const sites& others_;
     std::deque<said> waiting_;
-    std::vector<said> batch_;  // under way
-    std::uint64_t number_ = first_;
-    std::string payload_;
-    int id_ = 0;     // of its latest publication
-    int tries_ = 0;  // since the first one
+    std::vector<said> batch_;     // under way
+    std::uint64_t count_ = 0;     // of batches
+    std::string name_, payload_;  // of the latest
+    int id_ = 0;                  // of its latest publication
+    int tries_ = 0;               // since the first one
     clock::time_point since_;
     bool acknowledged_ = false;      // by the broker
     std::set<std::string> missing_;  // the sites that have not shown it

@@ -33,9 +33,11 @@ struct settings {
 /// publish() may be called by any thread; all else, the handlers included, is for one thread.
 class client {
 public:
-    std::function<void()> on_connected;
+    std::function<void(bool resumed)> on_connected;  // the broker knew our session
     std::function<void()> on_lost;
-    std::function<void(std::string_view topic, const std::string& payload)> on_message;
+    /// `retained`: published before we subscribed.
+    std::function<void(std::string_view topic, const std::string& payload, bool retained)>
+        on_message;
     std::function<void(int id)> on_acknowledged;  // as publish() returned it
 
     explicit client(const settings& with) : with_(with) {
@@ -46,11 +48,13 @@ public:
         mosquitto_int_option(client_, MOSQ_OPT_TCP_NODELAY, 1);  // or each takes 40 ms
         // So that turn() writes acknowledgements, not libmosquitto before it calls the handler.
         mosquitto_threaded_set(client_, true);
-        mosquitto_connect_callback_set(client_, [](mosquitto*, void* self, int reason) {
-            auto& us = *static_cast<client*>(self);
-            us.say(std::string("the broker says: ") + mosquitto_reason_string(reason));
-            if (reason == 0) us.on_connected();
-        });
+        mosquitto_connect_v5_callback_set(
+            client_, [](mosquitto*, void* self, int reason, int flags, const mosquitto_property*) {
+                constexpr int session_present = 1;
+                auto& us = *static_cast<client*>(self);
+                us.say(std::string("the broker says: ") + mosquitto_reason_string(reason));
+                if (reason == 0) us.on_connected((flags & session_present) != 0);
+            });
         mosquitto_disconnect_callback_set(client_, [](mosquitto*, void* self, int reason) {
             auto& us = *static_cast<client*>(self);
             us.say(std::string("the broker is gone: ") + mosquitto_reason_string(reason));
@@ -59,11 +63,10 @@ public:
         mosquitto_publish_callback_set(client_, [](mosquitto*, void* self, int id) {
             static_cast<client*>(self)->on_acknowledged(id);
         });
-        mosquitto_message_callback_set(
-            client_, [](mosquitto*, void* self, const mosquitto_message* m) {
-                static_cast<client*>(self)->take(m->topic, static_cast<const char*>(m->payload),
-                                                 static_cast<std::size_t>(m->payloadlen));
-            });
+        mosquitto_message_callback_set(client_,
+                                       [](mosquitto*, void* self, const mosquitto_message* m) {
+                                           static_cast<client*>(self)->take(*m);
+                                       });
     }
     client(const client&) = delete;
     client& operator=(const client&) = delete;
@@ -86,13 +89,13 @@ public:
                                                     nullptr, session_);
         return error == MOSQ_ERR_INVAL ? mosquitto_strerror(error) : "";
     }
-    /// Waits a while for something to do, and does it; reconnects if need be.
+    /// Waits a while for something to do, and does it. A connection that was lost is made anew only
+    /// by the next turn.
     void turn() {
-        const int error = mosquitto_loop(client_, 200, 1);
-        if (error == MOSQ_ERR_SUCCESS) return;
+        if (lost_) std::this_thread::sleep_for(std::chrono::milliseconds(200));
+        const int error = lost_ ? mosquitto_reconnect(client_) : mosquitto_loop(client_, 200, 1);
         say_unreachable(error);
-        std::this_thread::sleep_for(std::chrono::milliseconds(200));
-        say_unreachable(mosquitto_reconnect(client_));
+        lost_ = error != MOSQ_ERR_SUCCESS;
     }
     /// Sends what is queued, and disconnects.
     void leave() {
@@ -112,11 +115,12 @@ public:
         return id;
     }
 
-private:
     /// Prints a message once, even if each further attempt fails in the same way.
     void say(const std::string& what) {
         if (what != std::exchange(said_, what)) std::cout << what << '\n' << std::flush;
     }
+
+private:
     void say_unreachable(int error) {
         const char* const why =
             error == MOSQ_ERR_ERRNO ? std::strerror(errno) : mosquitto_strerror(error);
@@ -125,18 +129,21 @@ private:
             say(std::string("the broker cannot be reached: ") + why);
     }
     /// Ignores what is too large, and takes at most 8 MB a second: the rest waits at the broker.
-    void take(const char* topic, const char* payload, std::size_t size) {
+    void take(const mosquitto_message& m) {
         constexpr std::size_t max_size = 512 * 1024, overhead = 200;
         constexpr std::chrono::nanoseconds a_byte{120};
+        const auto size = static_cast<std::size_t>(m.payloadlen);
         free_at_ = std::max(free_at_, clock::now()) + a_byte * (size + overhead);
         std::this_thread::sleep_until(free_at_ - std::chrono::seconds(1));
-        if (size <= max_size) on_message(topic, std::string(size != 0 ? payload : "", size));
+        const auto* const bytes = size != 0 ? static_cast<const char*>(m.payload) : "";
+        if (size <= max_size) on_message(m.topic, std::string(bytes, size), m.retain);
     }
 
     using clock = std::chrono::steady_clock;
     const settings with_;
     clock::time_point free_at_;
     std::string said_;
+    bool lost_ = false;
     mosquitto_property* session_ = nullptr;
     mosquitto* client_ = nullptr;
 };
