@@ -108,7 +108,7 @@ private:
         if (!connected_) return;
         if (steady_clock::now() > looks_at_)
             here_.link_all(), looks_at_ = steady_clock::now() + std::chrono::seconds(1);
-        if (here_.changed()) publish("here", here_.list(), true);
+        if (here_.changed()) publish("here", listed_ = here_.list(), true);
         if (contested_until_ != decltype(contested_until_){} &&
             steady_clock::now() > contested_until_)
             deny();
@@ -144,20 +144,28 @@ private:
             deny();
         }
     }
+    /// At most once a second, as anybody may bring it about.
+    void complain(const string& what) {
+        if (steady_clock::now() < complains_at_) return;
+        complains_at_ = steady_clock::now() + std::chrono::seconds(1);
+        client_.say(what);
+    }
     void deny() {
-        client_.say("somebody announces another bridge of this site");
+        complain("somebody announces another bridge of this site");
         contested_until_ = {};
         publish("newest", batches_.epoch(), true);
     }
     void on_here(const string& site, const string& list) {
         if (site == with_.site) {
-            if (list.empty()) here_.set_changed();
+            if (list != listed_) here_.set_changed();  // somebody else, or our last will
         } else if (list.empty()) {
             others_.erase(site);
             batches_.settled(site);
         } else if (others_.size() < max_sites || others_.count(site) != 0) {
             others_[site] = visible(list.substr(0, 2 * menu::lan_peers::max_list));
             batches_.came(site);
+        } else {
+            complain("there are too many sites to wait for " + site);
         }
     }
     void on_said_there(const string& site, const string& payload) {
@@ -166,9 +174,10 @@ private:
         std::uint64_t count = 0;
         p2pchat::message_view what;
         std::getline(lines, line);
-        if (!(std::istringstream(line) >> epoch >> count) || !menu::is_site(epoch)) return;
+        if (!(std::istringstream(line) >> epoch >> count) || !menu::is_site(epoch))
+            return complain("what " + site + " says cannot be read");
         const auto name = epoch + ' ' + std::to_string(count);
-        const auto verdict = notes_.begin(site, epoch, count);
+        const auto verdict = notes_.begin(site, epoch, payload);
         const auto here = here_.snapshot();
         while (verdict != shown_notes::known && std::getline(lines, line)) {
             if (parse(line, what)) continue;
@@ -201,7 +210,7 @@ private:
     }
 
     const menu::bridge_options with_;
-    steady_clock::time_point looks_at_;
+    steady_clock::time_point looks_at_, complains_at_;
     bool started_ = false;                        // and has published its epoch
     bool announced_ = false;                      // the broker has told us our epoch
     steady_clock::time_point contested_until_{};  // by a bridge that may have been started later
@@ -212,6 +221,7 @@ private:
 
     std::mutex mutex_;  // guards the rest, except the client and the node
     bool connected_ = false;
+    string listed_;                // who is here, as published
     menu::batches::sites others_;  // those that are there, and who is there
     menu::batches batches_{[this](auto& payload) { return publish("said", payload); }, others_};
 

@@ -86,12 +86,24 @@ bool is_installed(const std::string& name) {
 }
 
 /// As any client of the broker might. `payload` is a file's content.
-void publish(const broker& at, const std::string& topic, const std::string& payload) {
+void publish(const broker& at, const std::string& topic, const std::string& payload,
+             const std::string& more = {}) {
     const support::folder files;
     const auto file = files.path() + "/payload";
     std::ofstream(file, std::ios::binary) << payload;
     REQUIRE(run("mosquitto_pub -h 127.0.0.1 -p " + at.port() + " -q 1 -t 'p2pchat/test/" + topic +
-                "' -f " + file));
+                "' -f " + file + more));
+}
+
+/// What is retained there, as any client may read it.
+std::string retained(const broker& at, const std::string& topic) {
+    const support::folder files;
+    const auto file = files.path() + "/payload";
+    REQUIRE(std::system(("mosquitto_sub -h 127.0.0.1 -p " + at.port() +
+                         " -C 1 -W 20 -N -t 'p2pchat/test/" + topic + "' >" + file)
+                            .c_str()) == 0);
+    std::ifstream in(file);
+    return {std::istreambuf_iterator<char>(in), {}};
 }
 
 /// The flags of a bridge on loopback, with a broker there, and `more`.
@@ -267,7 +279,8 @@ TEST_CASE("what anybody puts into the room is bounded, made visible and goes to 
 
     publish(middle, "said/evil", "e 1\n10.0.0.1:9 Eve \x1b[2J\u202eexit\n");
     CHECK(ann.wait_text("Eve@evil: \\x1b[2J\\xe2\\x80\\xaeexit"));
-    publish(middle, "said/evil", "e 1\n10.0.0.1:9 Eve a number that was there\n");
+    for (int i = 0; i < 2; ++i)
+        publish(middle, "said/evil", "e 1\n10.0.0.1:9 Eve again, and to the byte\n");
     publish(middle, "said/evil", "no number\n10.0.0.1:9 Eve nothing\n");
     publish(middle, "said/evil",
             "e 2\nnot a line\n10.0.0.1:9 Eve " + std::string(100'000, 'x') + '\n');
@@ -279,7 +292,7 @@ TEST_CASE("what anybody puts into the room is bounded, made visible and goes to 
     CHECK(ann.wait_text("Lan@north: at evil not shown: hi"));
     publish(middle, "newest/north", "0");
     publish(middle, "here/evil", "Eve 10.0.0.1:9 \x1b[2J" + std::string(5000, 'x'));
-    for (int i = 0; i < 70; ++i)
+    for (int i = 0; i < 150; ++i)
         publish(middle, "said/site" + std::to_string(i), "e 1\n10.0.0.1:9 Eve of many\n");
     publish(middle, "said/evil", "e 5\n10.0.0.1:9 Eve the last\n");
     CHECK(ann.wait_text("Eve@evil: the last"));
@@ -290,12 +303,64 @@ TEST_CASE("what anybody puts into the room is bounded, made visible and goes to 
             seen.messages.begin(), seen.messages.end(),
             [&](const p2pchat::message& m) { return m.text.find(word) != std::string::npos; });
     };
-    CHECK(has("that was there") + has("nothing") + has("no site") + has("ourselves") == 0);
+    CHECK(has("to the byte") == 1);
+    CHECK(has("nothing") + has("no site") + has("ourselves") == 0);
     CHECK(has("xxxx") == 0);
-    CHECK(has("of many") == 70);
+    CHECK(has("of many") == 150);  // more than are noted
     CHECK(stranger.seen().messages.empty());
     REQUIRE(knows(ann, north, "evil", "Eve 10.0.0.1:9 \\x1b[2J"));
     for (const auto& m : ann.seen().messages) CHECK(m.text.size() < 2100);
+}
+
+TEST_CASE("what somebody else says for a site neither silences it nor ends its bridge") {
+    broker middle;
+    if (!middle.usable()) return;
+    if (!is_installed("mosquitto_pub")) return;
+    const auto claim = [&](const std::string& epoch) {
+        publish(middle, "newest/north", epoch, " --retain");
+    };
+    claim("9999999999999999999");
+    lan north(middle, "north"), south(middle, "south");
+    recording_node ann(person("Ann")), bob(person("Bob"));
+    north.link(ann);
+    south.link(bob);
+    REQUIRE(knows(ann, north, "south", "Bob"));
+    const auto epoch = retained(middle, "newest/north");
+    CHECK(epoch != "9999999999999999999");
+    const std::string huge = "18446744073709551615\n10.0.0.1:9 Eve a huge number\n";
+    const auto forge = [&] {
+        publish(middle, "said/north", huge);
+        publish(middle, "said/north", epoch + ' ' + huge);
+        publish(middle, "said/north", epoch + " 2\n10.0.0.1:9 Eve before you\n");
+        for (int i = 0; i < 10; ++i)
+            publish(middle, "said/north", "e" + std::to_string(i) + ' ' + huge);
+        publish(middle, "here/north", "Eve alone is here", " --retain");
+        claim("9");
+    };
+    forge();
+    CHECK(south.program->expect("what north says cannot be read"));
+    CHECK(north.program->expect("somebody announces another bridge of this site"));
+    for (const auto* text : {"first", "second", "third"}) {
+        CHECK_FALSE(ann->send(north.address, text));
+        CHECK(bob.wait_text(std::string("Ann@north: ") + text));
+    }
+    CHECK(knows(bob, south, "north", "Ann"));
+    CHECK(support::wait_until([&] { return retained(middle, "newest/north") == epoch; }));
+
+    for (lan* const one : {&north, &south}) {  // and after a restart of both
+        one->program->interrupt(SIGTERM);
+        CHECK(one->program->finish() == 0);
+    }
+    claim("99999999999999999999");
+    north.start();
+    south.start();
+    north.link(ann);
+    south.link(bob);
+    REQUIRE(knows(ann, north, "south", "Bob"));
+    forge();
+    CHECK_FALSE(ann->send(north.address, "fourth"));
+    CHECK(bob.wait_text("Ann@north: fourth"));
+    CHECK_FALSE(north.program->has_ended());
 }
 
 TEST_CASE("over TLS and with a password; without either, nothing is delivered") {
