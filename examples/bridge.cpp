@@ -39,7 +39,11 @@ public:
         };
         client_.on_acknowledged = [this](int id) {
             const lock held(mutex_);
-            for (const auto receipt : batches_.acknowledged(id)) node_.confirm(receipt);
+            batches_.acknowledged(id);
+        };
+        client_.on_refused = [this](int id, bool too_large) {
+            const lock held(mutex_);
+            batches_.refused(id, too_large);
         };
     }
     ~bridge() { node_.stop(); }  // first, as its handlers use all the rest
@@ -52,7 +56,8 @@ public:
             std::this_thread::sleep_for(std::chrono::seconds(1));
         }
         if (const string error = client_.open(); !error.empty()) return error;
-        for (; !ended && !replaced_; client_.turn()) look_after();
+        for (; !ended && !replaced_; client_.turn())
+            if (!look_after()) client_.renew();
         if (!replaced_) publish("here", "", true);
         client_.leave();
         return replaced_ ? "another bridge has this site" : "";
@@ -61,8 +66,12 @@ public:
 private:
     static constexpr std::size_t max_sites = 64;  // that are listed and waited for
 
-    int publish(const string& what, const string& payload, bool retained = false) {
-        return client_.publish(with_.base + what + '/' + with_.site, payload, retained);
+    /// Returns what was published: as much of it as the broker takes.
+    string publish(const string& what, string payload, bool retained = false) {
+        const string topic = with_.base + what + '/' + with_.site;
+        payload.resize(std::min(payload.size(), client_.room(topic)));
+        client_.publish(topic, payload, retained);
+        return payload;
     }
     /// The latest epoch that a broker has been told is of the bridge that was started last. So it is
     /// told at a start, and when it has lost everything.
@@ -75,25 +84,25 @@ private:
         if (!resumed || !started_) publish("newest", batches_.epoch(), true);
         connected_ = started_ = true;
         here_.set_changed();
-        batches_.publish_again();
+        batches_.connected(client_.room(said_));
     }
     void on_lost() {
         const lock held(mutex_);
         connected_ = false;
         replaced_ = replaced_ || steady_clock::now() < contested_until_;
-        for (const auto& one : batches_.drop_waiting()) node_.confirm(one.receipt, false);
+        batches_.lost();
     }
 
     // From this LAN.
 
     void on_said_here(const p2pchat::message& m) {
         const lock held(mutex_);
-        string line;
         if (m.receipt == 0) return;  // a link's CONNECT
         if (m.text == "who") return answer(m);
-        if (!connected_ || is_bridge(m.team) || format(m.reply_to(), m.team, visible(m.text), line))
-            return node_.confirm(m.receipt, false);
-        batches_.add(std::move(line), m.receipt);
+        menu::said one{{}, m.receipt, m.origin};
+        if (!is_bridge(m.team))
+            static_cast<void>(format(m.reply_to(), m.team, visible(m.text), one.line));
+        batches_.add(std::move(one));
     }
     void answer(const p2pchat::message& m) {
         node_.confirm(m.receipt);
@@ -102,13 +111,15 @@ private:
             node_.post(m.reply_to(), string(site) += ": " + peers);
     }
     /// Links to the peers of this LAN, publishes who is here, and tells senders if a site has not
-    /// reported in time that it has shown their messages.
-    void look_after() {
+    /// reported in time that it has shown their messages. False if the broker has left a batch
+    /// without an answer for too long.
+    bool look_after() {
         const lock held(mutex_);
-        if (!connected_) return;
+        if (batches_.timed_out()) return false;
+        if (!connected_) return true;
         if (steady_clock::now() > looks_at_)
             here_.link_all(), looks_at_ = steady_clock::now() + std::chrono::seconds(1);
-        if (here_.changed()) publish("here", listed_ = here_.list(), true);
+        if (here_.changed()) listed_ = publish("here", here_.list(), true);
         if (contested_until_ != decltype(contested_until_){} &&
             steady_clock::now() > contested_until_)
             deny();
@@ -117,6 +128,7 @@ private:
             others_.erase(site);
             for (const auto& one : lines) on_told(site, told(one.line, "perhaps not shown"));
         }
+        return true;
     }
 
     // From the other sites, or from anybody who may write to the room.
@@ -210,6 +222,7 @@ private:
     }
 
     const menu::bridge_options with_;
+    const string said_ = with_.base + "said/" + with_.site;
     steady_clock::time_point looks_at_, complains_at_;
     bool started_ = false;                        // and has published its epoch
     bool announced_ = false;                      // the broker has told us our epoch
@@ -223,7 +236,10 @@ private:
     bool connected_ = false;
     string listed_;                // who is here, as published
     menu::batches::sites others_;  // those that are there, and who is there
-    menu::batches batches_{[this](auto& payload) { return publish("said", payload); }, others_};
+    menu::batches batches_{{[this](auto& payload) { return client_.publish(said_, payload); },
+                            [this](auto receipt, bool taken) { node_.confirm(receipt, taken); },
+                            [this] { return node_.statistics().received; }},
+                           others_};
 
     mqtt::client client_;
     p2pchat::node node_;

@@ -9,11 +9,13 @@
 #include "../to_all.hpp"
 #include "p2pchat.hpp"
 
+#include <algorithm>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <deque>
 #include <functional>
+#include <iterator>
 #include <map>
 #include <random>
 #include <set>
@@ -29,18 +31,22 @@ inline std::string with_origin(const p2pchat::message_view& what, const std::str
            ": " + visible(without_mark(what.text));
 }
 
-/// The line "sender team text" with a remark before the text, for its sender.
+/// The line "sender team text" with a remark before the text, for its sender. If it is long, it is no
+/// longer than the line, which the broker took.
 inline std::string told(const std::string& line, const std::string& why) {
+    constexpr std::size_t long_line = 500;
     p2pchat::message_view what;
     std::string result;
     if (parse(line, what)) return result;
     static_cast<void>(format(what.sender, what.team, why + ": " + std::string(what.text), result));
+    result.resize(std::min(result.size(), std::max(line.size(), long_line)));
     return result;
 }
 
 struct said {
-    std::string line;       // "sender team text", as on the wire
-    std::uint64_t receipt;  // for p2pchat::node::confirm(); 0: confirmed
+    std::string line;          // "sender team text", as on the wire; empty: nothing to be published
+    std::uint64_t receipt;     // for p2pchat::node::confirm(); 0: confirmed
+    p2pchat::endpoint origin;  // of its connection: if one message is refused, a link breaks
 };
 
 /// The next batch is published once the broker has this one and all sites that were there have
@@ -48,35 +54,50 @@ struct said {
 /// can show. Not thread-safe.
 class batches {
 public:
-    using publisher =
-        std::function<int(const std::string& payload)>;  // returns the id of what it published
+    struct ways {
+        std::function<int(const std::string& payload)> publish;  // returns its id; 0: it failed
+        std::function<void(std::uint64_t receipt, bool taken)> confirm;
+        std::function<std::uint64_t()> latest_receipt;  // that a message can have by now
+    };
     using sites = std::map<std::string, std::string>;
     using clock = std::chrono::steady_clock;
     static constexpr std::size_t max_bytes = 64 * 1024;  // or one message
+    static constexpr std::size_t max_refused = 1000;     // and what the node has taken meanwhile
+    static constexpr std::size_t max_name = 42;          // bytes, with its line end
     static constexpr std::chrono::seconds patience{3};   // for all to show it
+    static constexpr std::chrono::seconds timeout{10};   // for the broker to acknowledge it
 
-    batches(publisher publish, const sites& others)
-        : publish_(std::move(publish)), others_(others) {}
+    batches(ways with, const sites& others) : with_(std::move(with)), others_(others) {}
 
     /// Drawn at each start, as the clock may have been put back since the last one. With a count it
     /// names a batch.
     const std::string& epoch() const { return epoch_; }
-    void add(std::string line, std::uint64_t receipt) {
-        waiting_.push_back({std::move(line), receipt});
+    void add(said one) {
+        const auto refused = refused_.find(one.origin);
+        if (refused != refused_.end() && one.receipt <= refused->second)
+            return with_.confirm(one.receipt, false);
+        if (largest_ == 0) return refuse(std::move(one));
+        waiting_.push_back(std::move(one));
         next();
     }
-    /// What has not been published yet.
-    std::deque<said> drop_waiting() { return std::exchange(waiting_, {}); }
 
-    /// There is a connection, perhaps to a broker that has lost everything.
-    void publish_again() {
+    /// There is a connection, to a broker that takes so many bytes, and that has perhaps lost what it
+    /// had acknowledged. (What it had not, the client sends again.)
+    void connected(std::size_t max_payload) {
+        largest_ = max_payload;
+        size_ = std::min(max_bytes, max_payload);
         tries_ = 0;
+        if (batch_.empty() || !acknowledged_) return;
         since_ = clock::now();
-        if (!batch_.empty()) id_ = publish_(payload_);
+        publish();
+    }
+    void lost() {
+        largest_ = 0;
+        while (!waiting_.empty()) refuse(waiting_.front());
     }
     /// A site has come, perhaps without its session. Bounded, as anybody may claim that repeatedly.
     void came(const std::string& site) {
-        if (missing_.count(site) != 0 && ++tries_ < 10) id_ = publish_(payload_);
+        if (missing_.count(site) != 0 && ++tries_ < 10) publish();
     }
     /// A site is gone, or has shown the batch.
     void settled(const std::string& site) {
@@ -86,14 +107,31 @@ public:
     void shown(const std::string& site, const std::string& name) {
         if (name == name_) settled(site);
     }
-    /// The broker has the batch; returns what may be confirmed.
-    std::vector<std::uint64_t> acknowledged(int id) {
-        std::vector<std::uint64_t> result;
-        if (id != id_) return result;
-        for (auto& one : batch_) result.push_back(std::exchange(one.receipt, 0));
+    /// The broker has the batch.
+    void acknowledged(int id) {
+        if (id != id_) return;
+        for (auto& one : batch_)
+            if (const auto receipt = std::exchange(one.receipt, 0)) with_.confirm(receipt, true);
         acknowledged_ = true;
         finish();
-        return result;
+    }
+    /// The broker does not take the batch. If that is for its size, its messages may go in smaller
+    /// ones, and at last each alone.
+    void refused(int id, bool too_large) {
+        if (id != id_ || acknowledged_) return;
+        if (too_large && batch_.size() > 1) {
+            size_ = payload_.size() / 2;
+            std::move(batch_.rbegin(), batch_.rend(), std::front_inserter(waiting_));
+            batch_.clear();
+        }
+        drop();
+        next();
+    }
+    /// Gives up a batch that the broker has not acknowledged in time; true if there was one.
+    bool timed_out() {
+        if (batch_.empty() || acknowledged_ || clock::now() < since_ + timeout) return false;
+        drop();
+        return true;
     }
     /// Gives up sites that have not shown the batch in time; returns them, and the batch.
     std::pair<std::set<std::string>, std::vector<said>> give_up() {
@@ -104,22 +142,60 @@ public:
     }
 
 private:
+    /// Its sender is told so, and as that breaks a link, nothing else of that link is published: not
+    /// what waits here, and not what the node has taken of it so far.
+    void refuse(said one) {
+        with_.confirm(one.receipt, false);
+        const auto is_past = [&](const auto& other) { return other.second < one.receipt; };
+        if (refused_.size() >= max_refused)
+            for (auto at = refused_.begin(); at != refused_.end();)
+                at = is_past(*at) ? refused_.erase(at) : std::next(at);
+        refused_[one.origin] = with_.latest_receipt();
+        const auto goes = [&](const said& other) { return other.origin == one.origin; };
+        waiting_.erase(std::remove_if(waiting_.begin(), waiting_.end(), goes), waiting_.end());
+    }
     void finish() {
         if (!acknowledged_ || !missing_.empty()) return;
         batch_.clear();
         next();
     }
+    void drop() {
+        id_ = 0;
+        missing_.clear();
+        for (const auto& one : std::exchange(batch_, {})) refuse(one);
+    }
+    bool fits(const said& one) const {
+        return !one.line.empty() && max_name + one.line.size() < largest_;
+    }
+    /// What cannot be published is refused once all that came before it is confirmed.
     void next() {
-        if (!batch_.empty() || waiting_.empty()) return;
+        while (batch_.empty() && !waiting_.empty()) {
+            if (!fits(waiting_.front())) {
+                refuse(waiting_.front());
+                continue;
+            }
+            compose();
+            for (const auto& other : others_) missing_.insert(other.first);
+            acknowledged_ = false;
+            tries_ = 0;
+            since_ = clock::now();
+            id_ = 0;
+            publish();
+            if (id_ == 0) drop();
+        }
+    }
+    void compose() {
         name_ = epoch_ + ' ' + std::to_string(++count_);
         payload_ = name_ + '\n';
-        for (; !waiting_.empty() && payload_.size() < max_bytes; waiting_.pop_front()) {
+        do {
             payload_ += waiting_.front().line + '\n';
             batch_.push_back(std::move(waiting_.front()));
-        }
-        for (const auto& other : others_) missing_.insert(other.first);
-        acknowledged_ = false;
-        publish_again();
+            waiting_.pop_front();
+        } while (!waiting_.empty() && fits(waiting_.front()) &&
+                 payload_.size() + waiting_.front().line.size() < size_);
+    }
+    void publish() {
+        if (const int id = with_.publish(payload_)) id_ = id;
     }
 
     static std::string draw() {
@@ -128,14 +204,17 @@ private:
     }
 
     const std::string epoch_ = draw();
-    const publisher publish_;
+    const ways with_;
     const sites& others_;
     std::deque<said> waiting_;
-    std::vector<said> batch_;     // under way
-    std::uint64_t count_ = 0;     // of batches
-    std::string name_, payload_;  // of the latest
-    int id_ = 0;                  // of its latest publication
-    int tries_ = 0;               // since the first one
+    std::map<p2pchat::endpoint, std::uint64_t> refused_;  // up to this receipt
+    std::vector<said> batch_;                             // under way
+    std::uint64_t count_ = 0;                             // of batches
+    std::string name_, payload_;                          // of the latest
+    std::size_t largest_ = 0;                             // that the broker takes; 0: there is none
+    std::size_t size_ = 0;                                // of a batch
+    int id_ = 0;                                          // of its latest publication
+    int tries_ = 0;                                       // since the first one
     clock::time_point since_;
     bool acknowledged_ = false;      // by the broker
     std::set<std::string> missing_;  // the sites that have not shown it

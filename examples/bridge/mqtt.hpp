@@ -10,12 +10,15 @@
 #include <mqtt_protocol.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cerrno>
 #include <chrono>
 #include <cstddef>
+#include <cstdint>
 #include <cstring>
 #include <functional>
 #include <iostream>
+#include <mutex>
 #include <string>
 #include <string_view>
 #include <thread>
@@ -30,7 +33,7 @@ struct settings {
     std::string will;  // a topic whose retained message is cleared when we are gone
 };
 
-/// publish() may be called by any thread; all else, the handlers included, is for one thread.
+/// publish() and room() may be called by any thread; all else, the handlers included, is for one.
 class client {
 public:
     std::function<void(bool resumed)> on_connected;  // the broker knew our session
@@ -39,34 +42,12 @@ public:
     std::function<void(std::string_view topic, const std::string& payload, bool retained)>
         on_message;
     std::function<void(int id)> on_acknowledged;  // as publish() returned it
+    std::function<void(int id, bool too_large)> on_refused;
 
     explicit client(const settings& with) : with_(with) {
         mosquitto_lib_init();
         mosquitto_property_add_int32(&session_, MQTT_PROP_SESSION_EXPIRY_INTERVAL, 24 * 60 * 60);
-        client_ = mosquitto_new(with.id.c_str(), false, this);  // false: resume the session
-        mosquitto_int_option(client_, MOSQ_OPT_PROTOCOL_VERSION, MQTT_PROTOCOL_V5);
-        mosquitto_int_option(client_, MOSQ_OPT_TCP_NODELAY, 1);  // or each takes 40 ms
-        // So that turn() writes acknowledgements, not libmosquitto before it calls the handler.
-        mosquitto_threaded_set(client_, true);
-        mosquitto_connect_v5_callback_set(
-            client_, [](mosquitto*, void* self, int reason, int flags, const mosquitto_property*) {
-                constexpr int session_present = 1;
-                auto& us = *static_cast<client*>(self);
-                us.say(std::string("the broker says: ") + mosquitto_reason_string(reason));
-                if (reason == 0) us.on_connected((flags & session_present) != 0);
-            });
-        mosquitto_disconnect_callback_set(client_, [](mosquitto*, void* self, int reason) {
-            auto& us = *static_cast<client*>(self);
-            us.say(std::string("the broker is gone: ") + mosquitto_reason_string(reason));
-            us.on_lost();
-        });
-        mosquitto_publish_callback_set(client_, [](mosquitto*, void* self, int id) {
-            static_cast<client*>(self)->on_acknowledged(id);
-        });
-        mosquitto_message_callback_set(client_,
-                                       [](mosquitto*, void* self, const mosquitto_message* m) {
-                                           static_cast<client*>(self)->take(*m);
-                                       });
+        create();
     }
     client(const client&) = delete;
     client& operator=(const client&) = delete;
@@ -97,6 +78,17 @@ public:
         say_unreachable(error);
         lost_ = error != MOSQ_ERR_SUCCESS;
     }
+    /// Forgets what the broker has not acknowledged, and connects anew.
+    void renew() {
+        say("the broker is gone: it acknowledges nothing");
+        on_lost();
+        {
+            const std::lock_guard<std::mutex> lock(mutex_);
+            mosquitto_destroy(client_);
+            create();
+        }
+        open();
+    }
     /// Sends what is queued, and disconnects.
     void leave() {
         mosquitto_disconnect(client_);
@@ -107,20 +99,67 @@ public:
     void subscribe(const std::string& topics) {
         mosquitto_subscribe(client_, nullptr, topics.c_str(), 1);
     }
-    /// With QoS 1; without a connection, it is sent when there is one again.
+    /// With QoS 1; without a connection, it is sent when there is one again. 0: it is more than the
+    /// broker takes, or there is no memory.
     int publish(const std::string& topic, std::string_view payload, bool retained = false) {
+        const std::lock_guard<std::mutex> lock(mutex_);
         int id = 0;
-        mosquitto_publish(client_, &id, topic.c_str(), static_cast<int>(payload.size()),
-                          payload.data(), 1, retained);
-        return id;
+        const int error =
+            mosquitto_publish(client_, &id, topic.c_str(), static_cast<int>(payload.size()),
+                              payload.data(), 1, retained);
+        return error == MOSQ_ERR_SUCCESS || error == MOSQ_ERR_NO_CONN ? id : 0;
     }
-
+    /// How large a payload may be that is published there.
+    std::size_t room(std::string_view topic) const {
+        constexpr std::size_t overhead = 10;  // of a packet with an id, and without properties
+        const std::size_t all = max_packet_;
+        return all - std::min(all, topic.size() + overhead);
+    }
     /// Prints a message once, even if each further attempt fails in the same way.
     void say(const std::string& what) {
         if (what != std::exchange(said_, what)) std::cout << what << '\n' << std::flush;
     }
 
 private:
+    void create() {
+        client_ = mosquitto_new(with_.id.c_str(), false, this);  // false: resume the session
+        mosquitto_int_option(client_, MOSQ_OPT_PROTOCOL_VERSION, MQTT_PROTOCOL_V5);
+        mosquitto_int_option(client_, MOSQ_OPT_TCP_NODELAY, 1);  // or each takes 40 ms
+        // So that turn() writes acknowledgements, not libmosquitto before it calls the handler.
+        mosquitto_threaded_set(client_, true);
+        mosquitto_connect_v5_callback_set(client_, [](mosquitto*, void* self, int reason, int flags,
+                                                      const mosquitto_property* more) {
+            static_cast<client*>(self)->on_answer(reason, flags, more);
+        });
+        mosquitto_disconnect_callback_set(client_, [](mosquitto*, void* self, int reason) {
+            auto& us = *static_cast<client*>(self);
+            us.say(std::string("the broker is gone: ") + mosquitto_reason_string(reason));
+            us.on_lost();
+        });
+        mosquitto_publish_v5_callback_set(
+            client_, [](mosquitto*, void* self, int id, int reason, const mosquitto_property*) {
+                static_cast<client*>(self)->on_published(id, reason);
+            });
+        mosquitto_message_callback_set(client_,
+                                       [](mosquitto*, void* self, const mosquitto_message* m) {
+                                           static_cast<client*>(self)->take(*m);
+                                       });
+    }
+    void on_answer(int reason, int flags, const mosquitto_property* more) {
+        constexpr int session_present = 1;
+        say(std::string("the broker says: ") + mosquitto_reason_string(reason));
+        if (reason != 0) return;
+        std::uint32_t size = max_payload;
+        mosquitto_property_read_int32(more, MQTT_PROP_MAXIMUM_PACKET_SIZE, &size, false);
+        max_packet_ = size;
+        on_connected((flags & session_present) != 0);
+    }
+    void on_published(int id, int reason) {
+        constexpr int first_error = MQTT_RC_UNSPECIFIED;
+        if (reason < first_error) return on_acknowledged(id);
+        say(std::string("the broker does not take it: ") + mosquitto_reason_string(reason));
+        on_refused(id, reason == MQTT_RC_PACKET_TOO_LARGE);
+    }
     void say_unreachable(int error) {
         const char* const why =
             error == MOSQ_ERR_ERRNO ? std::strerror(errno) : mosquitto_strerror(error);
@@ -130,21 +169,24 @@ private:
     }
     /// Ignores what is too large, and takes at most 8 MB a second: the rest waits at the broker.
     void take(const mosquitto_message& m) {
-        constexpr std::size_t max_size = 512 * 1024, overhead = 200;
+        constexpr std::size_t overhead = 200;
         constexpr std::chrono::nanoseconds a_byte{120};
         const auto size = static_cast<std::size_t>(m.payloadlen);
         free_at_ = std::max(free_at_, clock::now()) + a_byte * (size + overhead);
         std::this_thread::sleep_until(free_at_ - std::chrono::seconds(1));
         const auto* const bytes = size != 0 ? static_cast<const char*>(m.payload) : "";
-        if (size <= max_size) on_message(m.topic, std::string(bytes, size), m.retain);
+        if (size <= max_payload) on_message(m.topic, std::string(bytes, size), m.retain);
     }
 
     using clock = std::chrono::steady_clock;
+    static constexpr std::size_t max_payload = 512 * 1024;
     const settings with_;
     clock::time_point free_at_;
     std::string said_;
     bool lost_ = false;
     mosquitto_property* session_ = nullptr;
+    std::atomic<std::size_t> max_packet_{max_payload};  // that the broker takes
+    std::mutex mutex_;                                  // for others: guards which client it is
     mosquitto* client_ = nullptr;
 };
 

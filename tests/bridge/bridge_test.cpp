@@ -8,11 +8,15 @@
 
 #include <doctest/doctest.h>
 
+#include <atomic>
 #include <fstream>
+#include <iterator>
 #include <memory>
 #include <string>
 #include <string_view>
+#include <thread>
 
+using namespace std::chrono_literals;
 using support::menu_program;
 using support::recording_node;
 
@@ -73,6 +77,55 @@ private:
     pid_t process_ = 0;
 };
 
+/// What a bridge takes for the broker: passes on what both say, one connection at a time, and holds
+/// back what the broker says when told to.
+class cable {
+public:
+    explicit cable(const broker& to)
+        : to_("127.0.0.1", static_cast<std::uint16_t>(std::stoi(to.port()))) {
+        REQUIRE_FALSE(listener_.listen({"127.0.0.1", 0}));
+        thread_ = std::thread([this] { run(); });
+    }
+    cable(const cable&) = delete;
+    cable& operator=(const cable&) = delete;
+    ~cable() {
+        ended_ = true;
+        thread_.join();
+    }
+
+    std::string port() const { return std::to_string(listener_.local().port()); }
+    void hold(bool whether) { held_ = whether; }
+
+private:
+    void run() {
+        while (!ended_) {
+            p2pchat::tcp_socket near, far;
+            if (listener_.accept(near, 10ms) || far.connect(to_, support::patience)) continue;
+            while (!ended_ && pass_on(near, far)) {
+            }
+        }
+    }
+    bool pass_on(p2pchat::tcp_socket& near, p2pchat::tcp_socket& far) const {
+        const bool held = held_;
+        pollfd waits[2] = {{static_cast<int>(near.native_handle()), POLLIN, 0},
+                           {held ? -1 : static_cast<int>(far.native_handle()), POLLIN, 0}};
+        poll(waits, 2, 5);
+        return (waits[0].revents == 0 || move(near, far)) &&
+               (waits[1].revents == 0 || move(far, near));
+    }
+    static bool move(p2pchat::tcp_socket& from, p2pchat::tcp_socket& to) {
+        char buffer[4096];
+        std::size_t size = 0;
+        if (from.receive(buffer, sizeof buffer, size, support::patience) || size == 0) return false;
+        return !to.send({buffer, size}, size, support::patience);
+    }
+
+    const p2pchat::endpoint to_;
+    p2pchat::tcp_socket listener_;
+    std::atomic<bool> held_{false}, ended_{false};
+    std::thread thread_;
+};
+
 /// A program that is there, run without output; its exit status is 0.
 bool run(const std::string& command) {
     return std::system((command + " >/dev/null 2>&1").c_str()) == 0;
@@ -129,7 +182,8 @@ menu_program::words bridge_flags(const std::string& broker_port, const std::stri
 /// A LAN: its bridge, and whoever links to it.
 class lan {
 public:
-    lan(const broker& at, const std::string& site)
+    template <class Broker>
+    lan(const Broker& at, const std::string& site)
         : words_(bridge_flags(at.port(), files_.path() + "/state", {"--site", site})) {
         start();
     }
@@ -361,6 +415,94 @@ TEST_CASE("what somebody else says for a site neither silences it nor ends its b
     CHECK_FALSE(ann->send(north.address, "fourth"));
     CHECK(bob.wait_text("Ann@north: fourth"));
     CHECK_FALSE(north.program->has_ended());
+}
+
+TEST_CASE("what is too large for the broker is refused to its sender, and all else goes on") {
+    std::string limit;
+    std::size_t longest = 0;  // that is shown
+    SUBCASE("as the broker has said") {
+        limit = "max_packet_size";
+        longest = 1890;
+    }
+    SUBCASE("as it says of a message that is too large") {
+        limit = "message_size_limit";
+        longest = 1930;
+    }
+    broker middle(support::free_port(), "allow_anonymous true\n" + limit + " 2000\n");
+    if (!middle.usable()) return;
+    lan north(middle, "north"), south(middle, "south");
+    auto small = person("Sue");
+    small.max_message_bytes = 1000;
+    recording_node ann(person("Ann")), zoe(person("Zoe")), bob(person("Bob")), sue(small);
+    north.link(ann);
+    south.link(bob);
+    south.link(sue);
+    REQUIRE(knows(ann, north, "south", "Sue"));
+
+    // On one link: what came before is delivered, and what comes behind is not, as the link breaks.
+    support::outcomes told;
+    const auto link_lost = make_error_code(p2pchat::errc::link_lost);
+    north.program->interrupt(SIGSTOP);  // so that all is under way by then
+    told.post(*ann, north.address, "before");
+    told.post(*ann, north.address, std::string(3000, 'x'));
+    for (int i = 0; i < 200; ++i) told.post(*ann, north.address, "behind");
+    north.program->interrupt(SIGCONT);
+    CHECK(told.wait());
+    CHECK(told.count({}) == 1);
+    CHECK(told.count(link_lost) == 201);
+    CHECK_FALSE(zoe->send(north.address, "by somebody else"));
+    CHECK(bob.wait_text("Zoe@north: by somebody else"));
+    CHECK(bob.seen().count_text("Ann@north: before") == 1);
+    CHECK(bob.seen().count_text("Ann@north: behind") == 0);
+
+    // Of each size round the limit.
+    std::size_t taken = 0;
+    for (std::size_t size = 1880; size < 2000; size += 3) {
+        const std::string text(size, 'y');
+        const bool delivered = !zoe->send(north.address, text);
+        if (delivered) CHECK(bob.wait_text("Zoe@north: " + text));
+        taken += delivered;
+    }
+    CHECK(taken > 0);
+    CHECK(taken < 40);
+    CHECK_FALSE(zoe->send(north.address, "after all these"));
+    CHECK(bob.wait_text("Zoe@north: after all these"));
+
+    // What is not shown is told, although that is longer still; and batches are not too large.
+    north.link(ann);
+    CHECK_FALSE(ann->send(north.address, std::string(longest, 'z')));
+    CHECK(ann.wait([](const support::record& r) {
+        return std::any_of(r.messages.begin(), r.messages.end(), [](const p2pchat::message& m) {
+            return m.text.find("not shown to") != std::string::npos &&
+                   m.text.find("zzzz") != std::string::npos;
+        });
+    }));
+    support::outcomes many;
+    for (int i = 0; i < 500; ++i)
+        many.post(*ann, north.address, std::string(100, 'm') + std::to_string(i),
+                  p2pchat::when_full::wait);
+    CHECK(many.wait());
+    CHECK(many.count({}) == 500);
+    CHECK(bob.wait_text("Ann@north: " + std::string(100, 'm') + "499"));
+}
+
+TEST_CASE("a broker that acknowledges nothing is given up, and connected to anew") {
+    broker middle;
+    if (!middle.usable()) return;
+    cable between(middle);
+    lan north(between, "north"), south(middle, "south");
+    recording_node ann(person("Ann")), bob(person("Bob"));
+    north.link(ann);
+    south.link(bob);
+    REQUIRE(knows(ann, north, "south", "Bob"));
+    between.hold(true);
+    CHECK(ann->send(north.address, "no answer"));
+    CHECK(north.program->expect("the broker is gone: it acknowledges nothing"));
+    between.hold(false);
+    CHECK(north.program->expect("the broker says: Success"));
+    CHECK(support::wait_until([&] { return !ann->send(north.address, "an answer"); }));
+    CHECK(bob.wait_text("Ann@north: an answer"));
+    CHECK(bob.seen().count_text("Ann@north: no answer") == 1);  // it had come to the broker
 }
 
 TEST_CASE("over TLS and with a password; without either, nothing is delivered") {
