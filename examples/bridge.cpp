@@ -101,7 +101,7 @@ private:
         if (m.text == "who") return answer(m);
         menu::said one{{}, m.receipt, m.origin};
         if (!is_bridge(m.team))
-            static_cast<void>(format(m.reply_to(), m.team, visible(m.text), one.line));
+            static_cast<void>(format(m.reply_to(), m.team, menu::on_one_line(m.text), one.line));
         batches_.add(std::move(one));
     }
     void answer(const p2pchat::message& m) {
@@ -116,6 +116,7 @@ private:
     bool look_after() {
         const lock held(mutex_);
         if (batches_.timed_out()) return false;
+        batches_.refuse_overdue();
         if (!connected_) return true;
         if (steady_clock::now() > looks_at_)
             here_.link_all(), looks_at_ = steady_clock::now() + std::chrono::seconds(1);
@@ -126,7 +127,8 @@ private:
         const auto [sites, lines] = batches_.give_up();
         for (const auto& site : sites) {
             others_.erase(site);
-            for (const auto& one : lines) on_told(site, told(one.line, "perhaps not shown"));
+            for (const auto& one : lines)
+                tell("at " + site + ' ', told(one.line, "perhaps not shown"));
         }
         return true;
     }
@@ -141,7 +143,7 @@ private:
         const lock held(mutex_);
         if (what == with_.base + "newest") on_newest(payload, retained);
         if (what == with_.base + "here") on_here(site, payload);
-        if (what == with_.base + "told") on_told(site, payload);
+        if (what == with_.base + "told") tell("at " + site + ' ', payload);
         if (what == with_.base + "shown") batches_.shown(site, payload);
     }
     /// Two bridges of a site have one id, and take the connection from each other: while we have it,
@@ -181,6 +183,7 @@ private:
         }
     }
     void on_said_there(const string& site, const string& payload) {
+        const auto begin = steady_clock::now();
         std::istringstream lines(payload);
         string line, epoch;
         std::uint64_t count = 0;
@@ -201,6 +204,7 @@ private:
         }
         lock held(mutex_);
         settled_.wait(held, [this] { return owed_ == 0; });
+        batches_.extend(steady_clock::now() - begin);
         publish("shown/" + site, name);
     }
     void show(p2pchat::endpoint to, const string& text, const string& site, const string& line) {
@@ -214,10 +218,10 @@ private:
         if (const auto error = node_.post(to, text, done, p2pchat::when_full::wait)) done(error);
     }
     /// Nobody but a peer is written to on the broker's account.
-    void on_told(const string& site, const string& line) {
+    void tell(const string& where, const string& line) {
         p2pchat::message_view what;
         if (parse(line, what) || !here_.contains(what.sender)) return;
-        node_.post(what.sender, node_.team() + ": at " + site + ' ' + visible(what.text), {},
+        node_.post(what.sender, node_.team() + ": " + where + string(what.text), {},
                    p2pchat::when_full::refuse, p2pchat::when_absent::keep);
     }
 
@@ -238,7 +242,8 @@ private:
     menu::batches::sites others_;  // those that are there, and who is there
     menu::batches batches_{{[this](auto& payload) { return client_.publish(said_, payload); },
                             [this](auto receipt, bool taken) { node_.confirm(receipt, taken); },
-                            [this] { return node_.statistics().received; }},
+                            [this] { return node_.statistics().received; },
+                            [this](auto& line, auto& why) { tell({}, told(line, why)); }},
                            others_};
 
     mqtt::client client_;

@@ -5,7 +5,6 @@
 #ifndef BRIDGE_BATCHES_HPP
 #define BRIDGE_BATCHES_HPP
 
-#include "../terminal/text.hpp"
 #include "../to_all.hpp"
 #include "p2pchat.hpp"
 
@@ -20,15 +19,27 @@
 #include <random>
 #include <set>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
 namespace menu {
 
+/// A text as it goes over a link, where a line break is a VT. (A one-shot has others.)
+inline std::string on_one_line(std::string_view text) {
+    std::string result;
+    for (std::size_t i = 0; i < text.size(); ++i) {
+        const bool ends = text[i] == '\r' || text[i] == '\n';
+        if (i == 0 || text.substr(i - 1, 2) != "\r\n") result += ends ? '\v' : text[i];
+    }
+    return result;
+}
+
 /// A message as it is shown on the other LANs.
 inline std::string with_origin(const p2pchat::message_view& what, const std::string& site) {
-    return std::string(is_to_all(what.text) ? to_all : "") + visible(what.team) + '@' + site +
-           ": " + visible(without_mark(what.text));
+    std::string result(is_to_all(what.text) ? to_all : "");
+    return result.append(what.team).append(1, '@').append(site).append(": ").append(
+        without_mark(what.text));
 }
 
 /// The line "sender team text" with a remark before the text, for its sender. If it is long, it is no
@@ -47,6 +58,8 @@ struct said {
     std::string line;          // "sender team text", as on the wire; empty: nothing to be published
     std::uint64_t receipt;     // for p2pchat::node::confirm(); 0: confirmed
     p2pchat::endpoint origin;  // of its connection: if one message is refused, a link breaks
+    std::chrono::steady_clock::time_point since = std::chrono::steady_clock::now();
+    bool refused = false;  // when it was under way already
 };
 
 /// The next batch is published once the broker has this one and all sites that were there have
@@ -58,14 +71,19 @@ public:
         std::function<int(const std::string& payload)> publish;  // returns its id; 0: it failed
         std::function<void(std::uint64_t receipt, bool taken)> confirm;
         std::function<std::uint64_t()> latest_receipt;  // that a message can have by now
+        std::function<void(const std::string& line, const std::string& why)> tell;  // its sender
     };
     using sites = std::map<std::string, std::string>;
     using clock = std::chrono::steady_clock;
     static constexpr std::size_t max_bytes = 64 * 1024;  // or one message
     static constexpr std::size_t max_refused = 1000;     // and what the node has taken meanwhile
     static constexpr std::size_t max_name = 42;          // bytes, with its line end
-    static constexpr std::chrono::seconds patience{3};   // for all to show it
-    static constexpr std::chrono::seconds timeout{10};   // for the broker to acknowledge it
+    static constexpr std::size_t max_waiting = 4 * 1024 * 1024;  // bytes; the node holds less, but
+                                                                 // not for links that have broken
+    static constexpr std::chrono::milliseconds max_age{3500};    // of what is not acknowledged: the
+                                                                 // node refuses it after 4 s
+    static constexpr std::chrono::seconds patience{3};           // for all to show it
+    static constexpr std::chrono::seconds timeout{10};           // for the broker to acknowledge it
 
     batches(ways with, const sites& others) : with_(std::move(with)), others_(others) {}
 
@@ -76,7 +94,9 @@ public:
         const auto refused = refused_.find(one.origin);
         if (refused != refused_.end() && one.receipt <= refused->second)
             return with_.confirm(one.receipt, false);
-        if (largest_ == 0) return refuse(std::move(one));
+        if (largest_ == 0 || is_late() || waiting_bytes_ + bytes(one) > max_waiting)
+            return refuse(std::move(one));
+        waiting_bytes_ += bytes(one);
         waiting_.push_back(std::move(one));
         next();
     }
@@ -110,8 +130,14 @@ public:
     /// The broker has the batch.
     void acknowledged(int id) {
         if (id != id_) return;
-        for (auto& one : batch_)
-            if (const auto receipt = std::exchange(one.receipt, 0)) with_.confirm(receipt, true);
+        refuse_overdue();
+        for (auto& one : batch_) {
+            const auto receipt = std::exchange(one.receipt, 0);
+            if (std::exchange(one.refused, false))
+                with_.tell(one.line, "published all the same");
+            else if (receipt != 0)
+                with_.confirm(receipt, true);
+        }
         acknowledged_ = true;
         finish();
     }
@@ -121,11 +147,23 @@ public:
         if (id != id_ || acknowledged_) return;
         if (too_large && batch_.size() > 1) {
             size_ = payload_.size() / 2;
-            std::move(batch_.rbegin(), batch_.rend(), std::front_inserter(waiting_));
-            batch_.clear();
+            for (; !batch_.empty(); batch_.pop_back()) {
+                if (batch_.back().refused) continue;
+                waiting_bytes_ += bytes(batch_.back());
+                waiting_.push_front(std::move(batch_.back()));
+            }
         }
         drop();
         next();
+    }
+    /// Refuses what the broker has not acknowledged by now, and what waits behind it: until it is
+    /// acknowledged, nothing else is taken. What has been published cannot be called back, but if it
+    /// is acknowledged later, its sender is told.
+    void refuse_overdue() {
+        for (std::size_t i = 0; is_late() && i < batch_.size(); ++i)
+            if (!batch_[i].refused) refuse(batch_[i]);
+        while (!waiting_.empty() && (is_late() || is_overdue(waiting_.front())))
+            refuse(waiting_.front());
     }
     /// Gives up a batch that the broker has not acknowledged in time; true if there was one.
     bool timed_out() {
@@ -133,6 +171,8 @@ public:
         drop();
         return true;
     }
+    /// For so long nothing was read of what the broker said.
+    void extend(clock::duration time) { since_ = std::min(clock::now(), since_ + time); }
     /// Gives up sites that have not shown the batch in time; returns them, and the batch.
     std::pair<std::set<std::string>, std::vector<said>> give_up() {
         if (!acknowledged_ || missing_.empty() || clock::now() < since_ + patience) return {};
@@ -152,6 +192,9 @@ private:
                 at = is_past(*at) ? refused_.erase(at) : std::next(at);
         refused_[one.origin] = with_.latest_receipt();
         const auto goes = [&](const said& other) { return other.origin == one.origin; };
+        for (auto& other : batch_) other.refused |= other.receipt != 0 && goes(other);
+        for (const auto& other : waiting_)
+            if (goes(other)) waiting_bytes_ -= bytes(other);
         waiting_.erase(std::remove_if(waiting_.begin(), waiting_.end(), goes), waiting_.end());
     }
     void finish() {
@@ -164,13 +207,16 @@ private:
         missing_.clear();
         for (const auto& one : std::exchange(batch_, {})) refuse(one);
     }
+    static std::size_t bytes(const said& one) { return sizeof one + one.line.size(); }
+    static bool is_overdue(const said& one) { return clock::now() >= one.since + max_age; }
+    bool is_late() const { return !batch_.empty() && !acknowledged_ && is_overdue(batch_.front()); }
     bool fits(const said& one) const {
         return !one.line.empty() && max_name + one.line.size() < largest_;
     }
-    /// What cannot be published is refused once all that came before it is confirmed.
+    /// What cannot be published, or not in time, is refused once all that came before it is confirmed.
     void next() {
         while (batch_.empty() && !waiting_.empty()) {
-            if (!fits(waiting_.front())) {
+            if (!fits(waiting_.front()) || is_overdue(waiting_.front())) {
                 refuse(waiting_.front());
                 continue;
             }
@@ -189,6 +235,7 @@ private:
         payload_ = name_ + '\n';
         do {
             payload_ += waiting_.front().line + '\n';
+            waiting_bytes_ -= bytes(waiting_.front());
             batch_.push_back(std::move(waiting_.front()));
             waiting_.pop_front();
         } while (!waiting_.empty() && fits(waiting_.front()) &&
@@ -207,6 +254,7 @@ private:
     const ways with_;
     const sites& others_;
     std::deque<said> waiting_;
+    std::size_t waiting_bytes_ = 0;
     std::map<p2pchat::endpoint, std::uint64_t> refused_;  // up to this receipt
     std::vector<said> batch_;                             // under way
     std::uint64_t count_ = 0;                             // of batches

@@ -3,6 +3,7 @@
 //
 // SPDX-License-Identifier: MIT
 
+#include "../../examples/bridge/batches.hpp"
 #include "../menu_program.hpp"
 #include "../support.hpp"
 
@@ -241,7 +242,16 @@ TEST_CASE("what is said on one LAN is shown on the others once, with who said it
     CHECK_FALSE(bob->send(south.address, "exit now? no"));
     CHECK(ann.wait_text("Bob@south: exit now? no"));
     CHECK_FALSE(cid->send(south.address, "tab\there \x1b[2J"));
-    CHECK(ann.wait_text("Cid@south: tab\\x09here \\x1b[2J"));
+    CHECK(ann.wait_text("Cid@south: tab\there \x1b[2J"));  // as it was said
+    CHECK_FALSE(bob->send(south.address, "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645"));
+    CHECK(ann.wait_text("Bob@south: \u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645"));
+    support::raw_peer hand(south.address);
+    CHECK(hand.send("127.0.0.1:9 Hand two\r\nlines\n"));
+    hand.half_close();
+    CHECK(hand.read_to_end() == support::ending::closed);
+    CHECK(ann.wait([](const support::record& r) {  // a line break of a link is a VT
+        return r.count_text("Hand@south: two\vlines") + r.count_text("Hand@south: two\nlines") == 1;
+    }));
     CHECK_FALSE(ann->send(north.address, "@all hi"));  // as the menu program says it to all
     CHECK(bob.wait_text("@all Ann@north: hi"));
     for (int i = 0; i < 500; ++i)
@@ -288,6 +298,7 @@ TEST_CASE("a bridge that was killed shows what came meanwhile, and a second one 
     CHECK_FALSE(ann->send(north.address, "while you were away"));
     south.start();
     south.link(bob);
+    REQUIRE(knows(bob, south, "north", "Ann"));
     CHECK(support::wait_until([&] { return !ann->send(north.address, "welcome back"); }));
     CHECK(bob.wait_text("Ann@north: welcome back"));
 
@@ -321,7 +332,7 @@ TEST_CASE("a bridge whose clock was put back is heard as before") {
     CHECK_FALSE(north.program->has_ended());
 }
 
-TEST_CASE("what anybody puts into the room is bounded, made visible and goes to peers only") {
+TEST_CASE("what anybody puts into the room is bounded, and goes to peers only") {
     broker middle;
     if (!middle.usable()) return;
     if (!is_installed("mosquitto_pub")) return;
@@ -332,7 +343,7 @@ TEST_CASE("what anybody puts into the room is bounded, made visible and goes to 
     CHECK(ann.wait_text("nobody is on another side"));
 
     publish(middle, "said/evil", "e 1\n10.0.0.1:9 Eve \x1b[2J\u202eexit\n");
-    CHECK(ann.wait_text("Eve@evil: \\x1b[2J\\xe2\\x80\\xaeexit"));
+    CHECK(ann.wait_text("Eve@evil: \x1b[2J\u202eexit"));
     for (int i = 0; i < 2; ++i)
         publish(middle, "said/evil", "e 1\n10.0.0.1:9 Eve again, and to the byte\n");
     publish(middle, "said/evil", "no number\n10.0.0.1:9 Eve nothing\n");
@@ -484,6 +495,54 @@ TEST_CASE("what is too large for the broker is refused to its sender, and all el
     CHECK(many.wait());
     CHECK(many.count({}) == 500);
     CHECK(bob.wait_text("Ann@north: " + std::string(100, 'm') + "499"));
+}
+
+TEST_CASE("what a slow broker has not acknowledged in time is refused, and not published later") {
+    broker middle;
+    if (!middle.usable()) return;
+    cable between(middle);
+    lan north(between, "north"), south(middle, "south");
+    recording_node ann(person("Ann")), zoe(person("Zoe")), bob(person("Bob"));
+    north.link(ann);
+    south.link(bob);
+    REQUIRE(knows(ann, north, "south", "Bob"));
+    between.hold(true);
+    support::outcomes told;
+    for (int i = 0; i < 636; ++i) told.post(*ann, north.address, std::to_string(i));
+    CHECK(told.wait());
+    CHECK(told.count({}) == 0);
+    CHECK(zoe->send(north.address, "while it is slow") == p2pchat::errc::not_taken);
+    between.hold(false);
+    CHECK(support::wait_until([&] { return !zoe->send(north.address, "in time"); }));
+    CHECK(bob.wait_text("Zoe@north: in time"));
+
+    // What was under way when it was refused is shown, and its sender is told.
+    CHECK(ann.wait_text("Lan@north: published all the same: 0"));
+    std::size_t shown = 0, corrected = 0;
+    for (int i = 0; i < 636; ++i) {
+        const auto text = std::to_string(i);
+        shown += bob.seen().count_text("Ann@north: " + text);
+        corrected += ann.seen().count_text("Lan@north: published all the same: " + text);
+    }
+    CHECK(shown == corrected);
+    CHECK(shown < 636);
+    CHECK(bob.seen().count_text("Zoe@north: while it is slow") == 0);
+}
+
+TEST_CASE("what waits for the broker is bounded") {
+    const menu::batches::sites nobody;
+    std::size_t published = 0, refused = 0;
+    menu::batches all({[&](const std::string&) { return static_cast<int>(++published); },
+                       [&](std::uint64_t, bool taken) { refused += !taken; },
+                       [] { return std::uint64_t{0}; }, [](const auto&, const auto&) {}},
+                      nobody);
+    all.connected(64 * 1024);
+    const std::string line = "127.0.0.1:9 Ann " + std::string(1000, 'x');
+    for (std::uint64_t i = 1; i <= 5000; ++i)
+        all.add({line, i, {"127.0.0.1", static_cast<std::uint16_t>(i)}});
+    CHECK(published == 1);
+    CHECK(refused > 5000 - 1 - menu::batches::max_waiting / line.size());
+    CHECK(refused < 5000);
 }
 
 TEST_CASE("a broker that acknowledges nothing is given up, and connected to anew") {
