@@ -16,6 +16,7 @@
 #include <string>
 #include <string_view>
 #include <thread>
+#include <vector>
 
 using namespace std::chrono_literals;
 using support::menu_program;
@@ -529,20 +530,52 @@ TEST_CASE("what a slow broker has not acknowledged in time is refused, and not p
     CHECK(bob.seen().count_text("Zoe@north: while it is slow") == 0);
 }
 
+namespace {
+
+/// Batches without a bridge, and what becomes of them. Nobody is on another side.
+struct recorded_batches {
+    std::vector<std::string> published;
+    std::size_t refused = 0;
+    std::uint64_t latest = 0;  // receipt of the node's
+    menu::batches::sites nobody;
+    menu::batches all{{[this](const std::string& payload) {
+                           published.push_back(payload);
+                           return static_cast<int>(published.size());
+                       },
+                       [this](std::uint64_t, bool taken) { refused += !taken; },
+                       [this] { return latest; }, [](const auto&, const auto&) {}},
+                      nobody};
+
+    void add(std::uint64_t receipt, const std::string& text, std::uint16_t port) {
+        all.add({"127.0.0.1:9 Ann " + text, receipt, {"127.0.0.1", port}});
+    }
+};
+
+}  // namespace
+
 TEST_CASE("what waits for the broker is bounded") {
-    const menu::batches::sites nobody;
-    std::size_t published = 0, refused = 0;
-    menu::batches all({[&](const std::string&) { return static_cast<int>(++published); },
-                       [&](std::uint64_t, bool taken) { refused += !taken; },
-                       [] { return std::uint64_t{0}; }, [](const auto&, const auto&) {}},
-                      nobody);
-    all.connected(64 * 1024);
-    const std::string line = "127.0.0.1:9 Ann " + std::string(1000, 'x');
-    for (std::uint64_t i = 1; i <= 5000; ++i)
-        all.add({line, i, {"127.0.0.1", static_cast<std::uint16_t>(i)}});
-    CHECK(published == 1);
-    CHECK(refused > 5000 - 1 - menu::batches::max_waiting / line.size());
-    CHECK(refused < 5000);
+    recorded_batches bridge;
+    bridge.all.connected(64 * 1024);
+    const std::string text(1000, 'x');
+    for (std::uint16_t i = 1; i <= 5000; ++i) bridge.add(i, text, i);
+    CHECK(bridge.published.size() == 1);
+    CHECK(bridge.refused > 5000 - 1 - menu::batches::max_waiting / text.size());
+    CHECK(bridge.refused < 5000);
+}
+
+TEST_CASE("what the node had of a link that a refusal broke is not published") {
+    recorded_batches bridge;
+    bridge.all.connected(1000);
+    bridge.latest = 3;
+    bridge.add(1, std::string(2000, 'x'), 1);
+    bridge.add(2, "of the same link", 1);
+    bridge.add(3, "of another one", 2);
+    CHECK(bridge.refused == 2);
+    bridge.all.acknowledged(1);
+    bridge.add(4, "of a new link from there", 1);
+    REQUIRE(bridge.published.size() == 2);
+    CHECK(bridge.published[0].find("of another one") != std::string::npos);
+    CHECK(bridge.published[1].find("of a new link") != std::string::npos);
 }
 
 TEST_CASE("a broker that acknowledges nothing is given up, and connected to anew") {
