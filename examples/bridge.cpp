@@ -64,7 +64,8 @@ public:
     }
 
 private:
-    static constexpr std::size_t max_sites = 64;  // that are listed and waited for
+    static constexpr std::size_t max_sites = 64;       // that are listed and waited for
+    static constexpr std::chrono::seconds contest{5};  // another bridge is back after 200 ms
 
     /// Returns what was published: as much of it as the broker takes.
     string publish(const string& what, string payload, bool retained = false) {
@@ -99,7 +100,7 @@ private:
         const lock held(mutex_);
         if (m.receipt == 0) return;  // a link's CONNECT
         if (m.text == "who") return answer(m);
-        menu::said one{{}, m.receipt, m.origin};
+        menu::said one{{}, m.receipt, m.origin};  // without a line, it is refused in its turn
         if (!is_bridge(m.team))
             static_cast<void>(format(m.reply_to(), m.team, menu::on_one_line(m.text), one.line));
         batches_.add(std::move(one));
@@ -153,7 +154,7 @@ private:
             announced_ = true;
             contested_until_ = {};
         } else if (announced_ && retained) {
-            contested_until_ = steady_clock::now() + std::chrono::seconds(5);
+            contested_until_ = steady_clock::now() + contest;
         } else if (announced_) {
             deny();
         }

@@ -83,7 +83,8 @@ public:
     static constexpr std::chrono::milliseconds max_age{3500};    // of what is not acknowledged: the
                                                                  // node refuses it after 4 s
     static constexpr std::chrono::seconds patience{3};           // for all to show it
-    static constexpr std::chrono::seconds timeout{10};           // for the broker to acknowledge it
+    static constexpr std::chrono::seconds timeout{10};  // for the broker to acknowledge it: as long
+                                                        // as its keep-alive
 
     batches(ways with, const sites& others) : with_(std::move(with)), others_(others) {}
 
