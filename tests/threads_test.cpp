@@ -249,7 +249,7 @@ TEST_CASE("handlers_in_run: handlers are called in run_for, by the thread that c
         CHECK(lent.seen().messages.empty());
         CHECK(lent->run_for(0ms));
         CHECK(lent.seen().messages.size() == 101);  // CONNECT is shown, too
-        CHECK(peer.seen().count_text("answer") == 101);
+        CHECK(peer.wait([](const support::record& r) { return r.count_text("answer") == 101; }));
     }
     SUBCASE("what comes meanwhile is handled meanwhile") {
         std::thread sender([&] {
