@@ -806,8 +806,8 @@ public:
     /// The peers we know: heard from and verified, or linked to us. Ordered by address.
     std::vector<peer> peers() const;
 
-    /// Who is on the LAN, if config::discovery is on: at most 256, peers included. Those not heard
-    /// for 90 s, or that say they leave, are dropped. Ordered by address.
+    /// Who is on the LAN, if config::discovery is on: at most 256, by address, peers included. Who
+    /// is silent for 90 s, leaves, loses a link or cannot be reached is new when heard again.
     std::vector<candidate> candidates() const;
 
     counters statistics() const noexcept;
@@ -4969,9 +4969,11 @@ struct exchange_state {
     clock::time_point ask_from{}, tell_from{};
 };
 
-/// Handles what links carry about third peers.
+/// Handles what links carry about third peers, and is told who has been lost.
 class peer_exchange {
 public:
+    /// Its link has ended without `exit`, or it could not be reached.
+    virtual void on_lost(const endpoint& peer) noexcept = 0;
     virtual void on_opened(link& over) = 0;
     virtual bool on_control(link& over, std::string_view line) = 0;  ///< false if it is unknown
 
@@ -5671,6 +5673,7 @@ public:
         if (shot.is_absent()) shared_.report.keep(one.peer, done.item);
         shared_.report.outcomes(done.item, error);
         if (!error) shared_.report.present(one.peer);
+        if (error && (shot.opens_link() || error != errc::not_taken)) exchange_.on_lost(one.peer);
         // An unreachable peer is not tried again for every message that waits.
         if (error && error != errc::not_taken) {
             shared_.report.keep(one.peer, one.waiting);
@@ -5716,7 +5719,7 @@ public:
         route* const one = table_.find(peer);
         if (one && one->current == &over) one->current = nullptr;
         if (!has_link(peer)) {
-            if (gone) shared_.report.left(peer, how);
+            if (gone) shared_.report.left(peer, how), exchange_.on_lost(peer);
             shared_.report.set_linked(peer, false);
         }
         if (one && how != departure::lost) one->hand_over(shared_.report);
@@ -5901,10 +5904,14 @@ public:
         }
         return &one;
     }
-    void forget(const endpoint& address) {
+    /// It is removed even if there is no memory for the event.
+    void forget(const endpoint& address) noexcept {
         const auto found = all_.find(address);
         if (found == all_.end()) return;
-        report_.changed(found->second.who, true);
+        try {
+            report_.changed(found->second.who, true);
+        } catch (const std::bad_alloc&) {
+        }
         all_.erase(found);
     }
     /// Forgets candidates not heard of for too long, and calls `answer` for those to be answered.
@@ -5966,6 +5973,8 @@ public:
     void on_opened(link& over) override {
         if (shared_.settings.discovery) over.say("KNOWS 1");
     }
+    /// It is found anew when it is heard again: programs connect to whom they find.
+    void on_lost(const endpoint& peer) noexcept override { found_.forget(peer); }
     bool on_control(link& over, std::string_view line) override {
         const auto word = line.substr(0, line.find(' '));
         const bool known = word == "KNOWS" || word == "PEERS" || word == "PEER";

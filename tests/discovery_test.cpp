@@ -22,6 +22,7 @@ using p2pchat::config;
 using p2pchat::endpoint;
 using support::local;
 using support::raw_listener;
+using support::raw_peer;
 using support::recording_node;
 using support::typed_link;
 using support::wait_until;
@@ -251,6 +252,67 @@ TEST_CASE("false datagrams make nobody a candidate") {
     hand.send(wire(hand.address(), "exit"), to);
     REQUIRE(a.wait_gone(1));
     CHECK(a->candidates().size() == 1);
+}
+
+TEST_CASE("whose link breaks, or who cannot be reached, is found again once heard again") {
+    const meeting here;
+    recording_node a(here.of("Ann"));
+    const auto typed = std::make_unique<raw_listener>();
+    const endpoint there = typed->address();
+    raw_datagrams hand("127.0.0.1", there.port());
+    std::size_t times = 0;
+    const auto is_found = [&] {
+        hand.send(wire(there, "HERE"), {group, here.port()});
+        return a.wait_found(++times);
+    };
+    const auto link = [&] {
+        raw_peer peer(a.address());
+        peer.send(wire(there, "CONNECT") + '\n');
+        CHECK_FALSE(peer.line().empty());
+        return peer;
+    };
+    REQUIRE(is_found());
+    SUBCASE("reset") { link().reset(); }
+    SUBCASE("ended in order, as by a program that ends") { link().close(); }
+    SUBCASE("not connected to") {
+        typed->socket().close();
+        CHECK(a->connect(there).error == std::errc::connection_refused);
+    }
+    SUBCASE("not connected to, together with what went before") {
+        typed->socket().close();
+        CHECK_FALSE(a->post(there, "first"));
+        CHECK_FALSE(a->connect(there, {}));
+    }
+    SUBCASE("reset when asked for a link") {
+        CHECK_FALSE(a->connect(there, {}));
+        typed->accept().reset();
+    }
+    REQUIRE(a.wait_gone(1));
+    CHECK(a->candidates().empty());
+    CHECK(is_found());
+    CHECK(a->candidates().size() == 1);
+}
+
+TEST_CASE("who leaves a link, or has another, stays found") {
+    const meeting here;
+    recording_node a(here.of("Ann"));
+    raw_listener typed;
+    const endpoint there = typed.address();
+    raw_datagrams hand("127.0.0.1", there.port());
+    hand.send(wire(there, "HERE"), {group, here.port()});
+    REQUIRE(a.wait_found(1));
+    raw_peer older(a.address()), newer(a.address());
+    for (raw_peer* const one : {&older, &newer}) {
+        one->send(wire(there, "CONNECT") + '\n');
+        CHECK_FALSE(one->line().empty());
+    }
+    older.reset();
+    newer.send(wire(there, "exit") + '\n');
+    REQUIRE(a.wait_left(1));
+    newer.reset();
+    CHECK(wait_until([&] { return support::linked_peers(*a) == 0; }));
+    CHECK(a->candidates().size() == 1);
+    CHECK(a.seen().gone.empty());
 }
 
 TEST_CASE("of one address no more than eight candidates are believed, in all 256") {

@@ -576,6 +576,28 @@ def half_is_lost(here):
     tell(half_is_lost, f'found after {took:.1f} s')
 
 
+def outage(here):
+    """Of two linked programs the wire is cut for 12 s: the links break, and both are found again."""
+    a, b = Host(), Host()
+    wire = BadWire(a, b, ethernet=True)
+    alice, bob = here.start(a), here.start(b)
+    wait_until_seen(alice, {'10.98.0.2'})
+    wait_until_seen(bob, {'10.98.0.1'})
+    alice.tell(f"connect {alice.lines('found')[0][1]}")
+    alice.expect(' linked')
+    wire.cut = True
+    time.sleep(12)  # the fault itself
+    wire.cut = False
+    began = time.monotonic()
+    for program in (alice, bob):
+        check(program.wait(lambda: len(program.lines('found')) > 1, LONGEST_PAUSE), 'not found again')
+    took = time.monotonic() - began
+    alice.tell(f"connect {alice.lines('found')[1][1]}")  # as talk does
+    alice.expect(' linked', 2)
+    wire.close()
+    tell(outage, f'found again {took:.1f} s after the wire is back')
+
+
 def killed_peer(here):
     """A node is killed: it is forgotten 90 s after it was last heard of; one leaves: at once."""
     b, at_b, _ = here.settle()
@@ -631,7 +653,7 @@ CASES = {
     Machines: (people, default_peer, liar, behind_nat, link_local, listener),
     Crowd: (two_hundred,),
     Neighbours: (second_device, device_down, another_address, before_the_cable, half_is_lost,
-                 killed_peer),
+                 outage, killed_peer),
 }
 
 
