@@ -5928,6 +5928,8 @@ public:
             if (one.answer_at <= now) answer(one);
             next = (std::min)({next, one.last + lifetime, one.answer_at});
         }
+        for (auto host = spent_by_.begin(); host != spent_by_.end();)
+            host = host->second <= now - lifetime ? spent_by_.erase(host) : std::next(host);
         return next;
     }
 
@@ -5938,29 +5940,46 @@ private:
     // per interval, as each is an event.
     static constexpr std::chrono::milliseconds interval{31}, burst{8000};
 
+    /// The time up to which a budget is spent after one more; if that is in the future, it was
+    /// spent before.
+    static clock::time_point spent_after(clock::time_point spent, clock::time_point now,
+                                         clock::duration full, clock::duration each) {
+        return (std::max)(spent, now - full) + each;
+    }
+
+    /// Each source may add its share within a lifetime, even if those leave sooner: to spend what
+    /// all have in common takes 360 hosts.
     bool make_room(const endpoint& source, std::ptrdiff_t share, clock::time_point now) {
-        const auto spent = (std::max)(spent_, now - burst) + interval;
+        const auto by_all = spent_after(spent_, now, burst, interval);
+        const auto found = spent_by_.find(source);
+        const auto before = found == spent_by_.end() ? clock::time_point() : found->second;
+        const auto by_it = spent_after(before, now, lifetime, clock::duration(lifetime) / share);
         const auto same = [&](const auto& one) { return one.second.source == source; };
-        if (spent > now || report_.full() || std::count_if(all_.begin(), all_.end(), same) >= share)
+        if ((std::max)(by_all, by_it) > now || report_.full() ||
+            std::count_if(all_.begin(), all_.end(), same) >= share)
             return false;
+        auto least = all_.end();
         if (all_.size() >= max) {  // those that have been there for a while stay
             const auto rank = [](const auto& one) {
                 const found_peer& it = one.second;
                 return std::make_pair(it.last - it.first >= settled, it.last);
             };
-            const auto least =
-                std::min_element(all_.begin(), all_.end(),
-                                 [&](const auto& a, const auto& b) { return rank(a) < rank(b); });
+            least = std::min_element(all_.begin(), all_.end(), [&](const auto& a, const auto& b) {
+                return rank(a) < rank(b);
+            });
             if (rank(*least).first) return false;
-            forget(least->second.who.address);
         }
-        spent_ = spent;
+        spent_by_[source] = by_it;
+        spent_ = by_all;
+        if (least != all_.end()) forget(least->second.who.address);
         return true;
     }
 
     reporter& report_;
     std::map<endpoint, found_peer> all_;
     clock::time_point spent_{};  // the time up to which intervals are used up
+    // The same for each source. Bounded, as whoever is in it has spent of the common budget.
+    std::map<endpoint, clock::time_point> spent_by_;
 };
 
 /// Peers tell each other of third ones over a link if both have discovery on.

@@ -6,6 +6,7 @@
 #include "lan.hpp"
 #include "support.hpp"
 
+#include <algorithm>
 #include <memory>
 #include <set>
 
@@ -340,6 +341,31 @@ TEST_CASE("of one address no more than eight candidates are believed, in all 256
     const auto seen = a.seen();
     CHECK(seen.found.size() - seen.gone.size() == a->candidates().size());
     CHECK(seen.found.size() < 400);  // a flood makes few events
+}
+
+TEST_CASE("one host that comes and goes keeps nobody else from being found") {
+    if (!support::has_wide_loopback()) return;
+    const meeting here;
+    recording_node a(here.of("Ann"));
+    const endpoint to(group, here.port());
+    std::vector<std::unique_ptr<raw_datagrams>> ports;
+    for (int i = 0; i < 8; ++i) ports.push_back(std::make_unique<raw_datagrams>());
+    const auto come_and_go = [&] {
+        for (auto& one : ports)
+            for (const char* const word : {"HELLO", "exit"})
+                one->send(wire(one->address(), word, "Flood"), to);
+    };
+    for (std::size_t i = 1; i <= 20; ++i) {
+        for (int times = 0; times < 2; ++times) come_and_go();
+        raw_datagrams newcomer("127.0.3." + std::to_string(i));
+        newcomer.send(wire(newcomer.address(), "HELLO"), to);
+        REQUIRE(a.wait([&](const support::record& r) {  // few enough for the system's buffer
+            return std::any_of(r.found.begin(), r.found.end(), [&](const candidate& who) {
+                return who.address == newcomer.address();
+            });
+        }));
+    }
+    CHECK(a.seen().found.size() < 20 + 2 * ports.size());
 }
 
 // ------------------------------------------------------------------------- on networks of our own

@@ -51,6 +51,8 @@ constexpr std::size_t datagram_senders = 2000;
 constexpr std::chrono::seconds longest_datagram_flood{10};
 // From a newcomer's third announcement to its fourth are 33 s at most.
 constexpr std::chrono::seconds found_within{3 + 33 + 1};
+// One of the first three must do where few flood.
+constexpr std::chrono::seconds found_soon{5};
 constexpr milliseconds slow_handler = 1ms;
 
 [[noreturn]] void fail(const std::string& why) {
@@ -378,13 +380,10 @@ std::string send_one_shots(const endpoint& to, clock_type::time_point end) {
     return std::to_string(valid_ones) + " at once, sent " + std::to_string(sent);
 }
 
-/// A host of loopback that sends to the group of all nodes: datagrams that are none, those that name
-/// somebody else, and right ones of a node that there is not.
-class datagram_sender {
+/// A port of a host of loopback, from which a node that there is not sends to the group of all.
+class announcer {
 public:
-    datagram_sender(std::size_t index, std::uint16_t discovery_port) {
-        const auto high = std::to_string(1 + index / 250), low = std::to_string(1 + index % 250);
-        const auto name = "127.77." + high + '.' + low;
+    announcer(const std::string& name, std::uint16_t discovery_port) {
         sockaddr_in local{};
         local.sin_family = AF_INET;
         ::inet_pton(AF_INET, name.c_str(), &local.sin_addr);
@@ -397,13 +396,37 @@ public:
         group_.sin_family = AF_INET;
         group_.sin_port = htons(discovery_port);
         ::inet_pton(AF_INET, "239.255.112.50", &group_.sin_addr);
-        texts_ = {std::string(128, '\x7f'), "127.78.1.1:5000 Flood HELLO",
-                  name + ':' + std::to_string(ntohs(local.sin_port)) + " Flood HELLO"};
+        head_ = name + ':' + std::to_string(ntohs(local.sin_port)) + " Flood ";
+    }
+    announcer(const announcer&) = delete;
+    announcer& operator=(const announcer&) = delete;
+    ~announcer() { ::close(socket_); }
+
+    const std::string& head() const noexcept { return head_; }
+    void say(const std::string& word) {
+        const auto text = head_ + word;
+        static_cast<void>(::sendto(socket_, text.data(), text.size(), 0,
+                                   reinterpret_cast<const sockaddr*>(&group_), sizeof group_));
+    }
+
+protected:
+    int socket_ = ::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    sockaddr_in group_{};
+
+private:
+    std::string head_;
+};
+
+/// Sends datagrams that are none, those that name somebody else, and right ones.
+class datagram_sender : announcer {
+public:
+    datagram_sender(std::size_t index, std::uint16_t discovery_port)
+        : announcer(
+              "127.77." + std::to_string(1 + index / 250) + '.' + std::to_string(1 + index % 250),
+              discovery_port),
+          texts_{std::string(128, '\x7f'), "127.78.1.1:5000 Flood HELLO", head() + "HELLO"} {
         for (auto& text : texts_) text.resize(128, ' ');
     }
-    datagram_sender(const datagram_sender&) = delete;
-    datagram_sender& operator=(const datagram_sender&) = delete;
-    ~datagram_sender() { ::close(socket_); }
 
     /// How many it has sent. Many by one call: else it is the flooder that cannot keep up.
     int send_some() {
@@ -421,12 +444,11 @@ public:
     }
 
 private:
-    int socket_ = ::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-    sockaddr_in group_{};
     std::array<std::string, 3> texts_;
 };
 
-std::string send_datagrams(std::uint16_t discovery_port, clock_type::time_point end) {
+std::string send_datagrams(const endpoint&, std::uint16_t discovery_port,
+                           clock_type::time_point end) {
     std::vector<std::unique_ptr<datagram_sender>> senders;
     for (std::size_t i = 0; i < datagram_senders; ++i)
         senders.push_back(std::make_unique<datagram_sender>(i, discovery_port));
@@ -441,6 +463,18 @@ std::string send_datagrams(std::uint16_t discovery_port, clock_type::time_point 
             sent += senders[turn++ % senders.size()]->send_some();
     return std::to_string(std::lround(static_cast<double>(sent) / seconds())) +
            " datagrams a second";
+}
+
+/// One host that comes and goes at eight ports, by two datagrams every 10 ms.
+std::string come_and_go(const endpoint&, std::uint16_t discovery_port, clock_type::time_point end) {
+    std::vector<std::unique_ptr<announcer>> ports;
+    while (ports.size() < 8)
+        ports.push_back(std::make_unique<announcer>("127.79.0.1", discovery_port));
+    std::size_t sent = 0;
+    for (; clock_type::now() < end; std::this_thread::sleep_for(10ms))
+        for (const char* const word : {"HELLO", "exit"})
+            ports[sent++ / 2 % ports.size()]->say(word);
+    return std::to_string(sent) + " datagrams";
 }
 
 // ------------------------------------------------------------------------------- the honest sender
@@ -542,34 +576,41 @@ bool play(const char* program, const scene& what, std::chrono::seconds time) {
     return conclude(node, what.name, managed, by_one_shots, by_link, what.handler_time == 0ms);
 }
 
-/// The same for datagrams; a newcomer starts while they come, and is found.
-bool play_datagrams(const char* program, std::chrono::seconds time) {
+/// A flood of discovery, in which a newcomer starts and is found.
+struct finding {
+    const char* name;
+    std::function<std::string(const endpoint&, std::uint16_t port, clock_type::time_point)> work;
+    std::chrono::milliseconds time, before;  // in all, and until the newcomer starts
+    std::chrono::seconds found_within;
+};
+
+bool play(const char* program, const finding& what) {
     tcp_socket held;  // the number, so that nobody else's node has it
     if (held.listen({"127.0.0.1", 0})) fail("no port");
     const auto port = held.local().port();
     node_process node(program, 0ms, port);
     const auto begin = clock_type::now();
-    const auto end = begin + (std::min)(time, longest_datagram_flood);
+    const auto end = begin + what.time;
     experience by_one_shots, by_link;
     std::string managed;
-    std::thread flooding([&] { managed = send_datagrams(port, end); });
+    std::thread flooding([&] { managed = what.work(node.address(), port, end); });
     std::thread linked([&] { by_link = be_honest(node.address(), true, end); });
     std::thread by_itself([&] { by_one_shots = be_honest(node.address(), false, end); });
 
-    std::this_thread::sleep_until(begin + (end - begin) / 3);
+    std::this_thread::sleep_until(begin + what.before);
     const double before = node.mebibytes();
     p2pchat::node arriving(settings(newcomer, port));
     const auto start = clock_type::now();
     if (auto error = arriving.start()) fail("the newcomer: " + error.message());
-    const bool found = node.has_found_it(start + found_within);
+    const bool found = node.has_found_it(start + what.found_within);
     const std::chrono::duration<double> took = clock_type::now() - start;
     by_itself.join();
     linked.join();
     flooding.join();
     const double after = node.mebibytes();
 
-    const bool well = conclude(node, "datagrams", managed, by_one_shots, by_link, true);
-    std::printf("  %s, newcomer %s after %.1f s, from %.1f to %.1f MiB since a third of the time\n",
+    const bool well = conclude(node, what.name, managed, by_one_shots, by_link, true);
+    std::printf("  %s, newcomer %s after %.1f s, from %.1f to %.1f MiB since it started\n",
                 node.last_words().c_str(), found ? "found" : "NOT FOUND", took.count(), before,
                 after);
     std::fflush(stdout);
@@ -590,6 +631,12 @@ int main(int argc, char** argv) {
     const std::chrono::seconds time(argc == 2 ? std::atoi(argv[1]) : 30);
     bool well = true;
     for (const auto& each : scenes) well = play(argv[0], each, time) && well;
-    well = play_datagrams(argv[0], time) && well;
+    const milliseconds datagrams = (std::min)(time, longest_datagram_flood);
+    const finding findings[] = {
+        {"datagrams", send_datagrams, datagrams, datagrams / 3, found_within},
+        // Four seconds of it are as many candidates as may come at once in all.
+        {"one host comes and goes", come_and_go, 6s + found_soon, 6s, found_soon},
+    };
+    for (const auto& each : findings) well = play(argv[0], each) && well;
     return well ? 0 : 1;
 }
