@@ -5853,11 +5853,12 @@ private:
 namespace p2pchat {
 namespace detail {
 
-/// A candidate, and who told of it: the candidate itself, or a linked peer.
+/// A candidate, and which host told of it: its own, or a linked peer's.
 struct found_peer {
     candidate who;
     endpoint source;
-    clock::time_point first, last;
+    bool told;                            // of, by a linked peer
+    clock::time_point first, last;        // heard from that source
     clock::time_point answer_at = never;  // by discovery
     std::size_t asked_with = 0;           // bytes
 };
@@ -5878,19 +5879,24 @@ public:
         for (const auto& one : all_) result.push_back(one.second.who);
         return result;
     }
-    /// Null if there is no room for another, or this source has used up its share.
-    found_peer* heard(const message_view& what, const endpoint& source, std::ptrdiff_t share,
+    /// From the host `source`: of itself, or `told` of another. Null if there is no room for one
+    /// more, or this source has used up its share.
+    found_peer* heard(const message_view& what, const endpoint& source, bool told,
                       clock::time_point now) {
         auto place = all_.find(what.sender);
         const bool fresh = place == all_.end();
-        if (fresh) {
-            if (!make_room(source, share, now)) return nullptr;
-            place = all_.insert({what.sender, {{what.sender, {}, {}, {}}, source, now, now}}).first;
-        }
-        found_peer& one = place->second;
         // What a candidate says of itself outweighs what others say.
-        if (one.source != source && source != host_of(what.sender)) return nullptr;
+        if (!fresh && told && !(place->second.told && place->second.source == source))
+            return nullptr;
+        if ((fresh || place->second.told != told) && !make_room(fresh, source, told, now))
+            return nullptr;
+        if (fresh)
+            place = all_.insert({what.sender, {{what.sender, {}, {}, {}}, source, told, now, now}})
+                        .first;
+        found_peer& one = place->second;
+        if (one.told != told) one.first = now;
         one.source = source;
+        one.told = told;
         one.last = now;
         one.who.last_heard = report_.wall_time();
         report_.present(what.sender);
@@ -5935,6 +5941,7 @@ public:
 
 private:
     static constexpr std::size_t max = 256;
+    static constexpr std::ptrdiff_t share_of_host = 8, share_of_teller = 64;
     static constexpr std::chrono::seconds lifetime{90}, settled{20};
     // When a network starts, `max` new ones may come at once; in a flood of false ones, only one
     // per interval, as each is an event.
@@ -5947,39 +5954,49 @@ private:
         return (std::max)(spent, now - full) + each;
     }
 
+    /// A newcomer displaces nobody firmer than itself: whom others have only told of goes first,
+    /// and those that have been there for a while stay.
+    static int firmness(bool told, clock::duration age) {
+        return (told ? 0 : 2) + (age >= settled ? 1 : 0);
+    }
+
     /// Each source may add its share within a lifetime, even if those leave sooner: to spend what
     /// all have in common takes 360 hosts.
-    bool make_room(const endpoint& source, std::ptrdiff_t share, clock::time_point now) {
-        const auto by_all = spent_after(spent_, now, burst, interval);
-        const auto found = spent_by_.find(source);
+    bool make_room(bool fresh, const endpoint& source, bool told, clock::time_point now) {
+        const std::ptrdiff_t share = told ? share_of_teller : share_of_host;
+        const auto by_all = spent_after(spent_[told], now, burst, interval);
+        const auto found = spent_by_.find({source, told});
         const auto before = found == spent_by_.end() ? clock::time_point() : found->second;
         const auto by_it = spent_after(before, now, lifetime, clock::duration(lifetime) / share);
-        const auto same = [&](const auto& one) { return one.second.source == source; };
+        const auto same = [&](const auto& one) {
+            return one.second.source == source && one.second.told == told;
+        };
         if ((std::max)(by_all, by_it) > now || report_.full() ||
             std::count_if(all_.begin(), all_.end(), same) >= share)
             return false;
         auto least = all_.end();
-        if (all_.size() >= max) {  // those that have been there for a while stay
+        if (fresh && all_.size() >= max) {
             const auto rank = [](const auto& one) {
                 const found_peer& it = one.second;
-                return std::make_pair(it.last - it.first >= settled, it.last);
+                return std::make_pair(firmness(it.told, it.last - it.first), it.last);
             };
             least = std::min_element(all_.begin(), all_.end(), [&](const auto& a, const auto& b) {
                 return rank(a) < rank(b);
             });
-            if (rank(*least).first) return false;
+            if (rank(*least).first > firmness(told, {})) return false;
         }
-        spent_by_[source] = by_it;
-        spent_ = by_all;
+        spent_by_[{source, told}] = by_it;
+        spent_[told] = by_all;
         if (least != all_.end()) forget(least->second.who.address);
         return true;
     }
 
     reporter& report_;
     std::map<endpoint, found_peer> all_;
-    clock::time_point spent_{};  // the time up to which intervals are used up
-    // The same for each source. Bounded, as whoever is in it has spent of the common budget.
-    std::map<endpoint, clock::time_point> spent_by_;
+    // The times up to which budgets are spent: in common, of those heard themselves and of those
+    // told of; and of each source. Bounded, as whoever is here has spent of one in common, too.
+    clock::time_point spent_[2] = {};
+    std::map<std::pair<endpoint, bool>, clock::time_point> spent_by_;
 };
 
 /// Peers tell each other of third ones over a link if both have discovery on.
@@ -6012,7 +6029,7 @@ public:
     }
 
 private:
-    static constexpr int share_of_teller = 64, told_at_once = 50;
+    static constexpr int told_at_once = 50;
     static constexpr std::chrono::minutes recently{10};
 
     void ask(link& over) {
@@ -6055,7 +6072,7 @@ private:
         if (what.sender.scope() != 0 || what.sender.is_loopback() != teller.is_loopback() ||
             is_own(shared_.us, what.sender))
             return false;
-        return found_.heard(what, host_of(teller), share_of_teller, shared_.events.now());
+        return found_.heard(what, host_of(teller), true, shared_.events.now());
     }
 
     const context& shared_;
@@ -6151,7 +6168,7 @@ public:
         what.text = trimmed(what.text.substr(word.size()));
         const auto now = shared_.events.now();
         const bool known = word == hello || word == here;
-        auto* const one = known ? found_.heard(what, host_of(from), share_of_host, now) : nullptr;
+        auto* const one = known ? found_.heard(what, host_of(from), false, now) : nullptr;
         if (!one) return shared_.report.count_ignored();
         const bool fresh = one->first == now;
         if (fresh) others_.has_linked(from);
@@ -6168,7 +6185,6 @@ public:
 private:
     using ports = std::list<datagram_port>;
     static constexpr std::string_view hello = "HELLO", here = "HERE", secret = "tls";
-    static constexpr int share_of_host = 8;
     static constexpr std::size_t max_networks = 16;
     static constexpr std::size_t announcement_bytes = 128;  // enough for IPv6 and the longest team
 

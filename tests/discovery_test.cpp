@@ -122,6 +122,14 @@ TEST_CASE("many nodes know each other at once") {
 
 namespace {
 
+sockaddr_in native(const endpoint& from) {
+    sockaddr_in result{};
+    result.sin_family = AF_INET;
+    result.sin_port = htons(from.port());
+    ::inet_pton(AF_INET, from.address().c_str(), &result.sin_addr);
+    return result;
+}
+
 /// A datagram socket, for what is typed by hand.
 class raw_datagrams {
 public:
@@ -162,13 +170,6 @@ public:
     }
 
 private:
-    static sockaddr_in native(const endpoint& from) {
-        sockaddr_in result{};
-        result.sin_family = AF_INET;
-        result.sin_port = htons(from.port());
-        ::inet_pton(AF_INET, from.address().c_str(), &result.sin_addr);
-        return result;
-    }
     template <class Value>
     void set(int level, int name, const Value& value) {
         ::setsockopt(socket_, level, name, &value, sizeof value);
@@ -614,6 +615,93 @@ TEST_CASE("what a linked peer tells makes candidates, not more than were asked f
     p2pchat::tcp_socket none;
     CHECK(named.socket().accept(none, 50ms) == std::errc::timed_out);
 }
+
+#if defined(__linux__)  // where a connection may come from any address of loopback
+
+namespace {
+
+/// A linked peer at an address of its own, by hand, which has been asked whom it knows.
+class teller {
+public:
+    teller(const std::string& at, const endpoint& node) : head_(at + ":5000 Teller ") {
+        const auto local = native(endpoint(at, 0)), to = native(node);
+        REQUIRE(::bind(socket_, reinterpret_cast<const sockaddr*>(&local), sizeof local) == 0);
+        REQUIRE(::connect(socket_, reinterpret_cast<const sockaddr*>(&to), sizeof to) == 0);
+        say(head_ + "CONNECT\nKNOWS 1\n");
+        std::string heard;
+        char bytes[256];
+        while (heard.find("PEERS\n") == std::string::npos) {
+            pollfd wanted{socket_, POLLIN, 0};
+            const auto patience = static_cast<int>(support::patience.count());
+            REQUIRE(::poll(&wanted, 1, patience) == 1);
+            const auto size = ::recv(socket_, bytes, sizeof bytes, 0);
+            REQUIRE(size > 0);
+            heard.append(bytes, static_cast<std::size_t>(size));
+        }
+    }
+    teller(const teller&) = delete;
+    teller& operator=(const teller&) = delete;
+    ~teller() { ::close(socket_); }
+
+    void tell(const std::string& of) { say("PEER " + of + "/Told\n"); }
+    void send(const std::string& text) { say(head_ + text + '\n'); }
+
+private:
+    void say(const std::string& line) {
+        REQUIRE(::send(socket_, line.data(), line.size(), MSG_NOSIGNAL) ==
+                static_cast<ssize_t>(line.size()));
+    }
+
+    const std::string head_;
+    int socket_ = ::socket(AF_INET, SOCK_STREAM, 0);
+};
+
+}  // namespace
+
+TEST_CASE("who is only told of takes no place of those who are heard themselves") {
+    const meeting here;
+    recording_node a(here.of("Ann"));
+    raw_datagrams hand;
+    hand.send(wire(hand.address(), "HERE"), {group, here.port()});
+    REQUIRE(a.wait_found(1));
+    std::vector<std::unique_ptr<teller>> liars;
+    for (int i = 1; i <= 6; ++i) {
+        liars.push_back(std::make_unique<teller>("127.0.6." + std::to_string(i), a.address()));
+        for (int k = 0; k < 50; ++k)
+            liars.back()->tell("127.0.7." + std::to_string(i) + ':' + std::to_string(5000 + k));
+        liars.back()->send("done " + std::to_string(i));
+        REQUIRE(a.wait_text("done " + std::to_string(i)));
+    }
+    CHECK(a->candidates().size() == 256);
+    CHECK(names(a->candidates()).count(to_string(hand.address()) + " Raw") == 1);
+}
+
+TEST_CASE("a host is heard itself, whatever it tells as a peer, and its ports have their share") {
+    const meeting here;
+    recording_node a(here.of("Ann"));
+    const std::string there = "127.0.6.1";
+    teller peer(there, a.address());
+    std::vector<std::unique_ptr<raw_datagrams>> ports;
+    for (int i = 0; i < 10; ++i) ports.push_back(std::make_unique<raw_datagrams>(there));
+    for (auto& one : ports) peer.tell(to_string(one->address()));
+    for (int k = 0; k < 39; ++k) peer.tell("127.0.7.1:" + std::to_string(5000 + k));
+    REQUIRE(a.wait_found(49));
+    const endpoint to(group, here.port());
+    for (auto& one : ports) one->send(filled(wire(one->address(), "HERE", "Itself")), to);
+    const auto themselves = [&] {
+        const auto all = a->candidates();
+        return std::count_if(all.begin(), all.end(),
+                             [](const candidate& who) { return who.team == "Itself"; });
+    };
+    CHECK(wait_until([&] { return a->statistics().ignored == 2; }));
+    CHECK(themselves() == 8);
+    CHECK(ports.front()->receive() == wire(a.address(), "HERE", "Ann"));  // as somebody new
+    peer.tell(to_string(ports.front()->address()));                       // it has said so itself
+    CHECK(wait_until([&] { return a->statistics().ignored == 3; }));
+    CHECK(themselves() == 8);
+}
+
+#endif
 
 TEST_CASE("a chain of twenty nodes, each given one address, ends with all knowing all") {
     if (!support::has_wide_loopback()) return;

@@ -380,22 +380,26 @@ std::string send_one_shots(const endpoint& to, clock_type::time_point end) {
     return std::to_string(valid_ones) + " at once, sent " + std::to_string(sent);
 }
 
+sockaddr_in native(const std::string& address, std::uint16_t port) {
+    sockaddr_in result{};
+    result.sin_family = AF_INET;
+    result.sin_port = htons(port);
+    ::inet_pton(AF_INET, address.c_str(), &result.sin_addr);
+    return result;
+}
+
 /// A port of a host of loopback, from which a node that there is not sends to the group of all.
 class announcer {
 public:
     announcer(const std::string& name, std::uint16_t discovery_port) {
-        sockaddr_in local{};
-        local.sin_family = AF_INET;
-        ::inet_pton(AF_INET, name.c_str(), &local.sin_addr);
+        auto local = native(name, 0);
         socklen_t size = sizeof local;
         if (::bind(socket_, reinterpret_cast<const sockaddr*>(&local), size) != 0 ||
             ::setsockopt(socket_, IPPROTO_IP, IP_MULTICAST_IF, &local.sin_addr,
                          sizeof local.sin_addr) != 0 ||
             ::getsockname(socket_, reinterpret_cast<sockaddr*>(&local), &size) != 0)
             fail("no sender of datagrams");
-        group_.sin_family = AF_INET;
-        group_.sin_port = htons(discovery_port);
-        ::inet_pton(AF_INET, "239.255.112.50", &group_.sin_addr);
+        group_ = native("239.255.112.50", discovery_port);
         head_ = name + ':' + std::to_string(ntohs(local.sin_port)) + " Flood ";
     }
     announcer(const announcer&) = delete;
@@ -475,6 +479,52 @@ std::string come_and_go(const endpoint&, std::uint16_t discovery_port, clock_typ
         for (const char* const word : {"HELLO", "exit"})
             ports[sent++ / 2 % ports.size()]->say(word);
     return std::to_string(sent) + " datagrams";
+}
+
+/// A linked peer at a host of its own, which tells of some that are not there.
+class liar {
+public:
+    liar(std::size_t index, std::size_t count, const endpoint& node) {
+        const auto number = std::to_string(index);
+        const auto name = "127.77.0." + number;
+        sockaddr_in local = native(name, 0), to = native(node.address(), node.port());
+        const timeval patience{1, 0};
+        ::setsockopt(socket_, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
+        if (::bind(socket_, reinterpret_cast<const sockaddr*>(&local), sizeof local) != 0 ||
+            ::connect(socket_, reinterpret_cast<const sockaddr*>(&to), sizeof to) != 0)
+            fail("no liar");
+        say(name + ":5000 Flood CONNECT\nKNOWS 1\n");
+        std::string heard;
+        char bytes[256];
+        while (heard.find("PEERS\n") == std::string::npos) {
+            const auto size = ::recv(socket_, bytes, sizeof bytes, 0);
+            if (size <= 0) fail("nobody asks a liar");
+            heard.append(bytes, static_cast<std::size_t>(size));
+        }
+        for (std::size_t i = 1; i <= count; ++i)
+            say("PEER 127.78." + number + '.' + std::to_string(i) + ":5000/Flood\n");
+    }
+    liar(const liar&) = delete;
+    liar& operator=(const liar&) = delete;
+    ~liar() { ::close(socket_); }
+
+private:
+    void say(const std::string& line) {
+        static_cast<void>(::send(socket_, line.data(), line.size(), MSG_NOSIGNAL));
+    }
+
+    int socket_ = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+};
+
+/// Six of them tell of as many as there may be. As each is asked once, they link again every 7 s.
+std::string tell_lies(const endpoint& to, std::uint16_t, clock_type::time_point end) {
+    std::vector<std::unique_ptr<liar>> liars;
+    for (; clock_type::now() < end; liars.clear()) {
+        for (const std::size_t count : {50u, 50u, 50u, 50u, 50u, 6u})
+            liars.push_back(std::make_unique<liar>(liars.size() + 1, count, to));
+        std::this_thread::sleep_until((std::min)(clock_type::now() + 7s, end));
+    }
+    return "256 told of, again and again";
 }
 
 // ------------------------------------------------------------------------------- the honest sender
@@ -636,6 +686,8 @@ int main(int argc, char** argv) {
         {"datagrams", send_datagrams, datagrams, datagrams / 3, found_within},
         // Four seconds of it are as many candidates as may come at once in all.
         {"one host comes and goes", come_and_go, 6s + found_soon, 6s, found_soon},
+        // Those that have been there for 20 s do not give way to others told of.
+        {"six liars", tell_lies, 22s + found_soon, 22s, found_soon},
     };
     for (const auto& each : findings) well = play(argv[0], each) && well;
     return well ? 0 : 1;
