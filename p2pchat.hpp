@@ -680,7 +680,7 @@ struct counters {
     std::uint64_t undelivered = 0;  ///< messages
     std::uint64_t dropped = 0;      ///< taken, but stop() did not wait for their handler
     std::uint64_t announced = 0;    ///< datagrams sent to a whole network
-    std::uint64_t unannounced = 0;  ///< those that failed; unusable networks and ports
+    std::uint64_t unannounced = 0;  ///< those that failed; ports and networks unusable, or over 16
     std::uint64_t ignored = 0;      ///< datagrams and named peers that made no candidate
 };
 
@@ -6287,6 +6287,23 @@ private:
         shared_.report.count_announced(false);
         return false;
     }
+    /// Of too many, as where containers run: those of the interface with the default route, then
+    /// those where a broadcast reaches others. The rest are counted, so that it can be seen.
+    void keep_best(std::vector<os::interface_address>& all) const {
+        const endpoint outward = detect_address();
+        std::uint32_t index = 0;  // of its interface
+        os::visit_interfaces([&](const os::interface_address& one) {
+            if (one.local.same_address(outward)) index = one.index;
+            return index != 0;
+        });
+        const auto rank = [&](const os::interface_address& one) {
+            if (index != 0 ? one.index == index : one.local.same_address(outward)) return 0;
+            return 1 + (one.broadcast ? 0 : 1) + (one.local.is_v4() ? 0 : 1);
+        };
+        std::stable_sort(all.begin(), all.end(),
+                         [&](const auto& a, const auto& b) { return rank(a) < rank(b); });
+        for (; all.size() > max_networks; all.pop_back()) shared_.report.count_announced(false);
+    }
     /// The networks on which others may know us by the address that we claim. For IPv6, link-local
     /// addresses: one for each interface, reachable only from the same network.
     std::vector<os::interface_address> networks() const {
@@ -6301,8 +6318,9 @@ private:
                                      : !one.loopback && (local.is_v4() || local.scope() != 0)) {
                 found.push_back(one);
             }
-            return found.size() >= max_networks;
+            return false;
         });
+        if (found.size() > max_networks) keep_best(found);
         const bool nowhere_else = us.configured ? us.address.is_loopback() : found.empty();
         return nowhere_else ? loopback : found;
     }

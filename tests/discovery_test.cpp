@@ -535,6 +535,32 @@ TEST_CASE("where a stranger has the discovery port, others are found nevertheles
     first.run([&] { stranger.reset(); });
 }
 
+TEST_CASE("of many networks those that lead to others are announced on, and the rest are counted") {
+    segment lan;
+    if (!lan.usable()) return;
+    host first, second;
+    bool tunnels = false;
+    SUBCASE("the one with the default route") {}
+    SUBCASE("the one with a broadcast address") { tunnels = true; }
+    for (int i = 1; i <= 20; ++i) {
+        const std::string number = std::to_string(i), name = "d" + number;
+        const std::string add = tunnels ? "ip tuntap add mode tun name " + name
+                                        : "ip link add " + name + " type veth peer e" + number;
+        const bool made = first.command(add + " && ip addr add 10.50." + number + ".1/24 dev " +
+                                        name + " && ip link set " + name + " up");
+        if (!made) MESSAGE("skipped: no such devices here");
+        if (!made) return;
+    }
+    lan.plug(first, "lan", "10.99.0.1/24");
+    lan.plug(second, "lan", "10.99.0.2/24");
+    if (!tunnels) REQUIRE(first.command("ip route add default via 10.99.0.254"));
+    node_on a(first, "Ann"), b(second, "Bob");
+    REQUIRE(a->wait_found(1));
+    REQUIRE(b->wait_found(1));
+    CHECK(a.found() == found{"Bob at 10.99.0.2"});
+    CHECK((*a).statistics().unannounced >= 21 - 16);
+}
+
 TEST_CASE("whoever is outside our networks is nobody") {
     segment lan;
     if (!lan.usable()) return;
