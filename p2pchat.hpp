@@ -96,10 +96,10 @@
 //     unconfirmed on a link
 //   - the peer accepts and stays silent: timed_out after delivery_timeout (5 s); a link is given up
 //     when nothing at all has been confirmed for that long
-//   - the wire is cut, or the peer is killed without a word: the same; on a link without traffic
-//     the system's keep-alive notices (after keep_alive, 15 s, and as long again)
-//   - the peer leaves or stops: link_lost for what it has not confirmed; later messages are
-//     one-shots
+//   - the wire is cut, or the peer's machine fails without a word: the same; on a link without
+//     traffic the system's keep-alive notices (after keep_alive, 15 s, and as long again)
+//   - the peer leaves, stops or is killed: link_lost for what it has not confirmed; later messages
+//     are one-shots
 //   - max_queued_bytes wait for this peer already: queue_full at once, or post() waits if asked to
 //   - our node stops: stopped; on a link, what was not being written yet is not sent
 //
@@ -644,8 +644,8 @@ struct config {
 /// How a peer went away.
 enum class departure {
     left,       ///< it said `exit`
-    lost,       ///< its link broke
-    stopped,    ///< its link ended in order, without `exit`: the program ended
+    lost,       ///< its link broke, or its program was killed
+    stopped,    ///< its link ended in order, without `exit`: the node stopped
     forgotten,  ///< it gave way to others, at config::max_peers
 };
 
@@ -5009,7 +5009,9 @@ public:
           head_(head_of(claim_over(shared.us, connection.socket()), shared.us.team)),
           connection_(std::move(connection)) {
         connection_.release_idle_memory();  // of the handshake
-        os::reset_on_close(connection_.native_handle(), false);
+        // However this process ends, the other side must not take that for an end in order: what
+        // was not confirmed may have been taken all the same.
+        os::reset_on_close(connection_.native_handle(), true);
         connection_.socket().no_delay();
         connection_.socket().keep_alive(shared_.settings.keep_alive);
     }
@@ -5073,7 +5075,9 @@ public:
         state_ = state::ended;
         // Ending in order means that all that was taken is confirmed.
         const bool in_order = out_.empty() && held().empty() && !connection_.shutdown_send();
-        in_order ? connection_.close() : connection_.reset();
+        if (!in_order) return connection_.reset();
+        os::reset_on_close(connection_.native_handle(), false);
+        connection_.close();
     }
 
     void on_readable() override {
@@ -5145,6 +5149,7 @@ private:
         if (retired_bytes_ != 0) owner_.on_settled(*this, std::exchange(retired_bytes_, 0));
         if (in_.backlog() != 0 || !held().empty()) return;
         state_ = state::half_closed;
+        os::reset_on_close(connection_.native_handle(), false);
         if (connection_.shutdown_send() == std::errc::operation_would_block)
             return lose(departure::lost);
         shared_.events.arm(*this, after(shared_.events.now(), shared_.settings.delivery_timeout));
@@ -5218,7 +5223,9 @@ private:
         if (in_order && !in_.in_line()) sent_.keep(who_.known_as(), shared_.report);
         sent_.fail(why, shared_.report);
         shared_.rooms.leave(*this);
-        shared_.events.end(*this, connection_, in_order && held().empty());
+        const bool all_confirmed = in_order && held().empty();
+        if (all_confirmed) os::reset_on_close(connection_.native_handle(), false);
+        shared_.events.end(*this, connection_, all_confirmed);
         shared_.report.forget(*this);
         if (retired_bytes_ != 0) owner_.on_settled(*this, std::exchange(retired_bytes_, 0));
         const bool gone = before == state::open || !who_.reachable;

@@ -2,6 +2,7 @@
 //
 // SPDX-License-Identifier: MIT
 
+#include "process.hpp"
 #include "support.hpp"
 
 #include <string>
@@ -206,6 +207,42 @@ TEST_CASE("what a link ended in order without confirming is sent again over the 
     CHECK(posts.count({}) == 3);
     CHECK(posts.in_order());
 }
+
+#if defined(__linux__)
+
+TEST_CASE("what was shown to a program that is killed before it confirmed is not sent again") {
+    support::process dying([](support::process& parent) {
+        auto settings = local("Bob");
+        settings.confirm_later = true;
+        recording_node bob(settings);
+        parent.say(to_string(bob.address()));
+        endpoint ann;
+        if (!parse(parent.hear(), ann)) bob->connect(ann);
+        parent.say(bob.wait_text("pay 1") ? "shown" : "not shown");
+        parent.hear();
+    });
+    const endpoint bob = dying.hear_address();
+    outcomes posts;
+    recording_node a(local("Ann"));
+    SUBCASE("over a link that it opened") {
+        dying.say(to_string(a.address()));
+        REQUIRE(a.wait_text("CONNECT"));
+    }
+    SUBCASE("over a link that we opened") {
+        REQUIRE(a->connect(bob).linked);
+        dying.say("no link");
+    }
+    REQUIRE_FALSE(keep(posts, a, bob, "pay 1"));
+    REQUIRE(dying.hear() == "shown");
+    dying.kill();
+    REQUIRE(a.wait_left(1));
+    CHECK(a.seen().left[0].second == p2pchat::departure::lost);
+    CHECK(kept(a).empty());
+    CHECK(wait_until([&] { return posts.count(errc::link_lost) == 1 || !kept(a).empty(); }));
+    CHECK(posts.count(errc::link_lost) == 1);
+}
+
+#endif
 
 TEST_CASE("what half a line at the end of a link may have confirmed is not sent again") {
     outcomes posts;

@@ -165,7 +165,6 @@ struct sent {
     bool keeps = false, over = false;
     std::optional<awaited> answer;  // if its sender waits
     bool shown = false, confirmed = false;
-    bool taken = false;  // as its receiver and, if the one does so later, its sender knows
     std::error_code outcome = std::make_error_code(std::errc::operation_in_progress);
     clock::duration at{}, limit{};  // by the sender's own time
     clock::time_point kept_from{};  // by its clock
@@ -426,10 +425,8 @@ void peer_process::take_message(const p2pchat::message& what) {
         return require(disturbed, name(), " shows a message of ", message.text.size(),
                        " bytes cut: '", text.substr(0, 40), "', ", text.size(), " bytes");
     auto& last = (message.keeps ? last_kept_from_ : last_from_)[{message.from, message.to}];
-    require(!message.taken, name(), " shows number ", number, " twice");
-    if (what.receipt == 0) message.taken = message.confirmed = true;
-    // What was not confirmed comes again from whoever keeps it.
-    if (std::exchange(message.shown, true)) return;
+    require(!std::exchange(message.shown, true), name(), " shows number ", number, " twice");
+    if (what.receipt == 0) message.confirmed = true;
     if (message.over && !late_in_order) return;
     // It is kept by the name that its peer had then: what is posted to another may pass it.
     if (message.keeps && all_.moves != 0) return;
@@ -588,7 +585,6 @@ void peer_process::tell(sent& message, std::error_code error) {
     const bool command = message.text.front() != '#';
     require(error || command || message.confirmed, name(),
             " is told delivered, but not taken: ", message.text.substr(0, 40), " to ", message.to);
-    if (!error) message.taken = true;
     require(error != std::errc::operation_in_progress, name(), " is told nothing");
     const auto kept_for = net->time_of(system) - message.kept_from;
     require(error != errc::expired || (message.keeps && kept_for >= settings_.keep_for), name(),
