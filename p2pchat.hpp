@@ -5068,10 +5068,8 @@ public:
     /// What it has not begun to write is no longer sent, as it is reported as not sent.
     void stop(std::error_code why) noexcept {
         if (state_ == state::ended) return;
-        out_.drop();
         sent_.fail(why, shared_.report);
-        taken_.repeat();
-        if (state_ != state::half_closed) shared_.events.guard(*this, [this] { flush(); });
+        confirm_last();
         state_ = state::ended;
         // Ending in order means that all that was taken is confirmed.
         const bool in_order = out_.empty() && held().empty() && !connection_.shutdown_send();
@@ -5129,6 +5127,12 @@ public:
 private:
     enum class state : unsigned char { open, closing, half_closed, ended };
 
+    /// What is confirmed is said before the link ends; what is not begun yet is not sent any more.
+    void confirm_last() noexcept {
+        out_.drop();
+        taken_.repeat();
+        shared_.events.guard(*this, [this] { flush(); });
+    }
     /// Writes what it can, confirmations included.
     void flush() {
         if (state_ == state::half_closed) return;
@@ -5213,6 +5217,7 @@ private:
     }
     void refuse(std::error_code why) noexcept {
         shared_.report.rejected(who_.remote, why);
+        confirm_last();
         lose(departure::lost);
     }
     void lose(departure how, std::error_code why = make_error_code(errc::link_lost)) noexcept {

@@ -154,6 +154,20 @@ TEST_CASE("what is refused on a link loses the link, and all that is unconfirmed
     node->confirm(got[2]);  // whose link is gone
 }
 
+TEST_CASE("what was confirmed is told before the link is lost by what is refused") {
+    recording_node node(later()), sender;
+    REQUIRE(sender->connect(node.address()).linked);
+    outcomes sent;
+    for (const auto* text : {"1", "2"}) REQUIRE_FALSE(sent.post(*sender, node.address(), text));
+    REQUIRE(node.wait_messages(3));
+    const auto got = receipts(node);
+    node->confirm(got[0]);
+    node->confirm(got[1], false);
+    REQUIRE(sent.wait());
+    CHECK(sent.count({}) == 1);
+    CHECK(sent.count(make_error_code(errc::link_lost)) == 1);
+}
+
 TEST_CASE("what is not confirmed within delivery_timeout is refused") {
     auto settings = later();
     settings.delivery_timeout = 50ms;

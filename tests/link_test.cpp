@@ -384,6 +384,21 @@ TEST_CASE("an ACK of what was never sent ends the link") {
     CHECK_FALSE(is_linked(a, link.address()));
 }
 
+TEST_CASE("what was taken is confirmed before a link is refused, and nothing else is sent") {
+    config settings = local();
+    settings.max_message_bytes = 1000;
+    recording_node a(settings);
+    typed_link link(a);
+    std::string bad = "ACK 99\n";
+    SUBCASE("for an ACK of what was never sent") {}
+    SUBCASE("for a line that is too long") { bad = link.line(std::string(1000, 'x')); }
+    link.peer.send(link.line("one") + link.line("two") + bad + link.line("behind"));
+    CHECK(link.peer.line() == "ACK 2");
+    CHECK(link.peer.read_to_end() == ending::reset);
+    CHECK(link.peer.text().empty());
+    CHECK(a.seen().count_text("behind") == 0);
+}
+
 TEST_CASE("an ACK of a number beyond all numbers confirms nothing") {
     config settings = local();
     settings.delivery_timeout = 200ms;
