@@ -755,7 +755,7 @@ public:
     public_key key() const;
 
     /// Pins this key for the peer at an address, in place of any other; with no key, forgets its
-    /// key. What is pinned automatically, when a key is first shown, is bounded: max_peers in all,
+    /// key. A link to it under another key ends at once, as lost. What is pinned automatically, when a key is first shown, is bounded: max_peers in all,
     /// 64 for one IP. Errors: stopped, or what the system says about config::pins.
     std::error_code trust(const endpoint& peer, const public_key& key);
 
@@ -4721,6 +4721,12 @@ public:
     }
     /// It is not used any longer.
     void end() noexcept { shared_.events.end(*this, shot_.connection(), !shot_.error()); }
+    /// Another key may be its peer's by now.
+    void check_key() {
+        const auto& shown = shot_.connection().key();
+        if (shown && shared_.keys.check(shot_.to(), {}, shown, false) != no_error)
+            on_failure(make_error_code(errc::key_changed));
+    }
 
     one_shot& shot() noexcept { return shot_; }
     postings item;  ///< the message that it carries
@@ -5057,6 +5063,12 @@ public:
         if (taken_.is_due() || state_ == state::closing) flush();
     }
 
+    /// Ends at once if another key is that of a peer by whose address it goes, or was opened.
+    void check_key(const endpoint& of) {
+        const bool concerned = of == who_.known_as() || of == who_.remote;
+        if (concerned && key() && shared_.keys.check(of, {}, key(), false) != no_error)
+            lose(departure::lost);
+    }
     /// Nothing more is posted, and it ends once nothing is under way. Until then the
     /// route waits for so many bytes, which whatever is posted next must not overtake.
     void close(std::size_t bytes) {
@@ -5577,6 +5589,12 @@ public:
     link* link_to(const endpoint& peer) const noexcept {
         const route* const one = table_.find_known(peer);
         return one ? one->current : nullptr;
+    }
+    /// Another key may be the peer's by now: nothing more goes to the old one, or comes from it.
+    void check_key(const endpoint& of) {
+        for (auto next = links_.begin(); next != links_.end();) (*next++)->check_key(of);
+        route* const one = table_.find(of);
+        if (one && one->under_way) one->under_way->check_key();
     }
     bool room_made() noexcept { return table_.room_made(); }
     bool has_work() const noexcept { return table_.any_ready(); }
@@ -6627,7 +6645,12 @@ public:
         }
         return result;
     }
-    keyring& keys() noexcept { return keys_; }
+    const public_key& key() const noexcept { return keys_.own(); }
+    std::error_code trust(const endpoint& peer, const public_key& key) {
+        const auto error = keys_.trust(peer, key);
+        routes_.check_key(peer);
+        return error;
+    }
 
     std::vector<candidate> candidates() const { return found_.snapshot(); }
     std::vector<kept_message> kept() const { return outbox_.kept(); }
@@ -6918,11 +6941,15 @@ public:
     const std::string& team() const noexcept { return settings_.team; }
     public_key key() const {
         const lock held(mutex_);
-        return engine_ ? engine_->keys().own() : public_key();
+        return engine_ ? engine_->key() : public_key();
     }
     std::error_code trust(const endpoint& to, const public_key& key) {
         const lock held(mutex_);
-        return running_ ? engine_->keys().trust(to, key) : make_error_code(errc::stopped);
+        if (!running_) return make_error_code(errc::stopped);
+        refresh_time();
+        const auto error = engine_->trust(to, key);
+        after_call();
+        return error;
     }
 
 protected:

@@ -491,6 +491,61 @@ TEST_CASE("a link in clear is given up when its peer's key becomes known") {
     CHECK(ann.seen().count_text("in clear again") == 0);
 }
 
+TEST_CASE("a link under a key that is no longer trusted ends, and nothing more goes over it") {
+    recording_node ann(secret("Ann")), bob(secret("Bob"));
+    auto there = bob.address();
+    SUBCASE("one that we opened") {}
+    SUBCASE("one that the peer opened") { REQUIRE(bob->connect(ann.address()).linked); }
+    SUBCASE("one to another address of the peer") {
+        if (!has_wide_loopback()) return;
+        there = {"127.0.0.2", there.port()};
+    }
+    REQUIRE(ann->connect(there).linked);
+    REQUIRE(wait_until([&] { return linked_peers(*bob) == 1; }));
+    CHECK_FALSE(ann->trust(there, bob->key()));
+    CHECK_EQ(linked_peers(*ann), 1);
+    p2pchat::public_key other;
+    other.bytes[0] = 1;
+    CHECK_FALSE(ann->trust(there, other));
+    CHECK_EQ(linked_peers(*ann), 0);
+    CHECK_EQ(ann->send(there, "for somebody else"), errc::key_changed);
+    REQUIRE(ann.wait_left(1));
+    CHECK(ann.seen().left[0].second == p2pchat::departure::lost);
+    REQUIRE(bob.wait_left(1));
+    CHECK(bob.seen().count_text("for somebody else") == 0);
+}
+
+TEST_CASE("what a peer says under a key that is no longer trusted is not taken") {
+    recording_node ann(secret("Ann")), bob(secret("Bob"));
+    REQUIRE(bob->connect(ann.address()).linked);
+    p2pchat::public_key other;
+    other.bytes[0] = 1;
+    CHECK_FALSE(ann->trust(bob.address(), other));
+    CHECK(bob->send(ann.address(), "it's me, Bob"));
+    CHECK(bob->send(ann.address(), "it's still me"));
+    CHECK(ann.seen().messages.size() == 1);  // CONNECT
+}
+
+TEST_CASE("a link that is being opened under a key that is no longer trusted does not come about") {
+    gate trusted;
+    recording_node ann(secret("Ann")), bob(secret("Bob"));
+    p2pchat::public_key other;
+    other.bytes[0] = 1;
+    std::size_t pieces = 0;
+    // The handshake is one flight back; the next, the answer to CONNECT, waits.
+    middleman held(bob.address(), [&](std::string&, bool forth) {
+        return forth || ++pieces == 1 || trusted.wait();
+    });
+    std::error_code failed;
+    std::thread connects([&] { failed = ann->connect(held.address()).error; });
+    REQUIRE(bob.wait_text("CONNECT"));
+    CHECK_FALSE(ann->trust(held.address(), other));
+    trusted.open();
+    connects.join();
+    CHECK_EQ(failed, errc::key_changed);
+    CHECK_EQ(linked_peers(*ann), 0);
+}
+
 TEST_CASE("a link that is refused while it waits for room is not called once there is some") {
     auto settings = secret("Ann", secrecy::known);
     settings.max_received_bytes = 1;  // each event fills it
