@@ -1242,9 +1242,10 @@ inline int poll(poll_entry* entries, std::size_t count, int timeout_ms) noexcept
 
 inline std::error_code file_error() noexcept { return last_error(); }
 
+/// Does not wait for the other end of a pipe.
 inline handle open_file(const std::string& path, file_use use) noexcept {
     constexpr int flags[] = {O_RDONLY, O_WRONLY | O_APPEND | O_CREAT, O_WRONLY | O_CREAT | O_EXCL};
-    return ::open(path.c_str(), flags[static_cast<int>(use)] | O_CLOEXEC, 0600);
+    return ::open(path.c_str(), flags[static_cast<int>(use)] | O_CLOEXEC | O_NONBLOCK, 0600);
 }
 
 inline bool is_private(handle file) noexcept {
@@ -3786,21 +3787,27 @@ private:
     std::error_code store(const endpoint& who, std::string_view team, const public_key& key) const {
         if (file_.empty()) return {};
         std::string line;
+        const auto failed = read(line);
+        if (failed && failed != std::errc::no_such_file_or_directory) return failed;
+        line.clear();
         append_endpoint(line, who, true);
         line.append(1, ' ').append(team.empty() ? "-" : team).append(1, ' ');
         append_key(line, key);
         return os::write_file(file_, os::file_use::append, line.append(1, '\n'));
     }
+    /// All of the file. If a program died while writing the last line, or the disk was full, that
+    /// line is ended first, and ignored.
+    std::error_code read(std::string& all) const {
+        bool ours_alone = false;
+        const auto error = os::read_file(file_, all, ours_alone);
+        if (error || all.empty() || all.back() == '\n') return error;
+        all.append("#\n");
+        return os::write_file(file_, os::file_use::append, "#\n");
+    }
     std::error_code load() {
         if (file_.empty()) return {};
-        bool ours_alone = false;
         std::string all;
-        auto error = os::read_file(file_, all, ours_alone);
-        // A program died while writing the last line: end that line, which is ignored.
-        if (!error && !all.empty() && all.back() != '\n') {
-            error = os::write_file(file_, os::file_use::append, "#\n");
-            all.append("#\n");
-        }
+        auto error = read(all);
         for (std::size_t at = 0; !error && at < all.size();) {
             const std::size_t end = all.find('\n', at);
             error = read_line(trimmed(std::string_view(all).substr(at, end - at)));
@@ -3810,10 +3817,11 @@ private:
     }
     std::error_code read_line(std::string_view line) {
         if (line.empty() || line.back() == '#') return {};
+        const auto first = line.find(' '), last = line.rfind(' ');
         endpoint who;
         public_key key;
-        const bool good = !parse(line.substr(0, line.find(' ')), who) && who &&
-                          scan_key(line.substr(line.rfind(' ') + 1), key);
+        const bool good = line.find(' ', first + 1) == last && !parse(line.substr(0, first), who) &&
+                          who && scan_key(line.substr(last + 1), key);
         if (!good) return make_error_code(errc::bad_pins);
         pin(who, key);
         return {};

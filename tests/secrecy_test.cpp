@@ -10,6 +10,12 @@
 #include <openssl/ssl.h>
 #include <openssl/x509.h>
 
+#if !defined(_WIN32)
+#include <sys/resource.h>
+#include <sys/stat.h>
+#endif
+
+#include <csignal>
 #include <cstdio>
 #include <filesystem>
 #include <fstream>
@@ -221,6 +227,30 @@ p2pchat::config again(const p2pchat::config& as, std::uint16_t port) {
 }
 
 const std::string long_text(60 * 1024, 'x');
+
+#if !defined(_WIN32)
+
+/// No file may be larger than this: a disk that is full, for as long as it lives.
+class full_disk {
+public:
+    explicit full_disk(std::size_t bytes) {
+        ::getrlimit(RLIMIT_FSIZE, &before_);
+        const rlimit now{bytes, before_.rlim_max};
+        REQUIRE(::setrlimit(RLIMIT_FSIZE, &now) == 0);
+    }
+    full_disk(const full_disk&) = delete;
+    full_disk& operator=(const full_disk&) = delete;
+    ~full_disk() {
+        ::setrlimit(RLIMIT_FSIZE, &before_);
+        ::signal(SIGXFSZ, handler_);
+    }
+
+private:
+    void (*const handler_)(int) = ::signal(SIGXFSZ, SIG_IGN);
+    rlimit before_{};
+};
+
+#endif
 
 }  // namespace
 
@@ -845,6 +875,55 @@ TEST_CASE("who is known is known after a restart, too") {
     }
     if (bob) CHECK((*bob)->key() == key);
 }
+
+#if !defined(_WIN32)
+
+TEST_CASE("a line of keys that a full disk has cut spoils no other") {
+    const folder here;
+    auto settings = secret("Ann");
+    settings.pins = here.file("pins");
+    constexpr std::size_t begun = 1 << 20;  // more than what else this program writes
+    std::ofstream(settings.pins) << std::string(begun - 2, '#') << "#\n";
+    p2pchat::public_key key;
+    key.bytes[0] = 1;
+    {
+        recording_node ann(settings);
+        {
+            const full_disk full(begun + 20);
+            CHECK(ann->trust({"127.0.0.1", 9}, key));
+            CHECK(ann->trust({"127.0.0.1", 10}, key));
+        }
+        CHECK_FALSE(ann->trust({"127.0.0.1", 11}, key));
+    }
+    const std::string lines = content(settings.pins).substr(begun);
+    CHECK(lines.find("#\n127.0.0.1:11 - 01") != std::string::npos);
+    CHECK(std::count(lines.begin(), lines.end(), '\n') == 2);
+    p2pchat::node again(settings);
+    CHECK_FALSE(again.start());
+}
+
+TEST_CASE("a line of keys that is two of them is none") {
+    const folder here;
+    auto settings = secret("Ann");
+    settings.pins = here.file("pins");
+    std::ofstream(settings.pins) << "127.0.0.1:9 Eve 0011127.0.0.1:10 Bob " << std::string(64, '1')
+                                 << '\n';
+    p2pchat::node ann(settings);
+    CHECK_EQ(ann.start(), errc::bad_pins);
+}
+
+TEST_CASE("a file for keys that is a pipe is an error, and nothing waits for its other end") {
+    const folder here;
+    auto settings = secret("Ann");
+    const std::string pipe = here.file("pipe");
+    REQUIRE(::mkfifo(pipe.c_str(), 0600) == 0);
+    SUBCASE("pins") { settings.pins = pipe; }
+    SUBCASE("identity") { settings.identity = pipe; }
+    p2pchat::node ann(settings);
+    CHECK(ann.start());
+}
+
+#endif
 
 TEST_CASE("two programs write down at once whom they meet, a line each") {
     const folder here;
