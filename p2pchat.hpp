@@ -4861,6 +4861,16 @@ public:
         const std::size_t needed = text_.size() + begin.size() + end.size() + 1;
         if (needed > text_.capacity()) text_.reserve((std::max)(needed, 2 * text_.capacity()));
         text_.append(begin).append(end).append(1, '\n');
+        ack_size_ = 0;
+    }
+    /// In place of an ACK before it, if that waits and nothing behind it does: a peer that says much
+    /// and reads little must not fill the memory.
+    void add_ack(std::uint64_t count) {
+        std::string line("ACK ");
+        append_number(line, count);
+        if (written_ + ack_size_ <= text_.size()) text_.resize(text_.size() - ack_size_);
+        add(line);
+        ack_size_ = line.size() + 1;
     }
     std::error_code send(stream& over) {
         std::size_t sent = 0;
@@ -4874,15 +4884,19 @@ public:
         return error;
     }
     /// Drops all but the rest of a line that is sent in part.
-    void drop() noexcept { text_.resize(cut_ ? text_.find('\n', written_) + 1 : written_); }
+    void drop() noexcept {
+        text_.resize(cut_ ? text_.find('\n', written_) + 1 : written_);
+        ack_size_ = 0;
+    }
     void release_idle_memory() noexcept {
         if (text_.empty()) std::string().swap(text_);
     }
 
 private:
     std::string text_;
-    std::size_t written_ = 0;  // bytes of it that are sent
-    bool cut_ = false;         // in the middle of a line
+    std::size_t written_ = 0;   // bytes of it that are sent
+    std::size_t ack_size_ = 0;  // of the line at the end, if it is an ACK
+    bool cut_ = false;          // in the middle of a line
 };
 
 /// Messages of ours on a link, in the order sent, until the other side confirms them.
@@ -5156,11 +5170,7 @@ private:
     /// Writes what it can, confirmations included.
     void flush() {
         if (state_ == state::half_closed) return;
-        if (taken_.is_due()) {
-            std::string count;
-            append_number(count, taken_.confirm());
-            out_.add("ACK ", count);
-        }
+        if (taken_.is_due()) out_.add_ack(taken_.confirm());
         const auto error = out_.send(connection_);
         const bool blocked = error == std::errc::operation_would_block;
         if (error && !blocked) return lose(departure::lost);

@@ -11,6 +11,10 @@
 #include <memory>
 #include <set>
 
+#if defined(__linux__)
+#include <netinet/tcp.h>
+#endif
+
 using p2pchat::config;
 using p2pchat::departure;
 using p2pchat::endpoint;
@@ -946,6 +950,40 @@ TEST_CASE("a link whose other side reads nothing is given up after delivery_time
     CHECK(a.seen().left[0].second == departure::lost);
     CHECK(watch.is_short());
 }
+
+#if defined(__linux__)
+
+TEST_CASE("for a peer that says much and reads nothing one confirmation waits, not one of each") {
+    raw_listener there;  // its connections take little until it reads
+    const int handle = static_cast<int>(there.socket().native_handle());
+    const int bytes = 4096, segment = 536;
+    REQUIRE(::setsockopt(handle, SOL_SOCKET, SO_RCVBUF, &bytes, sizeof bytes) == 0);
+    REQUIRE(::setsockopt(handle, IPPROTO_TCP, TCP_MAXSEG, &segment, sizeof segment) == 0);
+    outcomes posts;
+    recording_node a;
+    REQUIRE_FALSE(a->connect(there.address(), {}));
+    raw_peer peer = there.accept();
+    CHECK(peer.line() == wire(a.address(), "CONNECT", a->team()));
+    peer.send(wire(there.address(), "CONNECT") + '\n');
+    REQUIRE(wait_until([&] { return is_linked(a, there.address()); }));
+    const std::string text(1000, 'x');
+    while (!posts.post(*a, there.address(), text)) {  // until nothing more can be written
+    }
+    constexpr std::size_t count = 300;
+    for (std::size_t i = 1; i <= count; ++i) {
+        peer.send(wire(there.address(), "hi") + '\n');
+        REQUIRE(a.wait_messages(i));
+    }
+    std::size_t confirmations = 0;
+    for (std::string line; line != "ACK " + std::to_string(count);) {
+        line = peer.line();
+        REQUIRE_FALSE(line.empty());
+        confirmations += line.rfind("ACK ", 0) == 0 ? 1u : 0u;
+    }
+    CHECK(confirmations == 1);
+}
+
+#endif
 
 TEST_CASE("links are made and lost many times, and nothing stays behind") {
     recording_node a;
