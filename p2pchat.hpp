@@ -755,8 +755,9 @@ public:
     public_key key() const;
 
     /// Pins this key for the peer at an address, in place of any other; with no key, forgets its
-    /// key. A link to it under another key ends at once, as lost. What is pinned automatically, when a key is first shown, is bounded: max_peers in all,
-    /// 64 for one IP. Errors: stopped, or what the system says about config::pins.
+    /// key. A link to it under another key ends at once, as lost. What is pinned automatically,
+    /// when a key is first shown, is bounded: max_peers in all, 64 for one IP. Errors: stopped, or
+    /// what the system says about config::pins.
     std::error_code trust(const endpoint& peer, const public_key& key);
 
     /// Sends and waits. No error means delivered: the other side has taken it. White space at both
@@ -3017,6 +3018,7 @@ class holder {
 public:
     virtual void on_room() = 0;
     virtual void on_held(held_message&) {}
+    /// It no longer holds what was taken; for what was not, it ends.
     virtual void on_confirmed(bool taken) noexcept = 0;
 
 protected:
@@ -3049,9 +3051,11 @@ public:
         if (found == index_.end()) return;
         const auto which = found->second;
         holder& by = *which->by;
-        index_.erase(found);
-        room_.let_go(which->bytes);
-        by.held_.erase(which);
+        if (taken) {
+            index_.erase(found);
+            room_.let_go(which->bytes);
+            by.held_.erase(which);
+        }
         by.on_confirmed(taken);
     }
     void forget(holder& by) noexcept {
@@ -3761,9 +3765,13 @@ public:
             // If it cannot be written, it holds until stop().
             if (pins_.emplace(who, shown).second) static_cast<void>(store(who, team, shown));
         }
+        if (!shown) return of(who) || requires_all() ? errc::in_clear : no_error;
+        return accepts(who, shown) ? no_error : errc::key_changed;
+    }
+    /// Whether no other key is pinned than the one shown, if any is.
+    bool accepts(const endpoint& who, const public_key& shown) const {
         const public_key pinned = of(who);
-        if (!shown) return pinned || requires_all() ? errc::in_clear : no_error;
-        return !pinned || pinned == shown ? no_error : errc::key_changed;
+        return mode_ == secrecy::off || !shown || !pinned || pinned == shown;
     }
     std::error_code trust(const endpoint& who, const public_key& key) {
         pin(who, key);
@@ -4542,6 +4550,9 @@ public:
 
     /// Goes on until it would have to wait.
     void advance(const config& settings, clock::time_point now) {
+        // Meanwhile trust() may have named another.
+        if (keys_ && !keys_->accepts(to_, connection_.key()))
+            return fail(make_error_code(errc::key_changed));
         if (wants_read()) receive(settings, now);
         if (!wants_write()) return;
         if (state_ == state::connecting)
@@ -4729,12 +4740,6 @@ public:
     }
     /// It is not used any longer.
     void end() noexcept { shared_.events.end(*this, shot_.connection(), !shot_.error()); }
-    /// Another key may be its peer's by now.
-    void check_key() {
-        const auto& shown = shot_.connection().key();
-        if (shown && shared_.keys.check(shot_.to(), {}, shown, false) != no_error)
-            on_failure(make_error_code(errc::key_changed));
-    }
 
     one_shot& shot() noexcept { return shot_; }
     postings item;  ///< the message that it carries
@@ -4863,8 +4868,8 @@ public:
         text_.append(begin).append(end).append(1, '\n');
         ack_size_ = 0;
     }
-    /// In place of an ACK before it, if that waits and nothing behind it does: a peer that says much
-    /// and reads little must not fill the memory.
+    /// In place of an ACK before it, if that waits and nothing behind it does: a peer that says
+    /// much and reads little must not fill the memory.
     void add_ack(std::uint64_t count) {
         std::string line("ACK ");
         append_number(line, count);
@@ -5017,6 +5022,10 @@ struct link_peer {
     bool reachable = false;    // by the address it is known as, even without the link
 
     const endpoint& known_as() const noexcept { return claim_holds ? claim : remote; }
+    /// Known by that address, or reached by it.
+    bool is_at(const endpoint& address) const noexcept {
+        return address == known_as() || address == remote;
+    }
 };
 
 /// A link.
@@ -5029,12 +5038,12 @@ public:
     /// Takes a connection on which CONNECT has been said. Out of memory, it is left alone.
     link(const context& shared, link_owner& owner, const link_openers& links, peer_exchange& peers,
          const link_peer& who, stream& connection)
-        : shared_(shared),
+        : head(head_of(claim_over(shared.us, connection.socket()), shared.us.team)),
+          shared_(shared),
           owner_(owner),
           links_(links),
           exchange_(peers),
           who_(who),
-          head_(head_of(claim_over(shared.us, connection.socket()), shared.us.team)),
           connection_(std::move(connection)) {
         connection_.release_idle_memory();  // of the handshake
         // However this process ends, the other side must not take that for an end in order: what
@@ -5046,8 +5055,8 @@ public:
 
     const link_peer& peer() const noexcept { return who_; }
     const public_key& key() const noexcept { return connection_.key(); }
-    const std::string& head() const noexcept { return head_; }          ///< of our messages
     std::size_t unconfirmed() const noexcept { return sent_.bytes(); }  ///< bytes posted
+    const std::string head;     ///< of our messages
     exchange_state exchange;    ///< for the part that exchanges peers
     link_list::iterator place;  ///< in the list of all
 
@@ -5063,11 +5072,11 @@ public:
         const bool now = at_once && sent_.empty();
         events.write_later(*this);  // if only to have the loop spin for the confirmation
         posting& what = item.front();
-        what.size = static_cast<std::uint32_t>(head_.size() + text.size() + 1);
+        what.size = static_cast<std::uint32_t>(head.size() + text.size() + 1);
         const auto deadline = after(events.now(), shared_.settings.delivery_timeout);
         what.deadline = what.caller ? (std::min)(what.deadline, deadline) : deadline;
         if (what.deadline < events.deadline_of(*this)) events.arm(*this, what.deadline);
-        out_.add(head_, text);
+        out_.add(head, text);
         sent_.add(item);
         if (now) events.guard(*this, [this] { flush(); });
     }
@@ -5085,12 +5094,6 @@ public:
         if (taken_.is_due() || state_ == state::closing) flush();
     }
 
-    /// Ends at once if another key is that of a peer by whose address it goes, or was opened.
-    void check_key(const endpoint& of) {
-        const bool concerned = of == who_.known_as() || of == who_.remote;
-        if (concerned && key() && shared_.keys.check(of, {}, key(), false) != no_error)
-            lose(departure::lost);
-    }
     /// Nothing more is posted, and it ends once nothing is under way. Until then the
     /// route waits for so many bytes, which whatever is posted next must not overtake.
     void close(std::size_t bytes) {
@@ -5272,7 +5275,6 @@ private:
     const link_openers& links_;
     peer_exchange& exchange_;
     const link_peer who_;
-    const std::string head_;
     stream connection_;
     line_reader in_;
     line_writer out_;
@@ -5389,7 +5391,7 @@ struct route {
 struct host {
     std::size_t routes = 0;
     std::size_t under_way = 0;
-    std::list<route> no_share;
+    std::list<route> no_share;  // something to begin, once less is under way
 };
 
 /// All routes, and which of them have something to begin. A call into a link or another connection
@@ -5564,7 +5566,7 @@ public:
         route* one = table_.find_known(to);
         if (one) one->retire_clear(shared_.keys);
         const link* const over = one ? one->current : nullptr;
-        const std::size_t size = (over ? over->head() : shared_.head).size() + text.size() + 1;
+        const std::size_t size = (over ? over->head : shared_.head).size() + text.size() + 1;
         if (size - 1 > settings.max_message_bytes) return make_error_code(errc::message_too_long);
         if (!one && table_.size() >= settings.max_peers + settings.max_links)
             return make_error_code(errc::queue_full);
@@ -5607,12 +5609,6 @@ public:
     link* link_to(const endpoint& peer) const noexcept {
         const route* const one = table_.find_known(peer);
         return one ? one->current : nullptr;
-    }
-    /// Another key may be the peer's by now: nothing more goes to the old one, or comes from it.
-    void check_key(const endpoint& of) {
-        for (auto next = links_.begin(); next != links_.end();) (*next++)->check_key(of);
-        route* const one = table_.find(of);
-        if (one && one->under_way) one->under_way->check_key();
     }
     bool room_made() noexcept { return table_.room_made(); }
     bool has_work() const noexcept { return table_.any_ready(); }
@@ -5692,7 +5688,7 @@ public:
             yields.end();
         }
         shared_.events.guard(fresh, [&] {
-            fresh.say(fresh.head() + std::string(connect_word));
+            fresh.say(fresh.head + std::string(connect_word));
             exchange_.on_opened(fresh);
             fresh.on_bytes(rest);
         });
@@ -6666,7 +6662,11 @@ public:
     const public_key& key() const noexcept { return keys_.own(); }
     std::error_code trust(const endpoint& peer, const public_key& key) {
         const auto error = keys_.trust(peer, key);
-        routes_.check_key(peer);
+        for (auto next = links_.begin(); next != links_.end();) {
+            link& over = **next++;
+            if (over.peer().is_at(peer) && !keys_.accepts(peer, over.key()))
+                over.on_failure(make_error_code(errc::key_changed));
+        }
         return error;
     }
 
