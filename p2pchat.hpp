@@ -77,6 +77,9 @@
 //       error = node.leave(to);  // says `exit`
 //       node.stop();             // prompt, from any state; the destructor does it too
 //
+//       // with config.handlers_in_run, in the program's own main loop:
+//       while (node.run_for(std::chrono::milliseconds(16))) { }  // calls the handlers
+//
 // Delivery
 //   A message is delivered when the other side has taken it: a one-shot when the receiver has
 //   closed the connection in order, a message on a link when its ACK has come. Each message sent is
@@ -6731,7 +6734,7 @@ public:
     void end() noexcept { thread_ = std::thread::id(); }
     bool called_here() const noexcept { return thread_.load() == std::this_thread::get_id(); }
 
-    /// Takes its strings, which it may not find the memory to copy.
+    /// Its strings are moved from: there may be no memory for copies.
     void call(event& what) {
         const auto end = end_.load(std::memory_order_relaxed);
         if (end == never || os::now() < end)

@@ -106,7 +106,9 @@ TEST_CASE("a handler that waits for an outcome is told at once, again and again"
     const support::stopwatch watch;
     for (std::size_t i = 0; i < count; ++i) {
         CHECK_FALSE(sender->post(relay.address(), std::to_string(i)));
-        REQUIRE(echo.wait_messages(i + 2));  // CONNECT is shown, too
+        const bool arrived = echo.wait_messages(i + 2);  // CONNECT is shown, too
+        CHECK(arrived);
+        if (!arrived) break;
     }
     CHECK(watch.is_short());
     ending = true;
@@ -114,7 +116,7 @@ TEST_CASE("a handler that waits for an outcome is told at once, again and again"
     CHECK(third.wait([&](const support::record& r) { return r.count_text("other") == others; }));
     CHECK(failed == 0);
     const auto seen = echo.seen().messages;
-    for (std::size_t i = 0; i < count; ++i) CHECK(seen[i + 1].text == std::to_string(i));
+    for (std::size_t i = 1; i < seen.size(); ++i) CHECK(seen[i].text == std::to_string(i - 1));
 }
 
 TEST_CASE("what another thread posts during a long handler is sent, and times out") {
