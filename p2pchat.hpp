@@ -3042,7 +3042,8 @@ public:
 
     /// Returns the receipt. If this runs out of memory, the holder must end.
     std::uint64_t hold(holder& by, std::size_t bytes) {
-        const auto which = by.held_.insert(by.held_.end(), held_message{++last_, &by, bytes});
+        const auto which =
+            by.held_.insert(by.held_.end(), held_message{++last_receipt, &by, bytes});
         room_.hold(bytes);
         index_.emplace(which->receipt, which);
         by.on_held(*which);
@@ -3071,7 +3072,7 @@ public:
 
 private:
     // None is given twice in a process: after a stop the program may still confirm what it had.
-    static inline std::atomic<std::uint64_t> last_{0};
+    static inline std::atomic<std::uint64_t> last_receipt{0};
 
     mailbox& room_;
     std::unordered_map<std::uint64_t, std::list<held_message>::iterator> index_;
@@ -5059,7 +5060,7 @@ public:
     const link_peer& peer() const noexcept { return who_; }
     const public_key& key() const noexcept { return connection_.key(); }
     std::size_t unconfirmed() const noexcept { return sent_.bytes(); }  ///< bytes posted
-    const std::string head;     ///< of our messages
+    const std::string head;                                             ///< of our messages
     exchange_state exchange;    ///< for the part that exchanges peers
     link_list::iterator place;  ///< in the list of all
 
