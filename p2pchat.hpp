@@ -6345,11 +6345,13 @@ private:
             return index != 0;
         });
         const auto rank = [&](const os::interface_address& one) {
-            if (index != 0 ? one.index == index : one.local.same_address(outward)) return 0;
-            return 1 + (one.broadcast ? 0 : 1) + (one.local.is_v4() ? 0 : 1);
+            const bool leads_out =
+                index != 0 ? one.index == index : one.local.same_address(outward);
+            const int others = 1 + (one.broadcast ? 0 : 1) + (one.local.is_v4() ? 0 : 1);
+            return std::make_pair(leads_out ? 0 : others, one.index);
         };
-        std::stable_sort(all.begin(), all.end(),
-                         [&](const auto& a, const auto& b) { return rank(a) < rank(b); });
+        std::sort(all.begin(), all.end(),
+                  [&](const auto& a, const auto& b) { return rank(a) < rank(b); });
         for (; all.size() > max_networks; all.pop_back()) shared_.report.count_announced(false);
     }
     /// The networks on which others may know us by the address that we claim. For IPv6, link-local
