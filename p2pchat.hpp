@@ -1114,7 +1114,11 @@ inline void remove_file(const std::string& path) { ::DeleteFileW(wide(path).c_st
 #include <netinet/tcp.h>
 #include <poll.h>
 #if defined(__linux__)
+#include <linux/netlink.h>
+#include <linux/rtnetlink.h>
 #include <sys/epoll.h>
+#else
+#include <net/route.h>
 #endif
 #include <sys/ioctl.h>
 #include <sys/socket.h>
@@ -1694,6 +1698,65 @@ inline void drain_channel(handle in) noexcept {
     }
 }
 
+/// Readable when IPv4 addresses of this machine have changed. WSAPoll does not tell that: the
+/// system sets an event, on which a thread of its pool signals a channel.
+class address_watch {
+public:
+    address_watch() = default;
+    address_watch(address_watch&&) = delete;
+    ~address_watch() { close(); }
+
+    std::error_code open() noexcept {
+        auto error = open_datagram({"127.0.0.1", 0}, socket_);
+        if (!error) error = open_channel(in_, out_);
+        if (!error) event_ = ::CreateEventW(nullptr, FALSE, FALSE, nullptr);
+        if (!error && event_) error = ask();
+        if (!error && !::RegisterWaitForSingleObject(&wait_, event_, tell, this, INFINITE, 0))
+            error = file_error();
+        if (error) close();
+        return error;
+    }
+    void close() noexcept {
+        if (wait_) ::UnregisterWaitEx(std::exchange(wait_, nullptr), INVALID_HANDLE_VALUE);
+        if (std::exchange(asked_, false)) {
+            DWORD size = 0, flags = 0;
+            ::CancelIoEx(file_of(socket_), &overlapped_);  // which is the system's until this is done
+            ::WSAGetOverlappedResult(raw(socket_), &overlapped_, &size, TRUE, &flags);
+        }
+        if (event_) ::CloseHandle(std::exchange(event_, nullptr));
+        for (handle* const one : {&in_, &socket_})
+            if (*one != tcp_socket::invalid) os::close(std::exchange(*one, tcp_socket::invalid));
+    }
+    handle native_handle() const noexcept { return in_; }
+
+    /// Takes what has come; whether any of it is about addresses.
+    bool drain() noexcept {
+        drain_channel(in_);
+        static_cast<void>(ask());
+        return true;
+    }
+
+private:
+    static void CALLBACK tell(void* self, BOOLEAN) noexcept {
+        signal_channel(static_cast<address_watch*>(self)->out_);
+    }
+    std::error_code ask() noexcept {
+        DWORD size = 0;
+        overlapped_ = {};
+        overlapped_.hEvent = event_;
+        const bool done = ::WSAIoctl(raw(socket_), SIO_ADDRESS_LIST_CHANGE, nullptr, 0, nullptr, 0,
+                                     &size, &overlapped_, nullptr) == 0;
+        asked_ = done || WSAGetLastError() == WSA_IO_PENDING;
+        return error_unless(asked_);
+    }
+
+    handle socket_ = tcp_socket::invalid;
+    handle in_ = tcp_socket::invalid, out_ = tcp_socket::invalid;  // the same: see open_channel()
+    HANDLE event_ = nullptr, wait_ = nullptr;
+    WSAOVERLAPPED overlapped_{};
+    bool asked_ = false;
+};
+
 #else
 
 /// The prefix length of an address's mask, counted as for IPv6.
@@ -1754,6 +1817,69 @@ inline void drain_channel(handle in) noexcept {
     while (::read(raw(in), bytes, sizeof bytes) > 0) {
     }
 }
+
+#if defined(__linux__)
+
+/// What tells of changes of addresses, and of devices that come up or go down.
+inline std::error_code open_notices(handle& socket) noexcept {
+    socket = ::socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, NETLINK_ROUTE);
+    if (socket == tcp_socket::invalid) return last_error();
+    sockaddr_nl groups{};
+    groups.nl_family = AF_NETLINK;
+    groups.nl_groups = RTMGRP_LINK | RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR;
+    const auto* const address = reinterpret_cast<const sockaddr*>(&groups);
+    return error_unless(::bind(raw(socket), address, sizeof groups) == 0);
+}
+inline bool is_of_addresses(const char*, std::size_t) noexcept { return true; }
+
+#else
+
+/// A routing socket, which tells of routes, too.
+inline std::error_code open_notices(handle& socket) noexcept {
+    socket = open(PF_ROUTE, SOCK_RAW);
+    return error_unless(socket != tcp_socket::invalid);
+}
+inline bool is_of_addresses(const char* notice, std::size_t size) noexcept {
+    if (size <= offsetof(rt_msghdr, rtm_type)) return false;
+    const int type = static_cast<unsigned char>(notice[offsetof(rt_msghdr, rtm_type)]);
+    return type == RTM_NEWADDR || type == RTM_DELADDR || type == RTM_IFINFO;
+}
+
+#endif
+
+/// Readable when addresses of this machine have changed.
+class address_watch {
+public:
+    address_watch() = default;
+    address_watch(address_watch&&) = delete;
+    ~address_watch() { close(); }
+
+    std::error_code open() noexcept {
+        const auto error = open_notices(socket_);
+        if (error) close();
+        return error;
+    }
+    void close() noexcept {
+        if (socket_ != tcp_socket::invalid) os::close(std::exchange(socket_, tcp_socket::invalid));
+    }
+    handle native_handle() const noexcept { return socket_; }
+
+    /// Takes what has come; whether any of it is about addresses.
+    bool drain() noexcept {
+        char notice[4096];  // what does not fit is not needed
+        std::size_t size = 0;
+        bool any = false;
+        for (int i = 0; i < 64; ++i) {  // so that others get their turn
+            const auto error = receive(socket_, notice, sizeof notice, size);
+            if (error) return any || error != std::errc::operation_would_block;  // some were lost
+            any = any || is_of_addresses(notice, size);
+        }
+        return any;
+    }
+
+private:
+    handle socket_ = tcp_socket::invalid;
+};
 
 #endif
 
@@ -6183,6 +6309,8 @@ public:
     void start() {
         random_ = std::hash<endpoint>()(shared_.us.address) ^
                   static_cast<std::size_t>(shared_.report.wall_time().time_since_epoch().count());
+        // Where the system tells of no changes, they are found when we announce ourselves next.
+        if (!changes_.open()) shared_.events.watch(*this, changes_, true, false);
         refresh();
         announce_at_ = shared_.events.now();
         shared_.events.arm(*this, announce_at_);
@@ -6192,13 +6320,22 @@ public:
         shared_.events.guard(*this, [this] { announce("exit"); });
         ours_.clear();
         common_.clear();
+        shared_.events.ignore(*this, changes_);
+        changes_.close();
         shared_.events.arm(*this, never);
     }
 
+    /// Changes come in bunches.
+    void on_readable() override {
+        if (!changes_.drain() || look_at_ != never) return;
+        look_at_ = after(shared_.events.now(), std::chrono::milliseconds(500));
+        if (look_at_ < shared_.events.deadline_of(*this)) shared_.events.arm(*this, look_at_);
+    }
     void on_deadline(clock::time_point now) override {
+        if (look_at_ <= now) look_again(now);
         if (announce_at_ <= now) announce_again(now);
         const auto next = found_.advance(now, [this](found_peer& one) { answer(one); });
-        shared_.events.arm(*this, (std::min)(next, announce_at_));
+        shared_.events.arm(*this, (std::min)({next, announce_at_, look_at_}));
     }
     void on_failure(std::error_code) noexcept override {
         shared_.events.arm(*this, after(shared_.events.now(), std::chrono::seconds(1)));
@@ -6250,6 +6387,13 @@ private:
         return nullptr;
     }
 
+    void look_again(clock::time_point now) {
+        const bool fresh = refresh();
+        look_at_ = never;
+        if (!fresh) return;
+        announced_ = 0;
+        announce_at_ = now;
+    }
     void announce_again(clock::time_point now) {
         if (refresh()) announced_ = 0;
         // If another program holds the shared port, only answers reach us.
@@ -6383,6 +6527,8 @@ private:
     ports common_;  // on the shared port; one for each family
     bool deaf_ = false;
     int announced_ = 0;
+    os::address_watch changes_;
+    clock::time_point look_at_ = never;  // at what has changed
     clock::time_point announce_at_ = never;
     std::uint64_t random_ = 0;
 };

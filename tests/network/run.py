@@ -456,7 +456,9 @@ def link_local(machines):
 # ---------------------------------------------------------------------- who is found, and forgotten
 
 LONGEST_PAUSE = 33 + 1  # seconds between two announcements, and a busy machine's delay
-FIRST_ONES = 4          # seconds in which a node that starts announces itself more often
+NOTICED = 2             # seconds, as the system tells of a change
+FIRST_ONES = 8          # seconds in which a node that starts announces itself more often: once more
+                        # when its IPv6 address can be used
 
 
 class Neighbours:
@@ -516,7 +518,7 @@ def second_device(here):
     carol = here.start(c)
     time.sleep(FIRST_ONES)
     there = other.plug(b, 'second')
-    took = wait_until_seen(carol, {there})
+    took = wait_until_seen(carol, {there}, NOTICED)
     wait_until_seen(bob, {at_a, at_c}, 5)
     check(seen_by(alice) == {at_b}, 'a host is seen where it is not')
     tell(second_device, f'found after {took:.1f} s')
@@ -532,7 +534,7 @@ def device_down(here):
     time.sleep(LONGEST_PAUSE)  # the fault itself, long enough to be noticed
     check(seen_by(bob) == {at_a}, 'somebody came by a device that is down')
     b.ip('link', 'set', 'lan', 'up')
-    took = wait_until_seen(bob, {at_a, at_c})
+    took = wait_until_seen(bob, {at_a, at_c}, NOTICED)
     wait_until_seen(carol, {at_a, at_b}, 5)
     tell(device_down, f'found after {took:.1f} s')
 
@@ -545,7 +547,7 @@ def another_address(here):
     time.sleep(FIRST_ONES)
     b.ip('addr', 'del', f'{at_b}/24', 'dev', 'lan')
     b.ip('addr', 'add', '10.99.0.77/24', 'dev', 'lan')
-    took = wait_until_seen(alice, {at_b, '10.99.0.77'})
+    took = wait_until_seen(alice, {at_b, '10.99.0.77'}, NOTICED)
     wait_until_seen(alice, {'10.99.0.77'}, 91)
     check(seen_by(bob) == {at_a}, 'the one that moved has lost the other')
     tell(another_address, f'found after {took:.1f} s')
@@ -558,7 +560,7 @@ def before_the_cable(here):
     _, at_a, alice = here.settle()
     time.sleep(FIRST_ONES)
     at_b = here.switch.plug(b)
-    took = wait_until_seen(alice, {at_b})
+    took = wait_until_seen(alice, {at_b}, NOTICED)
     wait_until_seen(bob, {at_a}, 5)
     tell(before_the_cable, f'found after {took:.1f} s')
 

@@ -493,6 +493,12 @@ inline bool in_network(const endpoint&, const interface_address&) { return false
 inline endpoint broadcast_of(const interface_address&) { return {}; }
 template <typename Visitor>
 void visit_interfaces(const Visitor&) {}
+struct address_watch {
+    std::error_code open() { return told(std::errc::not_supported); }
+    void close() noexcept {}
+    handle native_handle() const noexcept { return p2pchat::tcp_socket::invalid; }
+    bool drain() noexcept { return false; }
+};
 inline std::error_code join(handle, const endpoint&, const interface_address&) { return {}; }
 inline std::error_code open_datagram_port(const interface_address&, std::uint16_t, bool, handle&) {
     return error_of(std::errc::not_supported);
