@@ -1720,7 +1720,7 @@ public:
         if (wait_) ::UnregisterWaitEx(std::exchange(wait_, nullptr), INVALID_HANDLE_VALUE);
         if (std::exchange(asked_, false)) {
             DWORD size = 0, flags = 0;
-            ::CancelIoEx(file_of(socket_), &overlapped_);  // which is the system's until this is done
+            ::CancelIoEx(file_of(socket_), &overlapped_);  // the system's until this is done
             ::WSAGetOverlappedResult(raw(socket_), &overlapped_, &size, TRUE, &flags);
         }
         if (event_) ::CloseHandle(std::exchange(event_, nullptr));
@@ -7515,7 +7515,8 @@ private:
         auto now = began;
         int count = 0;
         do {
-            // At least once: lets a thread run that has work for us.
+            // First, and at least once: lets a thread run that has work for us, so that one look
+            // finds it instead of two.
             if (spins) now = yield(began);
             began = now;
             count = events.wait(timeout);

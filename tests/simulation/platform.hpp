@@ -494,7 +494,7 @@ inline endpoint broadcast_of(const interface_address&) { return {}; }
 template <typename Visitor>
 void visit_interfaces(const Visitor&) {}
 struct address_watch {
-    std::error_code open() { return told(std::errc::not_supported); }
+    std::error_code open() { return error_of(std::errc::not_supported); }
     void close() noexcept {}
     handle native_handle() const noexcept { return p2pchat::tcp_socket::invalid; }
     bool drain() noexcept { return false; }
