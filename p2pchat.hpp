@@ -5579,7 +5579,8 @@ public:
     void sweep() noexcept {
         while (!unused_.empty()) {
             route& one = unused_.front();
-            if (one.idle() && !one.same)
+            // Two may be names of each other: one that leads nowhere is of no use.
+            if (one.idle() && !(one.same && !one.same->idle()))
                 forget(one);
             else
                 move(one, queue::resting);

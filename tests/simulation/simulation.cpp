@@ -348,10 +348,9 @@ void peer_process::turn() {
     check_waiting();
     check_bounds();
     if (net->sent_in_part && fate_ && !net->calm) return std::exchange(fate_, nullptr)();
-    if (count != 0 || engine_->has_work())
-        net->wake(system, system.stormy ? 1000us : 20us);
-    else
-        sleep();
+    if (count != 0 || engine_->has_work()) return net->wake(system, system.stormy ? 1000us : 20us);
+    engine_->do_work();  // as the loop does before it sleeps
+    sleep();
 }
 
 /// Until the next timer, if nothing happens before.
