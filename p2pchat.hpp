@@ -133,7 +133,8 @@
 //   span several lines.
 //
 //   One-shot: one connection with one message, ended by the sender's half-close. The receiver
-//   closes in order if it took the message, and resets the connection if it did not. A connection
+//   closes in order if it took the message, and resets the connection if it did not. A sender that
+//   resets it has given up: what had arrived may be half a message, and is not taken. A connection
 //   left open is understood too: after two quiet seconds (quiet_period), what has arrived is taken
 //   as the message. So netcat (Debian: netcat-openbsd) is a peer, here of the menu program on the
 //   same machine:
