@@ -5581,7 +5581,7 @@ public:
         while (!unused_.empty()) {
             route& one = unused_.front();
             // Two may be names of each other: one that leads nowhere is of no use.
-            if (one.idle() && !(one.same && !one.same->idle()))
+            if (one.idle() && (!one.same || one.same->idle()))
                 forget(one);
             else
                 move(one, queue::resting);
@@ -7502,9 +7502,9 @@ private:
     /// Spins for a while, without the lock, then sleeps. Returns how many sockets are ready.
     int wait(lock& held, detail::clock::time_point end) {
         auto& events = engine_->events();
-        const bool calls = at_loop_ == driven_by::driver;  // the handlers, after this
-        const bool idle =
-            !engine_->has_work() && !(calls && (!work_.empty() || !engine_->mail().empty()));
+        const bool calls = at_loop_ == driven_by::driver;            // the handlers, after this
+        const bool told = work_.empty() && engine_->mail().empty();  // all that has come
+        const bool idle = !engine_->has_work() && (told || !calls);
         sleeping_ = idle && events.now() >= spin_until_;
         const bool spins = idle && !sleeping_;
         wakes_at_ = events.next_timer();

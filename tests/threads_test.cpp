@@ -204,7 +204,7 @@ TEST_CASE("what a completion has captured may call the node when it is destroyed
         });
     };
     SUBCASE("refused") {
-        const auto post = [&](const p2pchat::endpoint& to, std::string text) {
+        const auto post = [&](const p2pchat::endpoint& to, const std::string& text) {
             return busy->post(to, text, [kept = capture()](std::error_code) {});
         };
         CHECK(post({}, "hi") == errc::bad_port);
