@@ -611,7 +611,8 @@ struct config {
     std::size_t max_message_bytes = 64 * 1024;     ///< of one message, sender and team included
     std::size_t max_connections = 1024;            ///< open at once, accepted and our own counted
                                                    ///< apart; links do not count
-    std::size_t max_links = 1024;                  ///< open at once; beyond it peers get one-shots
+    std::size_t max_links = 1024;                  ///< open at once; beyond it the host with most
+                                                   ///< gives one up, or peers get one-shots
     std::size_t max_peers = 4096;                  ///< remembered, in addition to those linked
     std::size_t max_queued_bytes = 256 * 1024;     ///< to one peer, unconfirmed; 256 KiB at most
     std::size_t max_received_bytes = 1024 * 1024;  ///< received, waiting for the handlers
@@ -4455,7 +4456,6 @@ private:
         if (is_refusal(wrong)) return refuse(make_error_code(wrong));
         if (wrong == errc::own_address && is_from_here(remote_, connection_.socket()))
             return complete();
-        if (shared_.report.full()) return wait_for_room();
         switch (links_.admit(*this, wrong == no_error ? greeting.sender : remote_)) {
             case admission::one_shot:
                 return complete();
@@ -4467,6 +4467,8 @@ private:
             case admission::link:
                 break;
         }
+        // Not before: a link that was given up has brought news.
+        if (shared_.report.full()) return wait_for_room();
         shared_.events.ignore(*this, connection_);
         // Parsed again, as has_ended() may have moved the bytes that the greeting refers to.
         static_cast<void>(
@@ -5190,6 +5192,7 @@ public:
     const std::string head;                                             ///< of our messages
     exchange_state exchange;    ///< for the part that exchanges peers
     link_list::iterator place;  ///< in the list of all
+    bool has_spoken = false;    ///< said or confirmed anything since CONNECT
 
     /// Queues a control line.
     void say(std::string_view line) {
@@ -5359,6 +5362,7 @@ private:
             shared_.report.message(what, who_.remote, who_.claim_holds, key(), this);
         }
         taken_.add();
+        has_spoken = true;
     }
     void on_control(std::string_view line) {
         std::uint64_t count = 0;
@@ -5370,7 +5374,9 @@ private:
         const std::size_t before = sent_.bytes();
         if (!sent_.confirm(count, shared_.events.now(), shared_.report))
             return refuse(errc::protocol_error);
-        if (sent_.bytes() != before) owner_.on_confirmed(*this);
+        if (sent_.bytes() == before) return;
+        has_spoken = true;
+        owner_.on_confirmed(*this);
     }
 
     void on_end(std::error_code error) {
@@ -5682,6 +5688,24 @@ private:
     bool exhausted_ = false;
 };
 
+/// At max_links, the host that has most gives up a link to one that will still have fewer: the
+/// oldest that never said anything, or the oldest. False if no host has so many.
+inline bool give_up_link(const link_list& all, const endpoint& newcomer) {
+    std::map<endpoint, std::size_t> hosts;
+    for (const link* one : all) ++hosts[host_of(one->peer().remote)];
+    const std::size_t own = hosts[host_of(newcomer)];
+    const auto fewer = [](const auto& a, const auto& b) { return a.second < b.second; };
+    const auto most = std::max_element(hosts.begin(), hosts.end(), fewer);
+    if (most->second <= own + 1) return false;
+    link* surplus = nullptr;
+    for (link* one : all) {
+        if (host_of(one->peer().remote) != most->first) continue;
+        if (!surplus || (surplus->has_spoken && !one->has_spoken)) surplus = one;
+    }
+    surplus->on_failure(make_error_code(errc::connection_limit));
+    return true;
+}
+
 class routes final : public link_openers, public outgoing_owner, public link_owner, io_object {
 public:
     routes(const context& shared, acceptor& accepted, peer_exchange& exchange, link_list& links,
@@ -5792,7 +5816,9 @@ public:
         }
         if (one && one->current && opener.has_ended()) return admission::redundant;
         const std::size_t others = links_.size() + table_.openings() - (opening ? 1u : 0u);
-        return others < shared_.settings.max_links ? admission::link : admission::one_shot;
+        const bool room =
+            others < shared_.settings.max_links || give_up_link(links_, opener.remote());
+        return room ? admission::link : admission::one_shot;
     }
 
     void forget(incoming& opener) noexcept override {
@@ -5916,7 +5942,8 @@ private:
         move_to_link(one);
         if (one.busy() || one.waiting.empty()) return table_.schedule(one);
         if (!table_.may_begin(one)) return;
-        const bool may_link = links_.size() + table_.openings() < shared_.settings.max_links;
+        const bool may_link = links_.size() + table_.openings() < shared_.settings.max_links ||
+                              (one.waiting.front().opens_link && give_up_link(links_, one.peer));
         if (may_link && !one.waiting.front().opens_link &&
             others_.wants_link(one.peer, shared_.events.now()))
             one.prepend_connect(shared_.report, shared_.head.size());

@@ -453,6 +453,53 @@ TEST_CASE("over max_links a CONNECT is taken as one-shots are, and the links sta
     CHECK(wait_until([&] { return c->connect(a.address()).linked; }));
 }
 
+TEST_CASE("at max_links the host that has most gives one up, first one that never said anything") {
+    config settings = local();
+    settings.max_links = 3;
+    recording_node a(settings);
+    p2pchat::tcp_socket probe;
+    if (probe.listen({"::1", 0})) return;  // a machine without IPv6
+    std::deque<typed_link> links;
+    for (int i = 0; i < 3; ++i) links.emplace_back(a);
+    links[0].send("hi");
+    CHECK(links[0].wait_ack(1));
+    const auto connect_from_elsewhere = [&](std::uint16_t port) {
+        raw_peer peer({"::1", a.address().port()});
+        peer.send(wire({"::1", port}, "CONNECT") + '\n');
+        return peer;
+    };
+    raw_peer other = connect_from_elsewhere(9);
+    CHECK(other.line().find(" CONNECT") != std::string::npos);
+    CHECK(links[1].peer.read_to_end() == ending::reset);
+    REQUIRE(a.wait_left(1));
+    CHECK(a.seen().left[0].first.address == links[1].address());
+    CHECK(a.seen().left[0].second == departure::lost);
+    // Now no host has so many that another would still have fewer with one more.
+    raw_peer surplus = connect_from_elsewhere(10);
+    surplus.half_close();
+    CHECK(surplus.read_to_end() == ending::closed);
+    CHECK(surplus.text().empty());
+    for (const std::size_t i : {0u, 2u}) {
+        links[i].send("still here");
+        CHECK(links[i].wait_ack(i == 0 ? 2 : 1));
+    }
+}
+
+TEST_CASE("at max_links a link that we open has its share, too") {
+    config settings = local();
+    settings.max_links = 2;
+    recording_node a(settings);
+    p2pchat::tcp_socket probe;
+    if (probe.listen({"::1", 0})) return;  // a machine without IPv6
+    typed_link first(a), second(a);
+    recording_node b, c;
+    CHECK(a->connect({"::1", b.address().port()}).linked);
+    CHECK(first.peer.read_to_end() == ending::reset);
+    CHECK_FALSE(a->connect({"::1", c.address().port()}).linked);
+    second.send("still here");
+    CHECK(second.wait_ack(1));
+}
+
 TEST_CASE("links do not count as connections") {
     config settings = local();
     settings.max_connections = 2;
