@@ -232,7 +232,7 @@
 //     Whoever sits in the middle of the very first contact may be the one who is pinned: compare
 //     fingerprints, aloud.
 //   - To make you speak in clear. With secrecy: not with peers whose key you know; at the first
-//     contact, with `known`, by hiding that the peer can encrypt.
+//     contact, with `known`, by hiding that the peer can encrypt, or answering in its place.
 //   - To steal your key. Whoever can read the file config::identity is you; it is refused if others
 //     may read it (not checked on Windows).
 //   - To send `exit` for others. In clear: ignored, unless verified and there is no link. With
@@ -855,6 +855,7 @@ struct std::hash<p2pchat::endpoint> {
 #include <map>
 #include <mutex>
 #include <new>
+#include <optional>
 #include <set>
 #include <thread>
 #include <unordered_map>
@@ -3990,6 +3991,10 @@ private:
 namespace p2pchat {
 namespace detail {
 
+/// The first byte of a TLS record: of an alert, or of the handshake with which a secret connection
+/// begins (RFC 8446, section 5.1). No message begins with either.
+inline constexpr char tls_alert = 0x15, tls_handshake = 0x16;
+
 /// A connection, secret or in clear. Sending and receiving never block.
 class stream {
 public:
@@ -4011,6 +4016,8 @@ public:
         return session_->open({}, none);
     }
     bool is_secret() const noexcept { return session_ != nullptr; }
+    /// Whether the other side, asked for TLS, has answered something else or closed.
+    bool met_clear() const noexcept { return met_clear_; }
     bool is_ready() const noexcept { return !session_ || session_->ready; }
     /// The other side's key; none in clear.
     const public_key& key() const noexcept {
@@ -4053,6 +4060,9 @@ public:
     /// party is an error, not an end.
     std::error_code open(std::string_view bytes, std::error_code error, std::string& text,
                          bool& ended) {
+        const char first = bytes.empty() ? 0 : bytes.front();
+        met_tls_ |= first == tls_handshake || first == tls_alert;
+        met_clear_ = !met_tls_;
         if (!error && !bytes.empty()) error = session_->open(bytes, text);
         ended = session_->ended;
         if (ended) return {};
@@ -4067,10 +4077,8 @@ public:
 private:
     tcp_socket socket_;
     std::unique_ptr<session> session_;
+    bool met_tls_ = false, met_clear_ = false;
 };
-
-/// Whether a secret connection begins: with a TLS handshake record (RFC 8446, section 5.1).
-inline constexpr char tls_handshake = 0x16;
 
 /// Like read_available() of a socket, but passes on all that has arrived as one piece. `may_begin`
 /// makes the session if the connection turns out to be secret.
@@ -4862,48 +4870,61 @@ public:
     outgoing(const context& shared, outgoing_owner& owner, const endpoint& to)
         : shared_(shared),
           owner_(owner),
-          shot_(to, shared.keys.wants(to) ? &shared.keys : nullptr) {}
+          shot_(std::in_place, to, shared.keys.wants(to) ? &shared.keys : nullptr) {}
 
     /// Once `item` is set.
     void begin() {
         const posting& what = item.front();
-        shot_.start(what.text, what.opens_link, shared_.settings, shared_.us, shared_.events.now(),
-                    what.caller ? what.deadline : never);
+        shot_->start(what.text, what.opens_link, shared_.settings, shared_.us, shared_.events.now(),
+                     what.caller ? what.deadline : never);
         settle();
     }
     /// It is not used any longer.
-    void end() noexcept { shared_.events.end(*this, shot_.connection(), !shot_.error()); }
+    void end() noexcept { shared_.events.end(*this, shot_->connection(), !shot_->error()); }
 
-    one_shot& shot() noexcept { return shot_; }
+    one_shot& shot() noexcept { return *shot_; }
     postings item;  ///< the message that it carries
 
     void on_readable() override {
-        shot_.advance(shared_.settings, shared_.events.now());
+        shot_->advance(shared_.settings, shared_.events.now());
         settle();
     }
     void on_writable() override { on_readable(); }
     void on_deadline(clock::time_point now) override {
-        shot_.expire(now);
+        shot_->expire(now);
         settle();
     }
     void on_failure(std::error_code why) noexcept override {
-        shot_.fail(why);
+        shot_->fail(why);
         owner_.on_finished(*this);
     }
 
 private:
     void settle() {
         auto& events = shared_.events;
-        if (shot_.error() == errc::key_changed)
-            shared_.report.key_changed(shot_.to(), {}, shot_.connection().key());
-        if (shot_.done()) return owner_.on_finished(*this);
-        events.arm(*this, shot_.deadline());
-        events.watch(*this, shot_.connection(), shot_.wants_read(), shot_.wants_write());
+        if (shot_->error() == errc::key_changed)
+            shared_.report.key_changed(shot_->to(), {}, shot_->connection().key());
+        if (shot_->done()) return may_go_in_clear() ? restart() : owner_.on_finished(*this);
+        events.arm(*this, shot_->deadline());
+        events.watch(*this, shot_->connection(), shot_->wants_read(), shot_->wants_write());
+    }
+    /// Whether the peer, of which it was announced that it can be secret, does not know TLS. Where
+    /// its key is known, or all must be secret, that changes nothing.
+    bool may_go_in_clear() {
+        if (shot_->error() != errc::secrecy_failed || !shot_->connection().met_clear())
+            return false;
+        shared_.keys.announced(shot_->to(), false);
+        return !shared_.keys.wants(shot_->to());
+    }
+    void restart() {
+        shared_.events.ignore(*this, shot_->connection());
+        shot_.emplace(endpoint(shot_->to()));
+        begin();
     }
 
     const context& shared_;
     outgoing_owner& owner_;
-    one_shot shot_;
+    std::optional<one_shot> shot_;
 };
 
 }  // namespace detail
@@ -6069,7 +6090,7 @@ struct found_peer {
 /// The candidates, by address.
 class candidate_table {
 public:
-    explicit candidate_table(reporter& report) : report_(report) {}
+    candidate_table(reporter& report, abilities& others) : report_(report), others_(others) {}
 
     template <typename Test>
     bool any_of(const Test& test) const {
@@ -6121,6 +6142,7 @@ public:
             report_.changed(found->second.who, true);
         } catch (const std::bad_alloc&) {
         }
+        others_.announced_tls(address, false);  // what it has announced lasts no longer
         all_.erase(found);
     }
     /// Forgets candidates not heard of for too long, and calls `answer` for those to be answered.
@@ -6195,6 +6217,7 @@ private:
     }
 
     reporter& report_;
+    abilities& others_;
     std::map<endpoint, found_peer> all_;
     // The times up to which budgets are spent: in common, of those heard themselves and of those
     // told of; and of each source. Bounded, as whoever is here has spent of one in common, too.
@@ -6883,7 +6906,7 @@ private:
     link_list links_;
     outbox outbox_{shared_};
     routes routes_{shared_, acceptor_, exchange_, links_, abilities_};
-    candidate_table found_{report_};
+    candidate_table found_{report_, abilities_};
     exchange exchange_{shared_, links_, routes_, peers_, found_};
     discovery discovery_{shared_, abilities_, found_, exchange_};
 };

@@ -11,8 +11,11 @@
 #include <openssl/x509.h>
 
 #if !defined(_WIN32)
+#include <netinet/in.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <unistd.h>
 #endif
 
 #include <csignal>
@@ -228,7 +231,40 @@ p2pchat::config again(const p2pchat::config& as, std::uint16_t port) {
 
 const std::string long_text(60 * 1024, 'x');
 
+/// With discovery, on a port for it that nobody else has.
+p2pchat::config discovering(secrecy mode) {
+    auto settings = secret("Ann", mode);
+    settings.discovery = true;
+    settings.discovery_port = nobody().address().port();
+    return settings;
+}
+
 #if !defined(_WIN32)
+
+/// Says something for a peer in a datagram, as any program on its machine can.
+void announce(const p2pchat::endpoint& peer, std::uint16_t discovery_port, std::string_view what) {
+    const int socket = ::socket(AF_INET, SOCK_DGRAM, 0);
+    sockaddr_in address{};
+    address.sin_family = AF_INET;
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    address.sin_port = htons(peer.port());
+    const auto* const any = reinterpret_cast<const sockaddr*>(&address);
+    REQUIRE(::bind(socket, any, sizeof address) == 0);
+    address.sin_port = htons(discovery_port);
+    const std::string text = wire(peer, what);
+    CHECK(::sendto(socket, text.data(), text.size(), 0, any, sizeof address) ==
+          static_cast<ssize_t>(text.size()));
+    ::close(socket);
+}
+
+/// The next connection to a port, and whether it begins as TLS does.
+bool comes_secretly(raw_listener& there) {
+    raw_peer peer = there.accept();
+    char first = 0;
+    std::size_t size = 0;
+    CHECK_FALSE(peer.socket().receive(&first, 1, size, patience));
+    return first == 0x16;
+}
 
 /// No file may be larger than this: a disk that is full, for as long as it lives.
 class full_disk {
@@ -1005,3 +1041,72 @@ TEST_CASE("who announces that he can be secret is written to so from the first w
     CHECK_EQ(ann->send(eve.address(), "Hi"), errc::secrecy_failed);
     CHECK(eve.seen().messages.empty());
 }
+
+#if !defined(_WIN32)
+
+TEST_CASE("who is falsely said to be secret is written to in clear, if no key is known there") {
+    const auto settings = discovering(secrecy::known);
+    recording_node ann(settings);
+    SUBCASE("he closes the connection") {
+        original python;
+        announce(python.address(), settings.discovery_port, "HERE tls");
+        REQUIRE(ann.wait_found(1));
+        CHECK_FALSE(ann->send(python.address(), "Hi"));
+        CHECK(python.wait_printed(wire(ann.address(), "Hi", "Ann")));
+        CHECK(python.printed().size() == 1);
+    }
+    SUBCASE("he resets it") {
+        recording_node open(local("Open"));
+        announce(open.address(), settings.discovery_port, "HERE tls");
+        REQUIRE(ann.wait_found(1));
+        const auto made = ann->connect(open.address());
+        CHECK_FALSE(made.error);
+        CHECK(made.linked);
+        CHECK_FALSE(ann->send(open.address(), "Hi"));
+        REQUIRE(open.wait_text("Hi"));
+        CHECK_FALSE(open.seen().messages[0].key);
+    }
+    SUBCASE("he answers in clear") {
+        raw_listener there;
+        announce(there.address(), settings.discovery_port, "HERE tls");
+        REQUIRE(ann.wait_found(1));
+        outcomes told;
+        told.post(*ann, there.address(), "Hi");
+        {
+            raw_peer first = there.accept();
+            first.send("what?\n");
+            first.read_to_end();
+        }
+        raw_peer second = there.accept();
+        CHECK(second.read_to_end() == ending::closed);
+        CHECK(second.text() == wire(ann.address(), "Hi", "Ann"));
+        second.close();
+        CHECK(told.wait());
+        CHECK(told.count({}) == 1);
+    }
+}
+
+TEST_CASE("what an announcement says lasts for as long as the candidate") {
+    const auto settings = discovering(secrecy::known);
+    outcomes told;
+    recording_node ann(settings);
+    raw_listener there;
+    announce(there.address(), settings.discovery_port, "HERE tls");
+    REQUIRE(ann.wait_found(1));
+    bool secretly = true;
+    SUBCASE("it is there") {}
+    SUBCASE("it is gone") {
+        announce(there.address(), settings.discovery_port, "exit");
+        REQUIRE(ann.wait_gone(1));
+        secretly = false;
+    }
+    SUBCASE("it says something else") {
+        announce(there.address(), settings.discovery_port, "HERE");
+        REQUIRE(wait_until([&] { return ann->candidates()[0].knows.empty(); }));
+        secretly = false;
+    }
+    told.post(*ann, there.address(), "Hi");
+    CHECK(comes_secretly(there) == secretly);
+}
+
+#endif
