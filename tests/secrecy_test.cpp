@@ -1109,4 +1109,18 @@ TEST_CASE("what an announcement says lasts for as long as the candidate") {
     CHECK(comes_secretly(there) == secretly);
 }
 
+TEST_CASE("a link in clear is given up when its peer announces that it can be secret") {
+    const auto settings = discovering(secrecy::known);
+    outcomes told;
+    recording_node ann(settings);
+    typed_link clear(ann);
+    announce(clear.address(), settings.discovery_port, "HERE tls");
+    REQUIRE(ann.wait_found(1));
+    told.post(*ann, clear.address(), "Hi");
+    CHECK(comes_secretly(clear.listener));
+    clear.peer.half_close();
+    CHECK(clear.peer.read_to_end() == ending::closed);
+    CHECK(clear.peer.text().find("Hi") == std::string::npos);
+}
+
 #endif
