@@ -4060,7 +4060,7 @@ public:
     /// party is an error, not an end.
     std::error_code open(std::string_view bytes, std::error_code error, std::string& text,
                          bool& ended) {
-        const char first = bytes.empty() ? 0 : bytes.front();
+        const char first = bytes.empty() ? '\0' : bytes.front();
         met_tls_ |= first == tls_handshake || first == tls_alert;
         met_clear_ = !met_tls_;
         if (!error && !bytes.empty()) error = session_->open(bytes, text);
