@@ -5488,10 +5488,8 @@ struct route {
         }
         return next;
     }
-    /// Has what waits go over a link.
-    void prepend_connect(reporter& report, std::size_t head_size) {
-        postings opening;
-        report.new_connect(opening);
+    /// Has what waits go behind a CONNECT, over a link.
+    void prepend(postings& opening, std::size_t head_size) noexcept {
         posting& what = opening.front();
         what.size = static_cast<std::uint32_t>(head_size + what.text.size() + 1);
         waiting_bytes += what.size;
@@ -5965,11 +5963,14 @@ private:
         if (!table_.may_begin(one)) return;
         const bool may_link = links_.size() + table_.openings() < shared_.settings.max_links ||
                               (one.waiting.front().opens_link && give_up_link(links_, one.peer));
+        postings opening;
         if (may_link && !one.waiting.front().opens_link &&
             others_.wants_link(one.peer, shared_.events.now()))
-            one.prepend_connect(shared_.report, shared_.head.size());
-        posting& what = one.waiting.front();
+            shared_.report.new_connect(opening);
         auto& begun = shared_.events.add(std::make_unique<outgoing>(shared_, *this, one.peer));
+        // Not before: if there is no memory for a connection, the message is given up, not this.
+        if (!opening.empty()) one.prepend(opening, shared_.head.size());
+        posting& what = one.waiting.front();
         if (!may_link) what.opens_link = false;
         begun.item.splice(begun.item.end(), one.waiting, one.waiting.begin());
         table_.put_under_way(one, begun, what.opens_link);
@@ -6040,15 +6041,12 @@ private:
     /// The link is used from now on; an older one ends once nothing is under way on it.
     link& add_link(route& one, stream& connection, const link_peer& who) {
         others_.has_linked(who.known_as());
-        auto made = std::make_unique<link>(shared_, *this, *this, exchange_, who, connection);
-        link& fresh = *made;
-        fresh.place = links_.insert(links_.end(), &fresh);
-        try {
-            shared_.events.add(std::move(made));
-        } catch (const std::bad_alloc&) {
-            links_.erase(fresh.place);
-            throw;
-        }
+        link_list entry(1);  // before there is a link that might not get one
+        link& fresh = shared_.events.add(
+            std::make_unique<link>(shared_, *this, *this, exchange_, who, connection));
+        entry.front() = &fresh;
+        fresh.place = entry.begin();
+        links_.splice(links_.end(), entry);
         shared_.report.set_linked(who.known_as(), true);
         link* const older = std::exchange(one.current, &fresh);
         if (older) one.retire(*older);
@@ -7086,7 +7084,9 @@ public:
         std::vector<delivery> results;
         lock held(mutex_);
         if (!engine_) return results;
-        for (const auto& known : engine_->peers()) results.push_back({known.address, {}});
+        const auto refused = running_ ? std::error_code() : make_error_code(errc::stopped);
+        for (const auto& known : engine_->peers()) results.push_back({known.address, refused});
+        if (refused) return results;
         const caller waiting(*this, held);
         held.unlock();
         text = trimmed(text);
@@ -7335,10 +7335,8 @@ public:
         const std::lock_guard<std::mutex> life(lifecycle_);
         lock held(mutex_);
         if (running_) return make_error_code(errc::already_running);
-        held.unlock();
-        join_threads();  // of a node stopped by its own handler
-        held.lock();
-        std::error_code error = detail::os::error_of(std::errc::not_enough_memory);
+        join_threads(held);  // of a node stopped by its own handler
+        std::error_code error;
         try {
             engine_ = std::make_unique<detail::engine>(settings_, counts_);
             error = engine_->start(detail::os::now());
@@ -7351,9 +7349,7 @@ public:
         }
         if (!error) return error;
         running_ = false;
-        held.unlock();
-        join_threads();
-        held.lock();
+        join_threads(held);
         engine_.reset();
         return error;
     }
@@ -7369,7 +7365,9 @@ public:
         }
         request_stop();
         if (!waits) return;
-        join_threads();
+        lock held(mutex_);
+        join_threads(held);
+        held.unlock();
         life.unlock();
         static_cast<void>(run_for({}));  // for what is left, if the handlers are called there
     }
@@ -7377,9 +7375,10 @@ public:
     bool run_for(std::chrono::milliseconds time) noexcept {
         if (!settings_.handlers_in_run || handlers.called_here()) return false;
         lock held(mutex_);
+        const bool over = ended_ && !lent_ && !take_work();
+        if (!engine_ || over) return false;
         const caller here(*this, held);
         while (lent_) changed_.wait(held);  // another thread's
-        if (!engine_) return false;
         lent_ = true;
         handlers.begin_here();
         drive(held, detail::after(detail::os::now(), time));
@@ -7407,11 +7406,12 @@ private:
         standby_thread_ = std::thread([this] { run_standby(); });
     }
 
-    /// And waits for the callers that have not returned yet.
-    void join_threads() noexcept {
+    /// And waits for the callers that have not returned yet; a stopped node gets no new ones.
+    void join_threads(lock& held) noexcept {
+        held.unlock();
         if (driver_thread_.joinable()) driver_thread_.join();
         if (standby_thread_.joinable()) standby_thread_.join();
-        lock held(mutex_);
+        held.lock();
         while (callers_ != 0) changed_.wait(held);
     }
 
@@ -7454,7 +7454,7 @@ private:
     }
 
     bool take_work() noexcept {
-        if (work_.empty()) engine_->mail().take(work_);
+        if (work_.empty() && engine_) engine_->mail().take(work_);
         return !work_.empty();
     }
 

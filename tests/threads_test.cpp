@@ -325,3 +325,46 @@ TEST_CASE("handlers_in_run: stop calls what is left, and a node without the sett
     CHECK(results.count(errc::stopped) + results.count({}) == 2);
     CHECK(results.each_once());
 }
+
+TEST_CASE("sixteen threads that broadcast without end neither hold up a stop nor disturb a start") {
+    recording_node a, b;
+    REQUIRE_FALSE(a->send(b.address(), "hi"));
+    REQUIRE(b.wait_joined(1));
+    std::atomic<bool> ending{false};
+    std::atomic<int> refused{0};
+    std::vector<std::thread> speakers;
+    for (int i = 0; i < 16; ++i)
+        speakers.emplace_back([&] {
+            while (!ending)
+                for (const auto& [to, error] : b->broadcast("hi"))
+                    if (error == errc::stopped) ++refused;
+        });
+    for (int i = 0; i < 20; ++i) {
+        b->stop();
+        const int before = refused;
+        CHECK(wait_until([&] { return refused > before; }));
+        CHECK_FALSE(b->start());
+        CHECK_FALSE(a->send(b.address(), "hi"));
+    }
+    ending = true;
+    for (auto& speaker : speakers) speaker.join();
+}
+
+TEST_CASE(
+    "handlers_in_run: a thread that runs a stopped node neither holds up a stop nor a start") {
+    config settings = local();
+    settings.handlers_in_run = true;
+    recording_node lent(settings), peer;
+    std::atomic<bool> ending{false};
+    std::thread other([&] {
+        while (!ending) lent->run_for(0ms);
+    });
+    for (int i = 0; i < 20; ++i) {
+        CHECK_FALSE(peer->send(lent.address(), "hi"));
+        lent->stop();
+        CHECK_FALSE(lent->start());
+    }
+    CHECK(lent.wait_messages(20));
+    ending = true;
+    other.join();
+}

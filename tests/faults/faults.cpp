@@ -4,6 +4,7 @@
 
 #include "faults.hpp"
 
+#include <malloc.h>
 #include <netdb.h>
 #include <poll.h>
 #include <sys/epoll.h>
@@ -16,6 +17,7 @@
 #include <cerrno>
 #include <cstdarg>
 #include <cstdlib>
+#include <cstring>
 #include <memory>
 #include <new>
 #include <system_error>
@@ -312,7 +314,9 @@ void* operator new(std::size_t size) {
 }
 
 void operator delete(void* memory) noexcept {
-    if (memory) --faults::live_blocks;
+    if (!memory) return;
+    --faults::live_blocks;
+    std::memset(memory, 0xdd, malloc_usable_size(memory));  // whoever still uses it, crashes
     std::free(memory);
 }
 

@@ -388,3 +388,31 @@ TEST_CASE("out of descriptors, a message waits until another connection gives on
     CHECK(sent.wait());
     CHECK(sent.count({}) == 2);
 }
+
+TEST_CASE("without memory for a connection to a peer that had a link, its messages are given up") {
+    recording_node a, b;
+    REQUIRE(a->connect(b.address()).linked);
+    const auto gone = b.address();
+    b->stop();
+    CHECK(wait_until([&] { return linked_peers(*a) == 0; }));
+    // The second within a second is to open a link again.
+    std::atomic<int> outcomes{0}, without_memory{0};
+    const auto note = [&](std::error_code error) {
+        if (error == std::errc::not_enough_memory) ++without_memory;
+        ++outcomes;
+    };
+    const int count = 10;  // enough that later ones, and the CONNECT, reuse what these leave behind
+    for (int i = 0; i < count; ++i) CHECK_FALSE(a->post(gone, "first", note));
+    CHECK(wait_until([&] { return outcomes == count; }));
+    faults::arm({faults::call::memory, ENOMEM, "memory"}, 1, 1 << 30);
+    {
+        const faults::truce ours;
+        CHECK_FALSE(a->post(gone, "second", note));
+        CHECK_FALSE(a->post(gone, "third", note));
+        CHECK(wait_until([&] { return outcomes == count + 2; }));
+    }
+    faults::disarm();
+    CHECK(without_memory == 2);
+    CHECK_FALSE(b->start());
+    CHECK_FALSE(a->send(b.address(), "again"));
+}
