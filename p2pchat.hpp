@@ -15,7 +15,7 @@
 //   file does. That file, and no other, sees the operating system's headers. The others see none of
 //   them, and no macros but P2PCHAT_... The one file needs exceptions. With MSVC it must include
 //   this header before <windows.h>, or define WIN32_LEAN_AND_MEAN; elsewhere any order will do.
-//   Link with the system's threads (-pthread) and, on Windows, with ws2_32. For config::secrecy,
+//   Link with the system's threads (-pthread) and, on Windows, with ws2_32. For config::encryption,
 //   define P2PCHAT_OPENSSL there too and link with OpenSSL 3.0 or later (-lssl -lcrypto). What this
 //   file declares is the same with or without it.
 //
@@ -179,20 +179,20 @@
 //   discovery on say "KNOWS 1", ask with "PEERS" at most once a minute, and answer with up to 50
 //   lines such as "PEER 10.18.1.9:5000/cat". These make candidates, too.
 //
-//   Secrecy: a connection that begins with the byte 0x16 is TLS 1.3, on the same port, and carries
-//   what is described above. Both sides present a self-signed certificate for a P-256 key of their
-//   own; beyond that key, only its expiry date is checked. close_notify ends what the half-close
-//   ends in clear: without it no one-shot is whole, no message is confirmed and no link has ended
-//   in order, and a quiet period ends nothing. A node that can do this adds "tls" to HELLO and
-//   HERE. `openssl s_client` is a peer just as netcat is:
+//   Encryption: a connection that begins with the byte 0x16 is TLS 1.3, on the same port, and
+//   carries what is described above. Both sides present a self-signed certificate for a P-256 key
+//   of their own; of the certificate, only the key and the expiry date are checked. close_notify
+//   takes the place of the half-close: without it no one-shot is complete, no message is confirmed
+//   and no link has ended in order, and a quiet period ends nothing. A node that can do this adds
+//   "tls" to HELLO and HERE. `openssl s_client` is a peer just as netcat is:
 //
 //       $ openssl ecparam -name prime256v1 -genkey -noout -out bob.key
 //       $ openssl req -x509 -new -key bob.key -subj /CN=bob -out bob.crt
-//       $ build/examples/p2pchat --team ann --port 6001 --address 127.0.0.1 --secrecy known
+//       $ build/examples/p2pchat --team ann --port 6001 --address 127.0.0.1 --encryption preferred
 //       $ openssl s_client -quiet -connect 127.0.0.1:6001 -cert bob.crt -key bob.key
 //       > 127.0.0.1:5001 bob CONNECT
 //       < 127.0.0.1:6001 ann CONNECT
-//       > 127.0.0.1:5001 bob Hi, secretly
+//       > 127.0.0.1:5001 bob Hi, encrypted
 //       < ACK 1
 //       < 127.0.0.1:6001 ann got that
 //       > ACK 1
@@ -207,45 +207,45 @@
 //   message is delivered and marked so, but makes nobody a peer, removes nobody and redirects
 //   nothing. A link whose claim does not hold (a peer behind NAT) is known by the address that it
 //   really comes from. A linked peer is known by the address it claims, where that holds, even if
-//   it was reached by another of its addresses. Without config::secrecy nothing is encrypted and
-//   nobody authenticated.
+//   it was reached by another of its addresses. Without config::encryption nothing is encrypted
+//   and nobody authenticated.
 //
 // Security
-//   Plain words about an open LAN. In clear, whoever can see the traffic can read it, and whoever
-//   sits at an address can speak for every port of that address. With config::secrecy (the menu
-//   program's --secrecy) connections are encrypted by TLS 1.3, and a peer is its key: `known`
-//   encrypts to every peer whose key is known or that announces that it can, and talks in clear to
-//   the others; `required` sends and takes nothing in clear (the Python original is refused). A key
-//   is pinned to an address when it is first shown, in config::pins; any other key is refused
-//   there, and on_key_changed reports it, until node::trust() accepts it. A peer whose key is known
-//   is never again written to in clear.
+//   Threat model: an open LAN. Unencrypted, whoever can see the traffic can read it, and whoever
+//   has an IP address can speak for every port of it. With config::encryption (the menu program's
+//   --encryption) connections are TLS 1.3, and a peer is its key: `preferred` encrypts to every
+//   peer whose key is known or that announces TLS, and talks unencrypted to the others; `required`
+//   neither sends nor takes anything unencrypted (the Python original is refused). A key is pinned
+//   to an address when it is first shown, in config::pins; any other key is refused there, and
+//   on_key_changed reports it, until node::trust() accepts it. Nothing is ever again sent
+//   unencrypted to a peer whose key is known.
 //
 //   What an attacker may try:
 //
-//   - To read the traffic. In clear: can read it. With secrecy: sees addresses, sizes and times
+//   - To read the traffic. Unencrypted: can read it. Encrypted: sees addresses, sizes and times
 //     and, from discovery, teams.
-//   - To change, cut or repeat it. In clear: nobody notices. With secrecy: the connection ends,
-//     what was changed is not believed, and the sender is told.
-//   - To claim to be somebody else. In clear: the message is marked unverified, makes and removes
-//     nobody and redirects nothing; but whoever is at the same IP address, or can fake a TCP
-//     connection from it, is believed. With secrecy: a key other than the pinned one is refused.
-//     Whoever sits in the middle of the very first contact may be the one who is pinned: compare
+//   - To change, cut or repeat it. Unencrypted: nobody notices. Encrypted: the connection ends,
+//     what was changed is not taken, and the sender is told.
+//   - To claim to be somebody else. Unencrypted: the message is marked unverified, makes and
+//     removes nobody and redirects nothing; but whoever is at the same IP address, or can forge a
+//     TCP connection from it, is believed. Encrypted: a key other than the pinned one is refused.
+//     A man in the middle of the very first contact may be the one who is pinned: compare
 //     fingerprints, aloud.
-//   - To make you speak in clear. With secrecy: not with peers whose key you know; at the first
-//     contact, with `known`, by hiding that the peer can encrypt, or answering in its place.
+//   - To have you speak unencrypted (a downgrade). Not with peers whose key you know; at the first
+//     contact, with `preferred`, by hiding that the peer knows TLS, or answering in its place.
 //   - To steal your key. Whoever can read the file config::identity is you; it is refused if others
 //     may read it (not checked on Windows).
-//   - To send `exit` for others. In clear: ignored, unless verified and there is no link. With
-//     secrecy: takes their key.
+//   - To send `exit` for others. Unencrypted: ignored, unless verified and there is no link.
+//     Encrypted: takes their key.
 //   - To send control or invisible characters, or broken UTF-8. They are passed on byte for byte;
 //     the menu program shows them and does not obey them.
-//   - To open thousands of connections, or drip bytes. Connections, links, bytes, peers and time
-//     are bounded; among connections that have not delivered, the oldest of the host that has most
-//     gives way. With secrecy the handshake counts as part of the first message.
+//   - To open thousands of connections, or send byte by byte. Connections, links, bytes, peers and
+//     time are bounded; of the connections that have not delivered, the oldest of the host that has
+//     most is evicted. Encrypted, the handshake counts as part of the first message.
 //   - To send faster than you handle. Back-pressure makes the senders wait.
 //   - To make many false peers at one address known to you. At max_peers the one not heard from for
-//     longest is forgotten; true and false ports of an address cannot be told apart. With secrecy
-//     64 keys of one address are pinned, and none is forgotten for another.
+//     longest is forgotten; true and false ports of an address cannot be told apart. Of one
+//     address, 64 keys are pinned at most, and none is forgotten for another.
 //
 // Errors
 //   Calls return std::error_code: one of p2pchat::errc, or the system's in the generic category
@@ -276,7 +276,6 @@
 //   back-pressure  a receiver that can take no more stops reading, so that senders have to wait
 //   backlog        what is waiting to be sent to one peer
 //   spin           to look again at once, for a short while, instead of sleeping
-//   secret         encrypted by TLS for one reader, as opposed to `in clear`
 //   pinned         of a peer's key: remembered since it was first shown; no other is believed
 //
 // The map
@@ -290,9 +289,9 @@
 //   >> peers      the table of peers, and peer_set around it; what others can do
 //   >> mailbox    what the handlers are to be told; outcomes, callers that wait
 //   >> loop       readiness, timers, wake-up; knows nothing of chat
-//   >> secrecy    TLS
+//   >> encryption TLS
 //   >> keys       our key and those of others
-//   >> stream     a connection, secret or in clear
+//   >> stream     a connection, encrypted or not
 //   >> identity   the name we go by, and whose a claimed name is
 //   >> incoming   accepts; first bytes become a message, a link or a refusal
 //   >> outgoing   one-shots of ours, whoever's thread runs them
@@ -357,13 +356,13 @@ enum class errc {
     expired,              ///< kept for config::keep_for without the peer coming back (timed_out)
     not_sent,             ///< kept, and the node stopped before the peer came back; certainly not
                           ///< taken (operation_canceled)
-    not_supported,        ///< config::secrecy, compiled without P2PCHAT_OPENSSL (not_supported)
-    bad_identity,    ///< config::identity is no P-256 key, or others may read it (invalid_argument)
-    bad_pins,        ///< a line of config::pins is malformed (invalid_argument)
-    in_clear,        ///< not encrypted, although secrecy asks for it (permission_denied)
-    secrecy_failed,  ///< TLS 1.3 was not agreed on, or bytes were changed (connection_aborted)
-    bad_certificate,  ///< missing, expired, or not for a P-256 key (permission_denied)
-    key_changed,      ///< not the pinned key, see node::trust (permission_denied)
+    not_supported,        ///< config::encryption, compiled without P2PCHAT_OPENSSL (not_supported)
+    bad_identity,   ///< config::identity is no P-256 key, or others may read it (invalid_argument)
+    bad_pins,       ///< a line of config::pins is malformed (invalid_argument)
+    not_encrypted,  ///< unencrypted, where config::encryption forbids it (permission_denied)
+    encryption_failed,  ///< no TLS 1.3 handshake, or bytes were changed (connection_aborted)
+    bad_certificate,    ///< missing, expired, or not for a P-256 key (permission_denied)
+    key_changed,        ///< not the pinned key, see node::trust (permission_denied)
 };
 
 /// The category of errc. Thread-safe.
@@ -445,7 +444,7 @@ endpoint detect_address();
 // --------------------------------------------------------------------------------------- >> key
 
 /// The key behind an encrypted message: the SHA-256 of the public key (SubjectPublicKeyInfo, RFC
-/// 5280). All zero: no key, in clear.
+/// 5280). All zero: no key.
 struct public_key {
     unsigned char bytes[32] = {};
 
@@ -477,7 +476,7 @@ struct message {
     std::string text;           ///< no white space at its ends; any other byte but NUL as it came
     bool verified = false;      ///< the sender's IP is where it came from, or it came from here
     endpoint origin;            ///< where it really came from: the other end of the connection
-    public_key key;             ///< of whoever sent it; none: it came in clear
+    public_key key;             ///< of the sender; none: it came unencrypted
     std::uint64_t receipt = 0;  ///< for node::confirm(), with config::confirm_later; 0: confirmed
 
     /// Where an answer will reach whoever wrote this.
@@ -564,7 +563,7 @@ struct peer {
     std::string team;
     std::chrono::system_clock::time_point last_heard;
     bool linked = false;  ///< in node::peers(): there is a link to it
-    public_key key;       ///< the pinned one; none: it is known only in clear
+    public_key key;       ///< the pinned one, if any
 };
 
 /// Peers by address, up to a maximum: when it is full, the one not heard from for longest gives
@@ -593,12 +592,12 @@ private:
 
 // ------------------------------------------------------------------------------------ >> config
 
-/// What is encrypted: nobody else can read or change it, and it is from whoever has the key.
-enum class secrecy {
-    off,       ///< nothing
-    known,     ///< to every peer whose key is known, or that announces that it can; never again in
-               ///< clear to a peer whose key is known
-    required,  ///< everything: nothing else is sent or taken
+/// What is encrypted, by TLS 1.3 with the keys of both sides.
+enum class encryption {
+    off,        ///< nothing
+    preferred,  ///< to every peer whose key is known or that announces TLS; to one whose key is
+                ///< known nothing is ever sent unencrypted again
+    required,   ///< everything: nothing else is sent or taken
 };
 
 /// The settings of a node. Times are bounds on waiting, sizes are bounds on memory: none may be
@@ -636,7 +635,7 @@ struct config {
     bool discovery = false;  ///< find others on the LAN and be found by them: see node::candidates
     std::uint16_t discovery_port = 21975;  ///< UDP; the same for all that are to find each other
 
-    p2pchat::secrecy secrecy = p2pchat::secrecy::off;  ///< needs P2PCHAT_OPENSSL
+    p2pchat::encryption encryption = p2pchat::encryption::off;  ///< needs P2PCHAT_OPENSSL
     std::string identity;  ///< a file with our private key, made at the first start; nobody else
                            ///< may read it (not checked on Windows). Empty: a new key each start
     std::string pins;      ///< a file with the keys of others, one per line; several programs may
@@ -756,7 +755,7 @@ public:
     /// Where others on the LAN reach us: as configured, or detected anew. Nobody before start().
     endpoint address() const;
     const std::string& team() const noexcept;
-    /// Our key, which others pin. None before start(), or without secrecy.
+    /// Our key, which others pin. None before start(), or without encryption.
     public_key key() const;
 
     /// Pins this key for the peer at an address, in place of any other; with no key, forgets its
@@ -771,7 +770,7 @@ public:
     /// anything besides that word is not a command: a program that passes on what people say puts
     /// the name first, "Ann: exit".
     /// Errors: bad_address, bad_text, message_too_long, queue_full, stopped at once; later
-    /// not_taken, link_lost, in_clear, secrecy_failed, bad_certificate, key_changed,
+    /// not_taken, link_lost, not_encrypted, encryption_failed, bad_certificate, key_changed,
     /// std::errc::timed_out, connection_refused or whatever else the system says.
     std::error_code send(const endpoint& to, std::string_view text);
 
@@ -2157,8 +2156,8 @@ inline constexpr struct errc_text {
     {"compiled without P2PCHAT_OPENSSL", std::errc::not_supported},
     {"the identity is no P-256 key, or others may read its file", std::errc::invalid_argument},
     {"a line of the pins is not \"address team key\"", std::errc::invalid_argument},
-    {"in clear, where it should be secret", std::errc::permission_denied},
-    {"no secrecy was agreed upon, or bytes were changed", std::errc::connection_aborted},
+    {"not encrypted", std::errc::permission_denied},
+    {"the TLS handshake failed, or bytes were changed", std::errc::connection_aborted},
     {"no certificate, an expired one, or not of a P-256 key", std::errc::permission_denied},
     {"the key is not the one that is known", std::errc::permission_denied},
 };
@@ -2712,7 +2711,7 @@ bool read_available(tcp_socket& socket, char (&buffer)[size], const Take& take) 
 namespace p2pchat {
 namespace detail {
 
-/// A peer without its key, which the keyring adds; without secrecy there is none.
+/// A peer without its key, which the keyring adds; without encryption there is none.
 struct known_peer {
     endpoint address;
     std::string team;
@@ -3587,7 +3586,7 @@ private:
 }  // namespace detail
 }  // namespace p2pchat
 
-// ---------------------------------------------------------------------------------- >> secrecy
+// -------------------------------------------------------------------------------- >> encryption
 //
 // Does:        encrypts and decrypts by TLS 1.3; no other part knows which library does.
 // May use:     platform.
@@ -3609,7 +3608,7 @@ private:
 namespace p2pchat {
 namespace detail {
 
-/// One side of a secret connection: turns bytes into text, and text into bytes.
+/// One side of an encrypted connection: turns bytes into text, and text into bytes.
 class session {
 public:
     virtual ~session() = default;
@@ -3729,7 +3728,7 @@ private:
         const bool unfit = SSL_get_verify_result(ssl_.get()) != X509_V_OK ||
                            why == SSL_R_PEER_DID_NOT_RETURN_A_CERTIFICATE ||
                            why == SSL_R_NO_SUITABLE_SIGNATURE_ALGORITHM;
-        return make_error_code(unfit ? errc::bad_certificate : errc::secrecy_failed);
+        return make_error_code(unfit ? errc::bad_certificate : errc::encryption_failed);
     }
 
     openssl_ptr<SSL> ssl_;
@@ -3845,24 +3844,24 @@ using tls = no_tls;  // named, so that tests and benchmarks can tell them apart
 
 // ------------------------------------------------------------------------------------- >> keys
 //
-// Does:        keeps our key and those of others, and knows with whom all must be secret.
-// May use:     platform, text, peers, secrecy.
+// Does:        keeps our key and those of others, and knows what must be encrypted.
+// May use:     platform, text, peers, encryption.
 // Guarded by:  the node's mutex.
 // Never:       forgets a key to make room for another.
 
 namespace p2pchat {
 namespace detail {
 
-/// Whose key is whose, and with whom all must be secret.
+/// Our key, those of others, and what must be encrypted.
 class keyring {
 public:
     explicit keyring(abilities& others) : others_(others) {}
 
     std::error_code open(const config& settings) {
-        mode_ = settings.secrecy;
+        mode_ = settings.encryption;
         file_ = settings.pins;
         max_ = settings.max_peers;
-        if (mode_ == secrecy::off) return {};
+        if (mode_ == encryption::off) return {};
         if (const auto error = tls_.open(settings.identity)) return error;
         own_ = tls_.own();
         if (!file_.empty())  // it exists from now on
@@ -3870,41 +3869,43 @@ public:
         return load();
     }
     const public_key& own() const noexcept { return own_; }
-    /// Null if all is in clear.
-    tls* maker() noexcept { return mode_ == secrecy::off ? nullptr : &tls_; }
-    bool requires_all() const noexcept { return mode_ == secrecy::required; }
-    /// Whether nothing may go there in clear.
+    /// Null without encryption.
+    tls* maker() noexcept { return mode_ == encryption::off ? nullptr : &tls_; }
+    bool requires_all() const noexcept { return mode_ == encryption::required; }
+    /// Whether nothing may be sent there unencrypted.
     bool wants(const endpoint& to) const {
-        return requires_all() || knows(to) || (mode_ != secrecy::off && others_.has_tls(to));
+        return requires_all() || knows(to) || (mode_ != encryption::off && others_.has_tls(to));
     }
-    /// Without secrecy, nobody: a key that trust() was given is for later.
-    bool knows(const endpoint& who) const { return mode_ != secrecy::off && pins_.count(who) != 0; }
+    /// False without encryption: a key that trust() was given is for later.
+    bool knows(const endpoint& who) const {
+        return mode_ != encryption::off && pins_.count(who) != 0;
+    }
     /// None if it is not known.
     public_key of(const endpoint& who) const {
         const auto found = pins_.find(who);
         return found == pins_.end() ? public_key() : found->second;
     }
 
-    /// The peer says whether it can be secret.
+    /// The peer says whether it knows TLS.
     void announced(const endpoint& who, bool can) {
-        if (mode_ != secrecy::off) others_.announced_tls(who, can);
+        if (mode_ != encryption::off) others_.announced_tls(who, can);
     }
-    /// What is wrong with the key of a peer (no key: in clear): in_clear, key_changed or nothing.
+    /// What is wrong with the key that a peer has shown, or with none: not_encrypted, key_changed.
     /// With `may_pin`, the first key of a peer is remembered.
     errc check(const endpoint& who, std::string_view team, const public_key& shown, bool may_pin) {
-        if (mode_ == secrecy::off) return no_error;
+        if (mode_ == encryption::off) return no_error;
         if (shown && may_pin && !knows(who) && has_room(who)) {
             static_cast<void>(load());  // another program may have pinned it
             // If it cannot be written, it holds until stop().
             if (pins_.emplace(who, shown).second) static_cast<void>(store(who, team, shown));
         }
-        if (!shown) return of(who) || requires_all() ? errc::in_clear : no_error;
+        if (!shown) return of(who) || requires_all() ? errc::not_encrypted : no_error;
         return accepts(who, shown) ? no_error : errc::key_changed;
     }
     /// Whether no other key is pinned than the one shown, if any is.
     bool accepts(const endpoint& who, const public_key& shown) const {
         const public_key pinned = of(who);
-        return mode_ == secrecy::off || !shown || !pinned || pinned == shown;
+        return mode_ == encryption::off || !shown || !pinned || pinned == shown;
     }
     std::error_code trust(const endpoint& who, const public_key& key) {
         pin(who, key);
@@ -3968,7 +3969,7 @@ private:
         return {};
     }
 
-    secrecy mode_ = secrecy::off;
+    encryption mode_ = encryption::off;
     tls tls_;
     public_key own_;
     std::string file_;
@@ -3982,20 +3983,20 @@ private:
 
 // ----------------------------------------------------------------------------------- >> stream
 //
-// Does:        a connection, secret or in clear, for those that send and read over it.
-// May use:     platform, socket, secrecy.
+// Does:        a connection, encrypted or not, for those that send and read over it.
+// May use:     platform, socket, encryption.
 // Guarded by:  whatever guards its owner.
-// Never:       sends a byte of a secret connection in clear, or mistakes a connection cut by a
-//              third party for one that has ended.
+// Never:       sends a byte of an encrypted connection as plain text, or mistakes a connection that
+//              a third party has cut for one that has ended.
 
 namespace p2pchat {
 namespace detail {
 
-/// The first byte of a TLS record: of an alert, or of the handshake with which a secret connection
-/// begins (RFC 8446, section 5.1). No message begins with either.
+/// The first byte of a TLS record: of an alert, or of the handshake with which an encrypted
+/// connection begins (RFC 8446, section 5.1). No message begins with either.
 inline constexpr char tls_alert = 0x15, tls_handshake = 0x16;
 
-/// A connection, secret or in clear. Sending and receiving never block.
+/// A connection, encrypted or not. Sending and receiving never block.
 class stream {
 public:
     stream() noexcept = default;
@@ -4008,18 +4009,18 @@ public:
     }
     bool is_open() const noexcept { return socket_.is_open(); }
 
-    /// Makes it secret; the side that connects then has something to send.
+    /// Encrypts it from now on; the side that connects then has something to send.
     std::error_code begin(std::unique_ptr<session> with) {
         session_ = std::move(with);
         socket_.no_delay();  // or the second piece waits for the acknowledgement of the first
         std::string none;
         return session_->open({}, none);
     }
-    bool is_secret() const noexcept { return session_ != nullptr; }
+    bool is_encrypted() const noexcept { return session_ != nullptr; }
     /// Whether the other side, asked for TLS, has answered something else or closed.
-    bool met_clear() const noexcept { return met_clear_; }
+    bool met_plain_text() const noexcept { return met_plain_text_; }
     bool is_ready() const noexcept { return !session_ || session_->ready; }
-    /// The other side's key; none in clear.
+    /// The other side's key; none if it is not encrypted.
     const public_key& key() const noexcept {
         static constexpr public_key none;
         return session_ ? session_->key : none;
@@ -4027,7 +4028,7 @@ public:
     /// Whether something is encrypted and there was no room to send it.
     bool has_pending() const noexcept { return session_ && !session_->sealed.empty(); }
 
-    /// If secret, `sent` counts what is encrypted, which goes out before anything else.
+    /// If encrypted, `sent` counts what is encrypted, which goes out before anything else.
     std::error_code send(std::string_view data, std::size_t& sent) {
         if (!session_) return socket_.send(data, sent, {});
         sent = 0;
@@ -4062,7 +4063,7 @@ public:
                          bool& ended) {
         const char first = bytes.empty() ? '\0' : bytes.front();
         met_tls_ |= first == tls_handshake || first == tls_alert;
-        met_clear_ = !met_tls_;
+        met_plain_text_ = !met_tls_;
         if (!error && !bytes.empty()) error = session_->open(bytes, text);
         ended = session_->ended;
         if (ended) return {};
@@ -4077,24 +4078,24 @@ public:
 private:
     tcp_socket socket_;
     std::unique_ptr<session> session_;
-    bool met_tls_ = false, met_clear_ = false;
+    bool met_tls_ = false, met_plain_text_ = false;
 };
 
 /// Like read_available() of a socket, but passes on all that has arrived as one piece. `may_begin`
-/// makes the session if the connection turns out to be secret.
+/// makes the session if the connection turns out to be encrypted.
 template <std::size_t size, typename Take>
 bool read_available(stream& from, char (&buffer)[size], const Take& take, tls* may_begin) {
     const auto open = [&](std::string_view bytes, std::error_code error) {
-        if (may_begin && !from.is_secret() && !bytes.empty() && bytes.front() == tls_handshake)
+        if (may_begin && !from.is_encrypted() && !bytes.empty() && bytes.front() == tls_handshake)
             static_cast<void>(from.begin(may_begin->new_session(true)));
         may_begin = nullptr;
-        if (!from.is_secret()) return take(bytes, error);
+        if (!from.is_encrypted()) return take(bytes, error);
         std::string text;
         bool ended = false;
         error = from.open(bytes, error, text, ended);
         const bool more = text.empty() || take(std::string_view(text), std::error_code());
         // Then the end, unless the reader is done, or has passed the connection on.
-        if ((ended || error) && from.is_secret() && from.is_open())
+        if ((ended || error) && from.is_encrypted() && from.is_open())
             return take(std::string_view(), error);
         return more;
     };
@@ -4200,7 +4201,7 @@ inline errc check_claim(const context& shared, const message_view& what, const e
 }
 
 inline bool is_refusal(errc wrong) noexcept {
-    return wrong == errc::in_clear || wrong == errc::key_changed;
+    return wrong == errc::not_encrypted || wrong == errc::key_changed;
 }
 
 }  // namespace detail
@@ -4433,10 +4434,10 @@ private:
         error ? refuse(error) : complete();
     }
     void on_bytes(std::string_view bytes) {
-        if (!connection_.is_secret() && in_.empty()) {
+        if (!connection_.is_encrypted() && in_.empty()) {
             if (bytes.front() == tls_handshake)
-                return refuse(make_error_code(errc::secrecy_failed));
-            if (shared_.keys.requires_all()) return refuse(make_error_code(errc::in_clear));
+                return refuse(make_error_code(errc::encryption_failed));
+            if (shared_.keys.requires_all()) return refuse(make_error_code(errc::not_encrypted));
         }
         // The message may be followed by a line end.
         if (in_.size() + bytes.size() > shared_.settings.max_message_bytes + 2)
@@ -4445,8 +4446,8 @@ private:
         in_.append(bytes);
         if (state_ == state::contending) return;
         auto& events = shared_.events;
-        // A secret connection marks its end; without the mark it was cut.
-        if (!connection_.is_secret())
+        // An encrypted connection marks its end; without the mark it was cut.
+        if (!connection_.is_encrypted())
             events.arm(*this,
                        (std::min)(limit_, after(events.now(), shared_.settings.quiet_period)));
         if (line_seen_ || in_.find('\n', before) == std::string::npos) return;
@@ -4525,7 +4526,7 @@ private:
         shared_.report.forget(*this);
         if (in_order && connection_.is_open())
             os::reset_on_close(connection_.native_handle(), false);
-        if (in_order && connection_.is_secret() &&
+        if (in_order && connection_.is_encrypted() &&
             connection_.shutdown_send() == std::errc::operation_would_block)
             return wait_to_end();
         state_ = state::ended;
@@ -4639,9 +4640,9 @@ private:
 // --------------------------------------------------------------------------------- >> outgoing
 //
 // Does:        sends a message over its own connection, and finds out what became of it.
-// May use:     platform, text, socket, mailbox, loop, secrecy, keys, stream, identity.
-// Guarded by:  one_shot: used by the thread that runs it only; outgoing, and secret one_shots: the
-//              node's mutex.
+// May use:     platform, text, socket, mailbox, loop, encryption, keys, stream, identity.
+// Guarded by:  one_shot: used by the thread that runs it only; outgoing, and encrypted one_shots:
+//              the node's mutex.
 // Never:       knows what else waits for the same peer.
 
 namespace p2pchat {
@@ -4663,7 +4664,7 @@ inline std::error_code not_taken_if_closed(std::error_code error) noexcept {
 ///     any --closed too early, reset, too late--> done: an error
 class one_shot {
 public:
-    /// Secret, if there are keys.
+    /// Encrypted, if there are keys.
     explicit one_shot(const endpoint& to, keyring* keys = nullptr) : to_(to), keys_(keys) {}
 
     /// Begins to connect, and sends at once if it can, as it can to this machine. Gives up at `end`
@@ -4709,7 +4710,7 @@ public:
     void fail(std::error_code error) noexcept {
         error_ = not_taken_if_closed(error);
         if (state_ == state::securing && error_ == errc::not_taken)
-            error_ = make_error_code(errc::secrecy_failed);
+            error_ = make_error_code(errc::encryption_failed);
         finish();
     }
 
@@ -4904,14 +4905,14 @@ private:
         auto& events = shared_.events;
         if (shot_->error() == errc::key_changed)
             shared_.report.key_changed(shot_->to(), {}, shot_->connection().key());
-        if (shot_->done()) return may_go_in_clear() ? restart() : owner_.on_finished(*this);
+        if (shot_->done()) return may_go_unencrypted() ? restart() : owner_.on_finished(*this);
         events.arm(*this, shot_->deadline());
         events.watch(*this, shot_->connection(), shot_->wants_read(), shot_->wants_write());
     }
-    /// Whether the peer, of which it was announced that it can be secret, does not know TLS. Where
-    /// its key is known, or all must be secret, that changes nothing.
-    bool may_go_in_clear() {
-        if (shot_->error() != errc::secrecy_failed || !shot_->connection().met_clear())
+    /// Whether the peer does not know TLS, though that was announced of it. Where its key is known,
+    /// or encryption is required, that changes nothing.
+    bool may_go_unencrypted() {
+        if (shot_->error() != errc::encryption_failed || !shot_->connection().met_plain_text())
             return false;
         shared_.keys.announced(shot_->to(), false);
         return !shared_.keys.wants(shot_->to());
@@ -5363,8 +5364,8 @@ private:
     }
     void take(std::string_view line) {
         message_view what;
-        if (!connection_.is_secret() && shared_.keys.knows(who_.known_as()))
-            return refuse(errc::in_clear);
+        if (!connection_.is_encrypted() && shared_.keys.knows(who_.known_as()))
+            return refuse(errc::not_encrypted);
         if (const errc error = scan_from(line, who_.remote, what); error != no_error)
             return shared_.report.rejected(who_.remote, make_error_code(error));
         if (what.sender != who_.claim) {
@@ -5503,8 +5504,8 @@ struct route {
         if (bytes != 0) ++pins;
         older.close(bytes);
     }
-    /// Ends a link in clear to a peer that can be secret by now.
-    void retire_clear(const keyring& keys) {
+    /// Ends an unencrypted link to a peer to which all must be encrypted by now.
+    void retire_unencrypted(const keyring& keys) {
         if (!current || !keys.wants(peer) || current->key()) return;
         retire(*std::exchange(current, nullptr));
     }
@@ -5739,7 +5740,7 @@ public:
     std::error_code post(const endpoint& to, std::string_view text, postings& item) {
         const auto& settings = shared_.settings;
         route* one = table_.find_known(to);
-        if (one) one->retire_clear(shared_.keys);
+        if (one) one->retire_unencrypted(shared_.keys);
         const link* const over = one ? one->current : nullptr;
         const std::size_t size = (over ? over->head : shared_.head).size() + text.size() + 1;
         if (size - 1 > settings.max_message_bytes) return make_error_code(errc::message_too_long);
@@ -5957,7 +5958,7 @@ public:
 
 private:
     void begin_next(route& one) {
-        one.retire_clear(shared_.keys);
+        one.retire_unencrypted(shared_.keys);
         move_to_link(one);
         if (one.busy() || one.waiting.empty()) return table_.schedule(one);
         if (!table_.may_begin(one)) return;
@@ -6407,7 +6408,7 @@ public:
         if (!one) return shared_.report.count_ignored();
         const bool fresh = one->first == now;
         if (fresh) others_.has_linked(from);
-        shared_.keys.announced(from, has_word(one->who.knows, secret));
+        shared_.keys.announced(from, has_word(one->who.knows, tls_word));
         // Whatever arrives at a port of our own is an answer.
         const bool asks = !is_named(at.network.local) && (fresh || word == hello);
         if (!asks || one->answer_at != never) return;
@@ -6419,7 +6420,7 @@ public:
 
 private:
     using ports = std::list<datagram_port>;
-    static constexpr std::string_view hello = "HELLO", here = "HERE", secret = "tls";
+    static constexpr std::string_view hello = "HELLO", here = "HERE", tls_word = "tls";
     static constexpr std::size_t max_networks = 16;
     static constexpr std::size_t announcement_bytes = 128;  // enough for IPv6 and the longest team
 
@@ -6478,7 +6479,7 @@ private:
     /// Padded to a size, as announcements are, so that they are longer than any answer.
     std::string datagram(const datagram_port& from, std::string_view word, std::size_t size) const {
         std::string text = head_of(claim_on(from), shared_.us.team).append(word);
-        if (shared_.keys.maker()) text.append(1, ' ').append(secret);
+        if (shared_.keys.maker()) text.append(1, ' ').append(tls_word);
         text.resize((std::max)(text.size(), size), ' ');
         return text;
     }

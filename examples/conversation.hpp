@@ -91,12 +91,12 @@ private:
     }
 
     static entry parsed(std::string_view line) {
-        constexpr std::string_view secret = "[secret] ", origin = "[not verified, came from ";
+        constexpr std::string_view encrypted = "[encrypted] ", origin = "[not verified, came from ";
         entry result;
         result.time = line.substr(0, std::string_view("2000-01-01 00:00:00").size());
         line.remove_prefix(std::min(line.size(), result.time.size() + 1));
         result.is_ours = take_word(line) == "->";
-        if (line.substr(0, secret.size()) == secret) line.remove_prefix(secret.size());
+        if (line.substr(0, encrypted.size()) == encrypted) line.remove_prefix(encrypted.size());
         if (line.substr(0, origin.size()) == origin) {
             line.remove_prefix(origin.size());
             result.address = line.substr(0, line.find("] "));

@@ -75,8 +75,8 @@ private:
             {"0", "/quit", "", "leave", nullptr}};
         return all;
     }
-    bool offers(std::string_view key) const { return key != "k" || is_secret(); }
-    bool is_secret() const { return settings_.secrecy != p2pchat::secrecy::off; }
+    bool offers(std::string_view key) const { return key != "k" || is_encrypted(); }
+    bool is_encrypted() const { return settings_.encryption != p2pchat::encryption::off; }
 
     /// Runs what was typed, if it is one of those: a key, or a word with what is behind it. Whether
     /// the program goes on; nothing if it is none.
@@ -169,7 +169,7 @@ private:
         screen_.print(style_.quiet("Your detected IP address: " + us.address() +
                                    "\nServer listening on all interfaces (port " +
                                    std::to_string(us.port()) + ")"));
-        if (is_secret()) show_own_key();
+        if (is_encrypted()) show_own_key();
         if (screen_.live())
             screen_.print(style_.quiet(
                 "Esc goes back to the menu, and so does Enter where it answers nothing."));
@@ -217,7 +217,7 @@ private:
     /// Sets which files no flag says, and finds out what is wrong with a flag, which no answer to a
     /// question would mend: an exit status, then.
     std::optional<int> find_keys() {
-        if (!is_secret()) return std::nullopt;
+        if (!is_encrypted()) return std::nullopt;
         if (settings_.identity.empty()) settings_.identity = state_file("identity");
         if (settings_.pins.empty()) settings_.pins = state_file("pins");
         p2pchat::config trial;  // what is wrong is what was set last
@@ -230,9 +230,9 @@ private:
             if (!error) return std::nullopt;
             return menu::wrong_flag(flag + ' ' + value, error.message());
         };
-        trial.secrecy = settings_.secrecy;
-        const std::string word(menu::secrecy_words[static_cast<int>(settings_.secrecy)]);
-        if (const auto status = try_out("--secrecy", word, {})) return status;
+        trial.encryption = settings_.encryption;
+        const std::string word(menu::encryption_words[static_cast<int>(settings_.encryption)]);
+        if (const auto status = try_out("--encryption", word, {})) return status;
         trial.identity = settings_.identity;
         if (const auto status = try_out("--identity", trial.identity, trial.identity))
             return status;
@@ -256,7 +256,7 @@ private:
         config.address = settings_.address;
         config.leave_on_stop = true;
         config.discovery = settings_.discovery;
-        config.secrecy = settings_.secrecy;
+        config.encryption = settings_.encryption;
         config.identity = settings_.identity;
         config.pins = settings_.pins;
         node_.emplace(std::move(config));
@@ -418,7 +418,7 @@ private:
             const std::lock_guard<std::mutex> lock(mutex_);
             last_writer_ = m.reply_to();
         }
-        const std::string secret = m.key ? "[secret] " : "";
+        const std::string encrypted = m.key ? "[encrypted] " : "";
         const std::string mark =
             m.verified ? "" : "[not verified, came from " + to_string(m.origin) + "] ";
         const bool all = menu::is_to_all(m.text) && screen_.live();
@@ -430,10 +430,10 @@ private:
                               ? style_.quiet(sender + " (" + team + ") connected.")
                               : style_.quiet(all ? "[to all] " : "") +
                                     style_.peer(sender, sender + ' ' + team) + ' ' + text;
-        screen_.notify(style_.quiet(time) + style_.good(secret) + style_.warning(mark) + line);
+        screen_.notify(style_.quiet(time) + style_.good(encrypted) + style_.warning(mark) + line);
         if (!connects) screen_.ring();
         if (const auto error =
-                log_.add("<- " + secret + mark + sender + ' ' + m.team + ' ' + m.text))
+                log_.add("<- " + encrypted + mark + sender + ' ' + m.team + ' ' + m.text))
             screen_.notify(style_.warning("The log cannot be written: " + error.message()));
     }
 

@@ -310,7 +310,8 @@ TEST_CASE("bytes that are no message are refused, and it is said which part is w
     check_refused("GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n", errc::bad_address);
     check_refused("127.0.0 Raw hi", errc::bad_address);
     check_refused("[::1:5000 Raw hi", errc::bad_address);
-    check_refused("\x16\x03\x01\x02", errc::secrecy_failed);  // TLS, which this node does not speak
+    check_refused("\x16\x03\x01\x02",
+                  errc::encryption_failed);  // TLS, which this node does not speak
     check_refused("127.0.0.1:0 Raw hi", errc::bad_port);
     check_refused("127.0.0.1:65536 Raw hi", errc::bad_port);
     check_refused("127.0.0.1:-1 Raw hi", errc::bad_port);

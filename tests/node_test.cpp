@@ -323,16 +323,16 @@ TEST_CASE("peers are listed in the order of their addresses") {
           std::vector<endpoint>{{"127.0.0.1", 5000}, {"127.0.0.1", 6000}, {"127.0.0.1", 7000}});
 }
 
-TEST_CASE("without OpenSSL there is no secrecy, and a node that is to have it does not start") {
+TEST_CASE("without OpenSSL there is no encryption, and a node that is to have it does not start") {
     auto settings = support::local();
-    for (const auto wanted : {p2pchat::secrecy::known, p2pchat::secrecy::required}) {
-        settings.secrecy = wanted;
-        node unsecret(settings);
-        CHECK(unsecret.start() == errc::not_supported);
-        CHECK(unsecret.start() == std::errc::not_supported);
-        CHECK_FALSE(unsecret.key());
+    for (const auto wanted : {p2pchat::encryption::preferred, p2pchat::encryption::required}) {
+        settings.encryption = wanted;
+        node unencrypted(settings);
+        CHECK(unencrypted.start() == errc::not_supported);
+        CHECK(unencrypted.start() == std::errc::not_supported);
+        CHECK_FALSE(unencrypted.key());
     }
-    settings.secrecy = p2pchat::secrecy::off;
+    settings.encryption = p2pchat::encryption::off;
     node open(settings);
     CHECK_FALSE(open.start());
     CHECK_FALSE(open.key());

@@ -102,14 +102,14 @@ private:
 };
 
 /// A node's settings for a test: a free port, known by the loopback address, and no time-out that a
-/// slow machine could meet. A test of a time-out sets it. Secret, where the tests are run so.
+/// slow machine could meet. A test of a time-out sets it. Encrypted, where the tests are run so.
 inline p2pchat::config local(std::string team = "BTC") {
     p2pchat::config settings;
     settings.team = std::move(team);
     settings.address = "127.0.0.1";
     settings.connect_timeout = settings.handshake_timeout = settings.delivery_timeout = patience;
     settings.first_message_timeout = settings.quiet_period = settings.drain_timeout = patience;
-    if (std::getenv("P2PCHAT_TEST_SECRET")) settings.secrecy = p2pchat::secrecy::required;
+    if (std::getenv("P2PCHAT_TEST_ENCRYPTED")) settings.encryption = p2pchat::encryption::required;
     return settings;
 }
 

@@ -29,7 +29,7 @@ namespace mqtt {
 struct settings {
     std::string host, id, user, password;
     int port = 0;
-    std::string tls;   // a file of trusted certificates; empty: in clear
+    std::string tls;   // a file of trusted certificates; empty: unencrypted
     std::string will;  // a topic whose retained message is cleared when we are gone
 };
 

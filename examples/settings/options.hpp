@@ -29,13 +29,13 @@ struct options {
     std::string log;        ///< a file; empty: none
     std::string outbox;     ///< a file; empty: the default
     bool discovery = true;  ///< find others on the LAN, and be found
-    p2pchat::secrecy secrecy = p2pchat::secrecy::off;
+    p2pchat::encryption encryption = p2pchat::encryption::off;
     std::string identity;  ///< a file; empty: the default
     std::string pins;      ///< a file; empty: the default
 };
 
-/// In the order of p2pchat::secrecy.
-inline constexpr std::string_view secrecy_words[] = {"off", "known", "required"};
+/// In the order of p2pchat::encryption.
+inline constexpr std::string_view encryption_words[] = {"off", "preferred", "required"};
 
 inline constexpr std::string_view usage =
     R"(Usage: p2pchat [flags]
@@ -51,11 +51,11 @@ Chats with the peers of the local network. Asks for whatever no flag says.
   --log FILE              append what is said to this file, and show its end in a chat
   --outbox FILE           where messages wait for who is not there
   --quiet                 no bell, and nothing in the window's title
-  --secrecy off           nothing is encrypted: the default
-  --secrecy known         encrypted with those who announce it or whose key is known
-  --secrecy required      encrypted with all; nothing else is sent or taken
-  --identity FILE         where your key is, made at the first start; with --secrecy
-  --pins FILE             where the keys of others are remembered; with --secrecy
+  --encryption off        nothing is encrypted: the default
+  --encryption preferred  encrypted with those who announce it or whose key is known
+  --encryption required   encrypted with all; nothing else is sent or taken
+  --identity FILE         where your key is, made at the first start; with --encryption
+  --pins FILE             where the keys of others are remembered; with --encryption
   -h, --help              show this and leave
   --version               show the version and leave
 )";
@@ -95,10 +95,11 @@ inline std::string set_option(std::string_view name, const std::string& value, o
         result.address = value;
         return p2pchat::endpoint(value, 1) ? "" : "not an IP address";
     }
-    if (name == "--secrecy") {
-        const auto word = std::find(std::begin(secrecy_words), std::end(secrecy_words), value);
-        if (word == std::end(secrecy_words)) return "off, known or required";
-        result.secrecy = static_cast<p2pchat::secrecy>(word - std::begin(secrecy_words));
+    if (name == "--encryption") {
+        const auto word =
+            std::find(std::begin(encryption_words), std::end(encryption_words), value);
+        if (word == std::end(encryption_words)) return "off, preferred or required";
+        result.encryption = static_cast<p2pchat::encryption>(word - std::begin(encryption_words));
         return {};
     }
     static constexpr struct {
@@ -136,8 +137,8 @@ inline int wrong_flag(std::string_view flag, const std::string& why) {
 /// Reads the command line into `result`; returns an exit status if the program is to end here.
 inline std::optional<int> read_options(const std::vector<std::string>& arguments, options& result) {
     static constexpr std::string_view with_value[] = {
-        "--team",   "--port",   "--address", "--default-peer", "--log",
-        "--outbox", "--config", "--secrecy", "--identity",     "--pins"};
+        "--team",   "--port",   "--address",    "--default-peer", "--log",
+        "--outbox", "--config", "--encryption", "--identity",     "--pins"};
     for (auto argument = arguments.begin(); argument != arguments.end(); ++argument) {
         const auto equals = argument->find('=');
         const std::string name = argument->substr(0, equals);
@@ -153,10 +154,11 @@ inline std::optional<int> read_options(const std::vector<std::string>& arguments
         if (!wrong.empty()) return wrong_flag(name + ' ' + value, wrong);
     }
     // Whoever names a file of keys takes it that they are used.
-    if (result.secrecy == p2pchat::secrecy::off)
+    if (result.encryption == p2pchat::encryption::off)
         for (const auto& [flag, file] :
              {std::pair("--identity ", result.identity), std::pair("--pins ", result.pins)})
-            if (!file.empty()) return wrong_flag(flag + file, "needs --secrecy known or required");
+            if (!file.empty())
+                return wrong_flag(flag + file, "needs --encryption preferred or required");
     if (result.default_peers.empty()) result.default_peers.push_back({"10.206.5.228", 6555});
     return std::nullopt;
 }

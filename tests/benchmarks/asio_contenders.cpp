@@ -11,16 +11,16 @@ namespace {
 
 using asio::ip::tcp;
 
-// The hand-shake of what is secret, and its end.
-#ifdef BENCH_SECRET
+// The hand-shake of what is encrypted, and its end.
+#ifdef BENCH_ENCRYPTED
 asio_socket begin(tcp::socket socket, bool accepts) {
     socket.set_option(tcp::no_delay(true));
     return {std::move(socket), new_tls(accepts)};
 }
 template <typename F>
-void accept_secret(asio_socket& socket, F then) {
+void accept_encrypted(asio_socket& socket, F then) {
     socket.async_handshake(asio_socket::server, [then](asio::error_code error) {
-        require(!error, "Asio cannot make it secret");
+        require(!error, "Asio cannot make it encrypted");
         then();
     });
 }
@@ -31,7 +31,7 @@ void end(asio_socket& socket, F then) {
 #else
 asio_socket begin(tcp::socket socket, bool) { return socket; }
 template <typename F>
-void accept_secret(asio_socket&, F then) {
+void accept_encrypted(asio_socket&, F then) {
     then();
 }
 template <typename F>
@@ -46,7 +46,7 @@ public:
         : socket_(begin(std::move(socket), true)), take_(take) {}
 
     void start() {
-        accept_secret(socket_, [self = shared_from_this()] { self->read(); });
+        accept_encrypted(socket_, [self = shared_from_this()] { self->read(); });
     }
 
     void read() {
@@ -73,7 +73,7 @@ public:
         : socket_(begin(std::move(socket), true)), take_(take) {}
 
     void start() {
-        accept_secret(socket_, [self = shared_from_this()] { self->read(); });
+        accept_encrypted(socket_, [self = shared_from_this()] { self->read(); });
     }
 
     void read() {
@@ -126,7 +126,7 @@ private:
 asio_socket open_asio_link(asio::io_context& context, const std::string& address,
                            std::uint16_t port) {
     const int fd = open_link(address, port).release();
-#ifdef BENCH_SECRET
+#ifdef BENCH_ENCRYPTED
     return {tcp::socket(context, tcp::v4(), fd), take_tls(fd)};
 #else
     return {context, tcp::v4(), fd};
@@ -154,7 +154,7 @@ void asio_one_shot_sender::send(const std::string& address, std::uint16_t port,
     made.connect({asio::ip::make_address(address), port});
     auto socket = begin(std::move(made), false);
     asio::error_code error;
-#ifdef BENCH_SECRET
+#ifdef BENCH_ENCRYPTED
     socket.handshake(asio_socket::client);
     asio::write(socket, asio::buffer(message));
     socket.shutdown(error);  // both ways

@@ -13,7 +13,7 @@
 #include <vector>
 
 #include <asio.hpp>
-#ifdef BENCH_SECRET
+#ifdef BENCH_ENCRYPTED
 #include <asio/ssl.hpp>
 #endif
 
@@ -21,7 +21,7 @@
 
 namespace bench {
 
-#ifdef BENCH_SECRET
+#ifdef BENCH_ENCRYPTED
 using asio_socket = asio::ssl::stream<asio::ip::tcp::socket>;
 #else
 using asio_socket = asio::ip::tcp::socket;

@@ -19,7 +19,7 @@ namespace {
 using namespace bench;
 
 constexpr int trips_a_run = 1000;
-constexpr std::uint32_t idle_links = secret ? 1000 : 10000;
+constexpr std::uint32_t idle_links = encrypted ? 1000 : 10000;
 
 /// Takes each text that the links and the sender may send: zeros and a number.
 void take(std::string_view text) { number_of(text); }
@@ -136,5 +136,5 @@ int main(int argc, char** argv) {
 #ifdef BENCH_ASIO
     measure<asio_side>("Asio", 0, 0, farm, rounds);
 #endif
-    measure<our_side>("p2pchat", secret ? 1.2 * least : 1024, 1.1, farm, rounds);
+    measure<our_side>("p2pchat", encrypted ? 1.2 * least : 1024, 1.1, farm, rounds);
 }

@@ -120,7 +120,7 @@ double row::ratio_to_floor(const contender& one) const {
 }
 
 void row::print() const {
-    std::printf("\n%s%s (%s)\n", secret ? "secret " : "", title_.c_str(), unit_.c_str());
+    std::printf("\n%s%s (%s)\n", encrypted ? "encrypted " : "", title_.c_str(), unit_.c_str());
     for (const auto& one : contenders_) print(one);
     std::fflush(stdout);
 }

@@ -14,11 +14,11 @@
 
 namespace bench {
 
-/// Whether this program was built to measure what is secret.
-#ifdef BENCH_SECRET
-inline constexpr bool secret = true;
+/// Whether this program was built to measure what is encrypted.
+#ifdef BENCH_ENCRYPTED
+inline constexpr bool encrypted = true;
 #else
-inline constexpr bool secret = false;
+inline constexpr bool encrypted = false;
 #endif
 
 /// Ends the program: a benchmark that lost a message, or took too long, has no figure to show.

@@ -22,7 +22,7 @@ namespace {
 
 using namespace bench;
 
-constexpr int messages_a_run = secret ? 320 : 3200;
+constexpr int messages_a_run = encrypted ? 320 : 3200;
 constexpr std::uint64_t stride = 1000000000;  // sender s numbers its texts from s * stride
 
 /// Checks that each sender's messages come whole, in order, none missing and none twice.
@@ -85,7 +85,7 @@ private:
         for (;;) {
             const descriptor peer(accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC));
             if (peer.get() < 0) return;
-            begin_secret(peer.get(), true);
+            begin_encrypted(peer.get(), true);
             reader.read(peer.get());
         }
     }
@@ -131,7 +131,7 @@ private:
             descriptor peer(
                 accept4(listener_.get(), nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC));
             if (peer.get() < 0) return;
-            begin_secret(peer.get(), true);
+            begin_encrypted(peer.get(), true);
             if (!reader_.read(peer.get())) events_.watch(peer.release());
         }
     }
@@ -181,7 +181,7 @@ class raw_sender {
 public:
     void send(const std::string& address, std::uint16_t port, std::string_view text) {
         const auto peer = connect_to(address, port);
-        begin_secret(peer.get(), false);
+        begin_encrypted(peer.get(), false);
         send_all(peer.get(), std::string(head) + std::string(text));
         end_sending(peer.get());
         char c;

@@ -18,7 +18,7 @@ inline p2pchat::config settings() {
     p2pchat::config result;
     result.team = "Team_BTC";
     result.address = "127.0.0.1";
-    if (secret) result.secrecy = p2pchat::secrecy::required;
+    if (encrypted) result.encryption = p2pchat::encryption::required;
     return result;
 }
 

@@ -183,7 +183,7 @@ bool parse_digits(std::string_view bytes, parsed& result) {
 descriptor open_link(const std::string& address, std::uint16_t port, std::string_view claim) {
     auto result = connect_to(address, port);
     no_delay(result.get());
-    begin_secret(result.get(), false);
+    begin_encrypted(result.get(), false);
     send_all(result.get(), std::string(claim) + "CONNECT\n");
     std::string answer;
     char c = 0;
@@ -235,7 +235,7 @@ void link_receiver::accept_all() {
         const int fd = accept4(listener_.get(), nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC);
         if (fd < 0) return;
         no_delay(fd);
-        begin_secret(fd, true);
+        begin_encrypted(fd, true);
         const auto index = static_cast<std::size_t>(fd);
         if (by_descriptor_.size() <= index) by_descriptor_.resize(index + 1);
         by_descriptor_[index] = link{};

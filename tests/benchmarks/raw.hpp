@@ -16,7 +16,7 @@
 #include <utility>
 #include <vector>
 
-#ifdef BENCH_SECRET
+#ifdef BENCH_ENCRYPTED
 #include <openssl/ssl.h>
 #endif
 #include <sys/socket.h>
@@ -26,18 +26,18 @@ namespace bench {
 
 // -------------------------------------------------------------------------------------- sockets
 
-// As the system's calls; where BENCH_SECRET is defined, over TLS from begin_secret() on, which goes
-// on with the first that is received or sent. See secret.cpp.
-#ifdef BENCH_SECRET
+// As the system's calls; where BENCH_ENCRYPTED is defined, over TLS from begin_encrypted() on, which goes
+// on with the first that is received or sent. See encrypted.cpp.
+#ifdef BENCH_ENCRYPTED
 SSL* new_tls(bool accepts);
 SSL* take_tls(int fd);  ///< who takes it owns it
-void begin_secret(int fd, bool accepts);
+void begin_encrypted(int fd, bool accepts);
 ssize_t receive(int fd, char* buffer, std::size_t size);
 ssize_t send_some(int fd, std::string_view data);
 void end_sending(int fd);
 void close_connection(int fd);
 #else
-inline void begin_secret(int, bool) {}
+inline void begin_encrypted(int, bool) {}
 inline ssize_t receive(int fd, char* buffer, std::size_t size) { return recv(fd, buffer, size, 0); }
 inline ssize_t send_some(int fd, std::string_view data) {
     return send(fd, data.data(), data.size(), MSG_NOSIGNAL);

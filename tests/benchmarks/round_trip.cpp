@@ -44,7 +44,7 @@ public:
 private:
     void serve() {
         const descriptor peer(accept(listener_.get(), nullptr, nullptr));
-        begin_secret(peer.get(), true);
+        begin_encrypted(peer.get(), true);
         char buffer[4096];
         std::uint32_t taken = 0;
         for (;;) {
@@ -236,7 +236,7 @@ void on_one_cpu(int rounds) {
     one.add("raw sockets, epoll (floor)", std::make_shared<raw_epoll>(0));
     one.add("raw sockets, blocking", std::make_shared<raw_blocking>());
     add_others(one, 0);
-    one.add_ours("p2pchat", std::make_shared<ours>(0), secret ? 1.3 : 1.6);
+    one.add_ours("p2pchat", std::make_shared<ours>(0), encrypted ? 1.3 : 1.6);
     one.measure(rounds);
 }
 
@@ -247,7 +247,7 @@ void across_two_cpus(int rounds) {
             std::make_shared<raw_epoll>(1, microseconds(50)));
     one.add("raw sockets, epoll", std::make_shared<raw_epoll>(1));
     add_others(one, 1);
-    one.add_ours("p2pchat", std::make_shared<ours>(1), secret ? 1.3 : 1.6);
+    one.add_ours("p2pchat", std::make_shared<ours>(1), encrypted ? 1.3 : 1.6);
     one.measure(rounds);
 }
 

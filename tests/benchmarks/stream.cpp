@@ -222,6 +222,6 @@ int main(int argc, char** argv) {
 #ifdef BENCH_ZEROMQ
     one.add("ZeroMQ, PUSH and PULL, unconfirmed", std::make_shared<zeromq_stream>());
 #endif
-    one.add_ours("p2pchat", std::make_shared<our_stream>(), secret ? 0.4 : 0.33);
+    one.add_ours("p2pchat", std::make_shared<our_stream>(), encrypted ? 0.4 : 0.33);
     one.measure(rounds);
 }

@@ -45,7 +45,7 @@ using namespace std::chrono_literals;
 
 constexpr int connections_a_second = 10000, handshakes_a_second = 1000;
 constexpr std::size_t silent_ones = 3000, slow_ones = 1000, posting_ones = 1000, valid_ones = 3000,
-                      secret_ones = 2000;
+                      encrypted_ones = 2000;
 constexpr int datagrams_a_second = 100000;
 constexpr std::size_t datagram_senders = 2000;
 constexpr std::chrono::seconds longest_datagram_flood{10};
@@ -60,17 +60,17 @@ constexpr milliseconds slow_handler = 1ms;
     std::exit(1);
 }
 
-p2pchat::config settings(const char* team, bool secret = false) {
+p2pchat::config settings(const char* team, bool encrypted = false) {
     p2pchat::config result;
     result.team = team;
     result.address = "127.0.0.1";
-    if (secret) result.secrecy = p2pchat::secrecy::required;
+    if (encrypted) result.encryption = p2pchat::encryption::required;
     return result;
 }
 
 /// On loopback, as the address is; there is no discovery port 0.
-p2pchat::config settings(const char* team, std::uint16_t discovery_port, bool secret = false) {
-    auto result = settings(team, secret);
+p2pchat::config settings(const char* team, std::uint16_t discovery_port, bool encrypted = false) {
+    auto result = settings(team, encrypted);
     result.discovery = discovery_port != 0;
     if (result.discovery) result.discovery_port = discovery_port;
     return result;
@@ -90,8 +90,8 @@ constexpr const char* newcomer = "Newcomer";
 
 /// The child process: a node that serves until its standard input ends; then it tells how many
 /// candidates there were at most, and how many datagrams it has ignored.
-int be_the_node(milliseconds handler_time, std::uint16_t discovery_port, bool secret) {
-    p2pchat::node node(settings("Flooded", discovery_port, secret));
+int be_the_node(milliseconds handler_time, std::uint16_t discovery_port, bool encrypted) {
+    p2pchat::node node(settings("Flooded", discovery_port, encrypted));
     node.on_message([=](const message&) {
         if (handler_time != 0ms) std::this_thread::sleep_for(handler_time);
     });
@@ -114,7 +114,7 @@ int be_the_node(milliseconds handler_time, std::uint16_t discovery_port, bool se
 class node_process {
 public:
     node_process(const char* program, milliseconds handler_time, std::uint16_t discovery_port,
-                 bool secret = false) {
+                 bool encrypted = false) {
         int in[2], out[2];
         if (::pipe(in) != 0 || ::pipe(out) != 0) fail("no pipe");
         child_ = ::fork();
@@ -125,7 +125,7 @@ public:
             for (int end : {in[0], in[1], out[0], out[1]}) ::close(end);
             const auto time = std::to_string(handler_time.count());
             const auto port = std::to_string(discovery_port);
-            ::execl(program, program, "--node", time.c_str(), port.c_str(), secret ? "1" : "0",
+            ::execl(program, program, "--node", time.c_str(), port.c_str(), encrypted ? "1" : "0",
                     nullptr);
             ::_exit(127);
         }
@@ -241,8 +241,8 @@ std::string connect_and_go(const endpoint& to, clock_type::time_point end) {
 }
 
 #if defined(P2PCHAT_OPENSSL)
-/// Connections that stay, of which one half says some of what a secret one begins with, the other
-/// half all of it; or, to `finish`, all say what makes them secret. None says more.
+/// Connections that stay, of which one half says some of what an encrypted one begins with, the other
+/// half all of it; or, to `finish`, all say what makes them encrypted. None says more.
 std::string shake_hands(bool finish, const endpoint& to, clock_type::time_point end) {
     p2pchat::detail::tls maker;
     if (maker.open({})) fail("no TLS");
@@ -265,7 +265,7 @@ std::string shake_hands(bool finish, const endpoint& to, clock_type::time_point 
                 one.open({bytes, size}, {}, text, ended))
                 break;
         finished += one.is_ready();
-        if (all.size() > secret_ones) all.pop_front();
+        if (all.size() > encrypted_ones) all.pop_front();
     };
     const auto managed = connect(handshakes_a_second, to, end, use);
     return managed + ", " + std::to_string(finished) + " handshakes finished";
@@ -543,8 +543,8 @@ struct experience {
 };
 
 experience be_honest(const endpoint& to, bool by_link, clock_type::time_point end,
-                     bool secret = false) {
-    auto honest = settings("Honest", secret);
+                     bool encrypted = false) {
+    auto honest = settings("Honest", encrypted);
     honest.address = to.address();
     p2pchat::node us(honest);
     if (auto error = us.start()) fail("the honest sender: " + error.message());
@@ -570,7 +570,7 @@ struct scene {
     milliseconds handler_time;
     flood work;
     const char* honest_to = "127.0.0.1";  // the flood goes to this one
-    bool secret = false;
+    bool encrypted = false;
 };
 
 const scene scenes[] = {
@@ -582,7 +582,7 @@ const scene scenes[] = {
     {"posting, slow handler", slow_handler, post_at_full_speed},
     {"one-shots, slow handler", slow_handler, send_one_shots, "::1"},
 #if defined(P2PCHAT_OPENSSL)
-    {"quiet, secret", 0ms, leave_in_quiet, "127.0.0.1", true},
+    {"quiet, encrypted", 0ms, leave_in_quiet, "127.0.0.1", true},
     {"handshakes begun", 0ms, [](auto& to, auto end) { return shake_hands(false, to, end); },
      "127.0.0.1", true},
     {"handshakes finished, silent", 0ms,
@@ -613,14 +613,14 @@ bool conclude(node_process& node, const char* name, const std::string& managed,
 
 /// Plays a scene and prints what it was like. False: the honest sender was not served.
 bool play(const char* program, const scene& what, std::chrono::seconds time) {
-    node_process node(program, what.handler_time, 0, what.secret);
+    node_process node(program, what.handler_time, 0, what.encrypted);
     const endpoint honest_to(what.honest_to, node.address().port());
     const auto end = clock_type::now() + time;
     experience by_one_shots, by_link;
     std::string managed;
     std::thread flooding([&] { managed = what.work(node.address(), end); });
-    std::thread linked([&] { by_link = be_honest(honest_to, true, end, what.secret); });
-    by_one_shots = be_honest(honest_to, false, end, what.secret);
+    std::thread linked([&] { by_link = be_honest(honest_to, true, end, what.encrypted); });
+    by_one_shots = be_honest(honest_to, false, end, what.encrypted);
     linked.join();
     flooding.join();
     return conclude(node, what.name, managed, by_one_shots, by_link, what.handler_time == 0ms);

@@ -60,7 +60,7 @@ std::unique_ptr<node> make_node(const std::string& address, bool discovery) {
     if (address != "-") settings.address = address;
     settings.discovery = discovery;
     settings.keep_alive = std::chrono::seconds(3);  // the tests wait for what it notices
-    if (std::getenv("P2PCHAT_TEST_SECRET")) settings.secrecy = p2pchat::secrecy::required;
+    if (std::getenv("P2PCHAT_TEST_ENCRYPTED")) settings.encryption = p2pchat::encryption::required;
     auto result = std::make_unique<node>(settings);
     result->on_message(show);
     result->on_peer_left(show_departure);

@@ -26,7 +26,7 @@ sys.dont_write_bytecode = True  # nothing is to be left in the source tree
 from hosts import BadWire, Host, Switch, Unusable
 
 HERE = pathlib.Path(__file__).resolve().parent
-SECRET = 'P2PCHAT_TEST_SECRET' in os.environ  # all that is said
+ENCRYPTED = 'P2PCHAT_TEST_ENCRYPTED' in os.environ  # all that is said
 DEFAULT_PEER = '10.206.5.228'  # given to a host of ours; nothing here leaves this machine
 
 
@@ -372,7 +372,7 @@ def behind_nat(machines):
     inside.ip('route', 'add', 'default', 'via', '192.168.7.1')
     masquerade(router)
 
-    bob = machines.menu(b, 'Team_B', 6000, *(['--secrecy', 'required'] if SECRET else []))
+    bob = machines.menu(b, 'Team_B', 6000, *(['--encryption', 'required'] if ENCRYPTED else []))
     natted = inside.start(machines.peer_program, '192.168.7.2', '1')
     natted.expect('node ')
     natted.tell(f'send {at_b}:6000 1 1 20 0')
@@ -397,7 +397,7 @@ def behind_nat(machines):
 
 
 def listener(machines):
-    """Somebody reads what passes between two others: all of it in clear, no word of it in secret."""
+    """Somebody reads what passes between two others: all of it unencrypted, no word of it in encrypted."""
     with machines.switch.host.listen('port1') as heard:
         one, other = (host.start(machines.peer_program, '-', '1') for host in machines.hosts[:2])
         other.expect('node ')
@@ -418,7 +418,7 @@ def listener(machines):
             pass
     check(len(passed) > 1000, 'nothing was heard')
     for word in (b' Net ', b'xxxxxxxx', b'CONNECT', b'ACK'):
-        check((word in passed) != SECRET, f'{word}: heard, or not')
+        check((word in passed) != ENCRYPTED, f'{word}: heard, or not')
 
 
 def link_local(machines):

@@ -1,4 +1,4 @@
-// The raw sockets of the programs that are built with BENCH_SECRET: the least that a program must do
+// The raw sockets of the programs that are built with BENCH_ENCRYPTED: the least that a program must do
 // to speak TLS 1.3 as the library does, both sides with a P-256 certificate, no tickets.
 //
 // SPDX-License-Identifier: MIT
@@ -62,7 +62,7 @@ SSL* new_tls(bool accepts) {
 
 SSL* take_tls(int fd) { return std::exchange(tls_of(fd), nullptr); }
 
-void begin_secret(int fd, bool accepts) {
+void begin_encrypted(int fd, bool accepts) {
     const int on = 1;
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
     tls_of(fd) = new_tls(accepts);

@@ -1,4 +1,4 @@
-// The menu program where what is said is secret: whose key is whose, and what if it changes. With
+// The menu program where what is said is encrypted: whose key is whose, and what if it changes. With
 // OpenSSL. POSIX only.
 //
 // SPDX-License-Identifier: MIT
@@ -26,7 +26,7 @@ namespace {
 /// A file that nobody has made yet, in a folder that goes at the end.
 std::string new_file() {
     static int count = 0;
-    return support::state_folder() + "/secrecy-" + std::to_string(++count);
+    return support::state_folder() + "/encryption-" + std::to_string(++count);
 }
 
 /// A program with a key, over pipes.
@@ -36,7 +36,7 @@ struct person {
            const std::string& pins = new_file(), const std::string& mode = "required")
         : team(std::move(team_name)),
           address(place.address()),
-          program(flags({"--team", team, "--port", support::port_of(address), "--secrecy", mode,
+          program(flags({"--team", team, "--port", support::port_of(address), "--encryption", mode,
                          "--identity", identity, "--pins", pins})),
           key(own_key(program)) {}
 
@@ -76,9 +76,9 @@ std::string changed(const p2pchat::endpoint& who, const std::string& team, const
            ". If you know why, type k to accept it.";
 }
 
-p2pchat::config secret(const std::string& team, std::uint16_t port) {
+p2pchat::config encrypted(const std::string& team, std::uint16_t port) {
     auto settings = support::local(team);
-    settings.secrecy = p2pchat::secrecy::required;
+    settings.encryption = p2pchat::encryption::required;
     settings.port = port;
     return settings;
 }
@@ -86,11 +86,11 @@ p2pchat::config secret(const std::string& team, std::uint16_t port) {
 /// Is known to `ours` by a key, and then has another one.
 std::unique_ptr<recording_node> with_another_key(person& ours, const std::string& team,
                                                  const nobody& place) {
-    const auto settings = secret(team, place.address().port());
+    const auto settings = encrypted(team, place.address().port());
     {
         recording_node first(settings);
         REQUIRE_FALSE(first->send(ours.address, "as before"));
-        REQUIRE(ours.program.expect_line("[secret] " + to_string(place.address()) + ' ' + team +
+        REQUIRE(ours.program.expect_line("[encrypted] " + to_string(place.address()) + ' ' + team +
                                          " as before"));
     }
     auto second = std::make_unique<recording_node>(settings);
@@ -109,14 +109,14 @@ p2pchat::peer offer(const p2pchat::endpoint& who, unsigned char key) {
 
 }  // namespace
 
-TEST_CASE("two people talk secretly, and each shows the other's key") {
+TEST_CASE("two people talk encrypted, and each shows the other's key") {
     const nobody here, there;
     person ann("Ann", here), bob("Bob", there);
     CHECK_NE(ann.key, bob.key);
     ann.send(bob.address, "Hi, Bob!");
-    CHECK(bob.program.expect_line("[secret] " + ann.name() + " Hi, Bob!"));
+    CHECK(bob.program.expect_line("[encrypted] " + ann.name() + " Hi, Bob!"));
     bob.send(ann.address, "Hi, Ann!");
-    CHECK(ann.program.expect_line("[secret] " + bob.name() + " Hi, Ann!"));
+    CHECK(ann.program.expect_line("[encrypted] " + bob.name() + " Hi, Ann!"));
     const std::string of_ann = to_string(ann.address) + " - Ann key " + ann.key,
                       of_bob = to_string(bob.address) + " - Bob key " + bob.key;
     REQUIRE(ann.program.choose("2"));
@@ -124,7 +124,7 @@ TEST_CASE("two people talk secretly, and each shows the other's key") {
     REQUIRE(bob.program.choose("3"));
     CHECK(bob.program.expect("Active Peers:\n1. " + of_ann + "\nSelect peer number: "));
     bob.program.enter("1");
-    CHECK(ann.program.expect_line("[secret] " + bob.name() + " CONNECT"));
+    CHECK(ann.program.expect_line("[encrypted] " + bob.name() + " CONNECT"));
     REQUIRE(ann.program.choose("2"));
     CHECK(ann.program.expect(to_string(bob.address) + " - Bob (linked) key " + bob.key + '\n'));
     REQUIRE(ann.program.choose("?"));
@@ -136,25 +136,25 @@ TEST_CASE("the mark and the key are ASCII in a terminal, too") {
     const nobody here, there;
     const auto log = new_file();
     menu_program ours(
-        flags({"--team", "Ours", "--port", support::port_of(here.address()), "--secrecy",
+        flags({"--team", "Ours", "--port", support::port_of(here.address()), "--encryption",
                "required", "--identity", new_file(), "--pins", new_file(), "--log", log}),
         support::terminal_kind{}, {"NO_COLOR=1"});
     REQUIRE(ours.shows("\nYour key: "));
-    recording_node bob(secret("Bob", there.address().port()));
+    recording_node bob(encrypted("Bob", there.address().port()));
     REQUIRE_FALSE(bob->send(here.address(), "Hi"));
-    CHECK(ours.shows(" [secret] " + to_string(bob.address()) + " Bob Hi\n"));
+    CHECK(ours.shows(" [encrypted] " + to_string(bob.address()) + " Bob Hi\n"));
     REQUIRE_FALSE(bob->connect(here.address()).error);
-    CHECK(ours.shows(" [secret] " + to_string(bob.address()) + " (Bob) connected.\n"));
-    CHECK(content(log).find(" <- [secret] " + to_string(bob.address()) + " Bob Hi\n") !=
+    CHECK(ours.shows(" [encrypted] " + to_string(bob.address()) + " (Bob) connected.\n"));
+    CHECK(content(log).find(" <- [encrypted] " + to_string(bob.address()) + " Bob Hi\n") !=
           std::string::npos);
 }
 
-TEST_CASE("with --secrecy known the lines about whoever has no key are the original's") {
+TEST_CASE("with --encryption preferred the lines about whoever has no key are the original's") {
     const nobody here, there;
-    person ann("Ann", here, new_file(), new_file(), "known");
+    person ann("Ann", here, new_file(), new_file(), "preferred");
     support::party bob("Bob");
-    bob.send(support::port_of(ann.address), "in clear");
-    CHECK(ann.program.expect_line(bob.name() + " Bob in clear"));
+    bob.send(support::port_of(ann.address), "unencrypted");
+    CHECK(ann.program.expect_line(bob.name() + " Bob unencrypted"));
     REQUIRE(ann.program.choose("2"));
     CHECK(ann.program.expect("Connected Peers:\n" + bob.name() + " - Bob\n**** Menu"));
 }
@@ -165,7 +165,7 @@ TEST_CASE("a key that has changed is refused and told, until it is accepted") {
     {
         person bob("Bob", there);
         bob.send(ann.address, "Hi");
-        REQUIRE(ann.program.expect_line("[secret] " + bob.name() + " Hi"));
+        REQUIRE(ann.program.expect_line("[encrypted] " + bob.name() + " Hi"));
         bob.leave();
     }
     REQUIRE(ann.program.choose("k"));
@@ -205,16 +205,16 @@ TEST_CASE("a key that has changed is refused and told, until it is accepted") {
     REQUIRE(ann.program.answer(question, "yes"));
     CHECK(ann.program.expect("Accepted: " + to_string(bob.address) + " has this key now.\n"));
     bob.send(ann.address, "at last");
-    CHECK(ann.program.expect_line("[secret] " + bob.name() + " at last"));
+    CHECK(ann.program.expect_line("[encrypted] " + bob.name() + " at last"));
     ann.send(bob.address, "welcome");
-    CHECK(bob.program.expect_line("[secret] " + ann.name() + " welcome"));
+    CHECK(bob.program.expect_line("[encrypted] " + ann.name() + " welcome"));
     REQUIRE(ann.program.choose("2"));
     CHECK(ann.program.expect(to_string(bob.address) + " - Bob key " + bob.key + '\n'));
     REQUIRE(ann.program.choose("k"));
     CHECK(ann.program.expect("Nobody has another key.\n"));
     CHECK_EQ(count(ann.program.text(), "KEY CHANGED"), 1);
-    CHECK_EQ(count(ann.program.text(), "[secret] " + bob.name() + ' '), 2);
-    CHECK_EQ(count(bob.program.text(), "[secret] " + ann.name() + ' '), 1);
+    CHECK_EQ(count(ann.program.text(), "[encrypted] " + bob.name() + ' '), 2);
+    CHECK_EQ(count(bob.program.text(), "[encrypted] " + ann.name() + ' '), 1);
 }
 
 TEST_CASE("of several keys that have changed one is chosen; no forgets one") {
@@ -240,7 +240,7 @@ TEST_CASE("of several keys that have changed one is chosen; no forgets one") {
     CHECK((*bob)->send(ann.address, "I am Bob") == p2pchat::errc::not_taken);
     // What is shown later than that: so it has been heard of by then.
     CHECK_FALSE((*carl)->send(ann.address, "I am Carl"));
-    CHECK(ann.program.expect_line("[secret] " + to_string(carl->address()) + " Carl I am Carl"));
+    CHECK(ann.program.expect_line("[encrypted] " + to_string(carl->address()) + " Carl I am Carl"));
 
     REQUIRE(ann.program.choose("k"));
     REQUIRE(ann.program.expect(of_bob));
@@ -258,12 +258,12 @@ TEST_CASE("a flood of changed keys does not flood the screen") {
     person ann("Ann", here);
     const auto bobs_again = [&](int how_many) {
         for (int i = 0; i < how_many; ++i) {
-            recording_node bob(secret("Bob", there.address().port()));
+            recording_node bob(encrypted("Bob", there.address().port()));
             for (int again = 0; again < 3; ++again) static_cast<void>(bob->send(ann.address, "Hi"));
         }
     };
     bobs_again(1 + 13);  // the first is the one who is known
-    recording_node carl(secret("Carl", 0));
+    recording_node carl(encrypted("Carl", 0));
     REQUIRE_FALSE(carl->send(ann.address, "is told after all those"));
     REQUIRE(ann.program.expect("Carl is told after all those\n"));
     CHECK_EQ(count(ann.program.text(), "KEY CHANGED"), menu::changed_keys::share_of_host);
@@ -311,16 +311,16 @@ TEST_CASE("who one is outlives the program, and so does whom one knows") {
         person ann("Ann", here, identity, pins);
         key = ann.key;
         bob.send(ann.address, "Hi");
-        REQUIRE(ann.program.expect_line("[secret] " + bob.name() + " Hi"));
+        REQUIRE(ann.program.expect_line("[encrypted] " + bob.name() + " Hi"));
         ann.send(bob.address, "Hi");
-        REQUIRE(bob.program.expect_line("[secret] " + ann.name() + " Hi"));
+        REQUIRE(bob.program.expect_line("[encrypted] " + ann.name() + " Hi"));
         ann.leave();
     }
     CHECK_EQ(content(pins).rfind(bob.name() + ' ', 0), 0);
     person ann("Ann", here, identity, pins);
     CHECK_EQ(ann.key, key);
     ann.send(bob.address, "me again");
-    CHECK(bob.program.expect_line("[secret] " + ann.name() + " me again"));
+    CHECK(bob.program.expect_line("[encrypted] " + ann.name() + " me again"));
     CHECK_EQ(count(bob.program.text(), "KEY CHANGED"), 0);
 }
 
@@ -330,7 +330,7 @@ TEST_CASE("keys stand in the folder of settings, at a terminal and if nothing el
     const auto key = [](const menu_program::words& more, bool at_terminal) {
         const nobody place;
         menu_program::words line = {"--team", "Ann", "--port", support::port_of(place.address()),
-                                    "--secrecy=known"};
+                                    "--encryption=preferred"};
         line.insert(line.end(), more.begin(), more.end());
         std::optional<menu_program> program;
         at_terminal ? program.emplace(flags(line), support::terminal_kind{})
@@ -365,31 +365,31 @@ TEST_CASE("a wrong flag about keys is named, before any question") {
     std::ofstream(wrong) << "nothing of the kind\n";
     std::filesystem::permissions(
         wrong, std::filesystem::perms::owner_read | std::filesystem::perms::owner_write);
-    ends({"--secrecy"}, "--secrecy: needs a value");
-    ends({"--secrecy", "maybe"}, "--secrecy maybe: off, known or required");
+    ends({"--encryption"}, "--encryption: needs a value");
+    ends({"--encryption", "maybe"}, "--encryption maybe: off, preferred or required");
     ends({"--identity="}, "--identity : needs a file's name");
     ends({"--pins="}, "--pins : needs a file's name");
-    ends({"--identity", good}, "--identity " + good + ": needs --secrecy known or required");
-    ends({"--secrecy=off", "--pins", good},
-         "--pins " + good + ": needs --secrecy known or required");
-    ends({"--secrecy", "known", "--identity", wrong},
+    ends({"--identity", good}, "--identity " + good + ": needs --encryption preferred or required");
+    ends({"--encryption=off", "--pins", good},
+         "--pins " + good + ": needs --encryption preferred or required");
+    ends({"--encryption", "preferred", "--identity", wrong},
          "--identity " + wrong + ": the identity is no P-256 key, or others may read its file");
-    ends({"--secrecy", "known", "--identity", good, "--pins", wrong},
+    ends({"--encryption", "preferred", "--identity", good, "--pins", wrong},
          "--pins " + wrong + ": a line of the pins is not \"address team key\"");
-    ends({"--secrecy", "known", "--identity", wrong + "/none"},
+    ends({"--encryption", "preferred", "--identity", wrong + "/none"},
          "--identity " + wrong + "/none: Not a directory");
-    ends({"--secrecy", "known", "--identity", good, "--pins", support::state_folder()},
+    ends({"--encryption", "preferred", "--identity", good, "--pins", support::state_folder()},
          "--pins " + support::state_folder() + ": Is a directory");
     menu_program help({"--help"});
     CHECK_EQ(help.finish(), 0);
-    for (const char* flag : {"--secrecy required", "--identity FILE", "--pins FILE"})
+    for (const char* flag : {"--encryption required", "--identity FILE", "--pins FILE"})
         CHECK(help.text().find(flag) != std::string::npos);
 }
 
-TEST_CASE("without --secrecy there are no keys to see or to accept") {
+TEST_CASE("without --encryption there are no keys to see or to accept") {
     support::party ours("Ours");
     REQUIRE(ours.program.choose("?"));
     REQUIRE(ours.program.choose("k"));
     REQUIRE(ours.program.expect("Invalid choice. Try again.\n"));
-    for (const char* word : {"key", "secret"}) CHECK_EQ(count(ours.program.text(), word), 0);
+    for (const char* word : {"key", "encrypted"}) CHECK_EQ(count(ours.program.text(), word), 0);
 }

@@ -1,4 +1,4 @@
-// Secrecy: nobody reads what two nodes say, nobody changes it, and nobody pretends. With OpenSSL.
+// Encryption: nobody reads what two nodes say, nobody changes it, and nobody pretends. With OpenSSL.
 //
 // SPDX-License-Identifier: MIT
 
@@ -25,14 +25,14 @@
 #include <memory>
 
 using namespace support;
+using p2pchat::encryption;
 using p2pchat::errc;
-using p2pchat::secrecy;
 
 namespace {
 
-p2pchat::config secret(std::string team = "BTC", secrecy mode = secrecy::required) {
+p2pchat::config encrypted(std::string team = "BTC", encryption mode = encryption::required) {
     auto settings = local(std::move(team));
-    settings.secrecy = mode;
+    settings.encryption = mode;
     return settings;
 }
 
@@ -232,8 +232,8 @@ p2pchat::config again(const p2pchat::config& as, std::uint16_t port) {
 const std::string long_text(60 * 1024, 'x');
 
 /// With discovery, on a port for it that nobody else has.
-p2pchat::config discovering(secrecy mode) {
-    auto settings = secret("Ann", mode);
+p2pchat::config discovering(encryption mode) {
+    auto settings = encrypted("Ann", mode);
     settings.discovery = true;
     settings.discovery_port = nobody().address().port();
     return settings;
@@ -258,7 +258,7 @@ void announce(const p2pchat::endpoint& peer, std::uint16_t discovery_port, std::
 }
 
 /// The next connection to a port, and whether it begins as TLS does.
-bool comes_secretly(raw_listener& there) {
+bool comes_encrypted(raw_listener& there) {
     raw_peer peer = there.accept();
     char first = 0;
     std::size_t size = 0;
@@ -290,8 +290,8 @@ private:
 
 }  // namespace
 
-TEST_CASE("a secret one-shot is delivered, and says by whose key it came") {
-    recording_node ann(secret("Ann")), bob(secret("Bob"));
+TEST_CASE("an encrypted one-shot is delivered, and says by whose key it came") {
+    recording_node ann(encrypted("Ann")), bob(encrypted("Bob"));
     CHECK_FALSE(ann->send(bob.address(), "Hi"));
     REQUIRE(bob.wait_text("Hi"));
     CHECK(bob.seen().messages[0].verified);
@@ -314,9 +314,9 @@ TEST_CASE("a fingerprint is eight numbers of five digits") {
     CHECK_EQ(p2pchat::fingerprint(key), "65287 65535 65535 65535 65535 65535 65535 65535");
 }
 
-TEST_CASE("a secret link carries messages both ways, in order, confirmed, and ends in order") {
+TEST_CASE("an encrypted link carries messages both ways, in order, confirmed, and ends in order") {
     outcomes told;
-    recording_node ann(secret("Ann")), bob(secret("Bob"));
+    recording_node ann(encrypted("Ann")), bob(encrypted("Bob"));
     const auto made = ann->connect(bob.address());
     CHECK_FALSE(made.error);
     CHECK(made.linked);
@@ -349,9 +349,9 @@ TEST_CASE("a secret link carries messages both ways, in order, confirmed, and en
     }
 }
 
-TEST_CASE("both sides open a secret link at once: one stands, nothing is lost") {
+TEST_CASE("both sides open an encrypted link at once: one stands, nothing is lost") {
     outcomes told;
-    recording_node ann(secret("Ann")), bob(secret("Bob"));
+    recording_node ann(encrypted("Ann")), bob(encrypted("Bob"));
     std::thread other([&] { static_cast<void>(ann->connect(bob.address())); });
     static_cast<void>(bob->connect(ann.address()));
     other.join();
@@ -365,9 +365,9 @@ TEST_CASE("both sides open a secret link at once: one stands, nothing is lost") 
 }
 
 TEST_CASE("who listens on the wire finds neither text nor team in it") {
-    recording_node bob(secret("Robert"));
+    recording_node bob(encrypted("Robert"));
     middleman eve(bob.address());
-    recording_node ann(secret("Annabel"));
+    recording_node ann(encrypted("Annabel"));
     CHECK_FALSE(ann->send(eve.address(), "attack at dawn"));
     CHECK(ann->connect(eve.address()).linked);
     CHECK_FALSE(ann->send(eve.address(), "attack at dusk"));
@@ -383,8 +383,8 @@ TEST_CASE("who listens on the wire finds neither text nor team in it") {
     }
 }
 
-TEST_CASE("a secret message may come byte by byte") {
-    recording_node ann(secret("Ann")), bob(secret("Bob"));
+TEST_CASE("an encrypted message may come byte by byte") {
+    recording_node ann(encrypted("Ann")), bob(encrypted("Bob"));
     raw_listener between;
     std::thread copies([&] {
         auto from = between.accept();
@@ -408,17 +408,17 @@ TEST_CASE("a secret message may come byte by byte") {
 
 TEST_CASE("one changed bit ends a connection, and nothing behind it is believed") {
     std::atomic<bool> change{false};
-    recording_node bob(secret("Bob"));
+    recording_node bob(encrypted("Bob"));
     middleman eve(bob.address(), [&](std::string& bytes, bool forth) {
         if (change && forth) bytes.back() = static_cast<char>(bytes.back() ^ 4);
         return true;
     });
-    recording_node ann(secret("Ann"));
+    recording_node ann(encrypted("Ann"));
     SUBCASE("of a one-shot") {
         CHECK_FALSE(ann->send(eve.address(), "first"));
         change = true;
         CHECK(ann->send(eve.address(), "second"));
-        REQUIRE(bob.wait_rejected(errc::secrecy_failed));
+        REQUIRE(bob.wait_rejected(errc::encryption_failed));
         CHECK(bob.seen().messages.size() == 1);
     }
     SUBCASE("of a link") {
@@ -432,9 +432,9 @@ TEST_CASE("one changed bit ends a connection, and nothing behind it is believed"
     }
 }
 
-TEST_CASE("who cuts a secret connection ends nothing in order") {
-    recording_node bob(secret("Bob"));
-    recording_node ann(secret("Ann"));
+TEST_CASE("who cuts an encrypted connection ends nothing in order") {
+    recording_node bob(encrypted("Bob"));
+    recording_node ann(encrypted("Ann"));
     SUBCASE("the message is shown only if its end was said") {
         // close_notify is a record of 24 bytes, and the last: it is not handed on.
         middleman eve(bob.address(), [&](std::string& bytes, bool forth) {
@@ -466,63 +466,64 @@ TEST_CASE("who cuts a secret connection ends nothing in order") {
 }
 
 TEST_CASE("what was said once is not believed when it is said again") {
-    recording_node bob(secret("Bob"));
+    recording_node bob(encrypted("Bob"));
     middleman eve(bob.address());
-    recording_node ann(secret("Ann"));
+    recording_node ann(encrypted("Ann"));
     CHECK_FALSE(ann->send(eve.address(), "pay 100"));
     raw_peer later(bob.address());
     later.send(eve.seen(true));
     CHECK(later.read_to_end() == ending::reset);
-    CHECK(bob.wait_rejected(errc::secrecy_failed));
+    CHECK(bob.wait_rejected(errc::encryption_failed));
     CHECK(bob.seen().messages.size() == 1);
 }
 
-TEST_CASE("with secrecy required nothing is taken, or sent, in clear") {
-    recording_node bob(secret("Bob"));
+TEST_CASE("with encryption required nothing is taken, or sent, unencrypted") {
+    recording_node bob(encrypted("Bob"));
     CHECK(one_shot(bob.address(), wire({"127.0.0.1", 5000}, "Hi")) == ending::reset);
-    CHECK(bob.wait_rejected(errc::in_clear));
+    CHECK(bob.wait_rejected(errc::not_encrypted));
     raw_peer opener(bob.address());
     opener.send(wire({"127.0.0.1", 5000}, "CONNECT\n"));
     CHECK(opener.read_to_end() == ending::reset);
-    CHECK(bob.wait_rejected(errc::in_clear, 2));
+    CHECK(bob.wait_rejected(errc::not_encrypted, 2));
     CHECK(one_shot(bob.address(), wire(bob.address(), "I am you")) == ending::reset);
-    CHECK(bob.wait_rejected(errc::in_clear, 3));
+    CHECK(bob.wait_rejected(errc::not_encrypted, 3));
     CHECK(bob.seen().messages.empty());
 
     original python;
-    CHECK_EQ(bob->send(python.address(), "Hi"), errc::secrecy_failed);
-    CHECK_EQ(bob->connect(python.address()).error, errc::secrecy_failed);
+    CHECK_EQ(bob->send(python.address(), "Hi"), errc::encryption_failed);
+    CHECK_EQ(bob->connect(python.address()).error, errc::encryption_failed);
     CHECK(python.printed().empty());
     recording_node open(local("Open"));
-    CHECK_EQ(bob->send(open.address(), "Hi"), errc::secrecy_failed);
+    CHECK_EQ(bob->send(open.address(), "Hi"), errc::encryption_failed);
     CHECK(open->send(bob.address(), "Hi"));
     CHECK(open.seen().messages.empty());
 }
 
-TEST_CASE("without secrecy wanted, all goes in clear to whoever is not known") {
-    recording_node ann(secret("Ann", secrecy::known)), bob(secret("Bob", secrecy::known));
+TEST_CASE("without encryption wanted, all goes unencrypted to whoever is not known") {
+    recording_node ann(encrypted("Ann", encryption::preferred)),
+        bob(encrypted("Bob", encryption::preferred));
     original python;
     CHECK_FALSE(ann->send(python.address(), "Hi"));
     CHECK_FALSE(python.send(ann.address(), "Hi yourself"));
     REQUIRE(ann.wait_text("Hi yourself"));
-    CHECK_FALSE(ann->send(bob.address(), "in clear"));
-    REQUIRE(bob.wait_text("in clear"));
+    CHECK_FALSE(ann->send(bob.address(), "unencrypted"));
+    REQUIRE(bob.wait_text("unencrypted"));
     for (const auto& m : {ann.seen().messages[0], bob.seen().messages[0]}) CHECK_FALSE(m.key);
 }
 
-TEST_CASE("who is known is never written to in clear again, whatever answers there") {
-    recording_node ann(secret("Ann", secrecy::known));
+TEST_CASE("who is known is never written to unencrypted again, whatever answers there") {
+    recording_node ann(encrypted("Ann", encryption::preferred));
     p2pchat::endpoint there;
     {
-        recording_node bob(secret("Bob"));
+        recording_node bob(encrypted("Bob"));
         there = bob.address();
         CHECK_FALSE(bob->send(ann.address(), "first"));  // so Ann knows his key
         REQUIRE(ann.wait_text("first"));
         CHECK(ann.seen().messages[0].key == bob->key());
-        CHECK_FALSE(ann->send(there, "secret"));
-        CHECK(bob.wait_text("secret"));
+        CHECK_FALSE(ann->send(there, "encrypted"));
+        CHECK(bob.wait_text("encrypted"));
     }
-    // Nothing but TLS is said to whoever sits there now, and what he says in clear is refused.
+    // Nothing but TLS is said to whoever sits there now, and what he says unencrypted is refused.
     raw_listener eve(there);
     std::thread said([&] {
         auto peer = eve.accept();
@@ -532,33 +533,33 @@ TEST_CASE("who is known is never written to in clear again, whatever answers the
         CHECK(first == 0x16);
         peer.close();
     });
-    CHECK_EQ(ann->send(there, "secret"), errc::secrecy_failed);
+    CHECK_EQ(ann->send(there, "encrypted"), errc::encryption_failed);
     said.join();
     CHECK(one_shot(ann.address(), wire(there, "It's me, Bob", "Bob")) == ending::reset);
     CHECK(one_shot(ann.address(), wire(there, "exit", "Bob")) == ending::reset);
-    CHECK(ann.wait_rejected(errc::in_clear, 2));
+    CHECK(ann.wait_rejected(errc::not_encrypted, 2));
     CHECK(ann.seen().messages.size() == 1);
     CHECK(ann->peers().size() == 1);
 }
 
-TEST_CASE("a link in clear is given up when its peer's key becomes known") {
-    recording_node ann(secret("Ann", secrecy::known));
+TEST_CASE("a link unencrypted is given up when its peer's key becomes known") {
+    recording_node ann(encrypted("Ann", encryption::preferred));
     typed_link clear(ann);
-    clear.send("in clear");
+    clear.send("unencrypted");
     REQUIRE(clear.wait_ack(1));
     typed_tls sealed(ann.address());
     REQUIRE(sealed.shake_hands());
-    sealed.send(wire(clear.address(), "secret"));
+    sealed.send(wire(clear.address(), "encrypted"));
     sealed.say_end();
     CHECK(sealed.heard_end());
-    clear.send("in clear again");
+    clear.send("unencrypted again");
     CHECK(clear.peer.read_to_end() == ending::reset);
-    CHECK(ann.wait_rejected(errc::in_clear));
-    CHECK(ann.seen().count_text("in clear again") == 0);
+    CHECK(ann.wait_rejected(errc::not_encrypted));
+    CHECK(ann.seen().count_text("unencrypted again") == 0);
 }
 
 TEST_CASE("a link under a key that is no longer trusted ends, and nothing more goes over it") {
-    recording_node ann(secret("Ann")), bob(secret("Bob"));
+    recording_node ann(encrypted("Ann")), bob(encrypted("Bob"));
     auto there = bob.address();
     SUBCASE("one that we opened") {}
     SUBCASE("one that the peer opened") { REQUIRE(bob->connect(ann.address()).linked); }
@@ -582,7 +583,7 @@ TEST_CASE("a link under a key that is no longer trusted ends, and nothing more g
 }
 
 TEST_CASE("what a peer says under a key that is no longer trusted is not taken") {
-    recording_node ann(secret("Ann")), bob(secret("Bob"));
+    recording_node ann(encrypted("Ann")), bob(encrypted("Bob"));
     REQUIRE(bob->connect(ann.address()).linked);
     p2pchat::public_key other;
     other.bytes[0] = 1;
@@ -594,7 +595,7 @@ TEST_CASE("what a peer says under a key that is no longer trusted is not taken")
 
 TEST_CASE("a link that is being opened under a key that is no longer trusted does not come about") {
     gate trusted;
-    recording_node ann(secret("Ann")), bob(secret("Bob"));
+    recording_node ann(encrypted("Ann")), bob(encrypted("Bob"));
     p2pchat::public_key other;
     other.bytes[0] = 1;
     std::size_t pieces = 0;
@@ -613,7 +614,7 @@ TEST_CASE("a link that is being opened under a key that is no longer trusted doe
 }
 
 TEST_CASE("a link that is refused while it waits for room is not called once there is some") {
-    auto settings = secret("Ann", secrecy::known);
+    auto settings = encrypted("Ann", encryption::preferred);
     settings.max_received_bytes = 1;  // each event fills it
     gate go_on;
     recording_node ann(settings, [&](recording_node&, const p2pchat::message& m) {
@@ -631,7 +632,7 @@ TEST_CASE("a link that is refused while it waits for room is not called once the
     REQUIRE_FALSE(ann->trust(clear.address(), known));
     go_on.open();
     CHECK(clear.peer.read_to_end() == ending::reset);
-    CHECK(ann.wait_rejected(errc::in_clear));
+    CHECK(ann.wait_rejected(errc::not_encrypted));
     typed_tls sealed(ann.address());
     REQUIRE(sealed.shake_hands());
     sealed.send(wire(nobody().address(), "next"));
@@ -641,7 +642,7 @@ TEST_CASE("a link that is refused while it waits for room is not called once the
     CHECK(ann.seen().messages.size() == 3);  // CONNECT, the first and this
 }
 
-TEST_CASE("without secrecy all is in clear, with a peer whose key was trusted, too") {
+TEST_CASE("without encryption all is unencrypted, with a peer whose key was trusted, too") {
     recording_node ann(local("Ann")), bob(local("Bob"));
     p2pchat::public_key key;
     key.bytes[0] = 1;
@@ -657,14 +658,14 @@ TEST_CASE("without secrecy all is in clear, with a peer whose key was trusted, t
 TEST_CASE("another key for somebody known is refused until it is accepted") {
     changed_keys told;
     outcomes kept;
-    recording_node ann(secret("Ann"));
+    recording_node ann(encrypted("Ann"));
     told.watch(*ann);
-    auto bob = std::make_unique<recording_node>(secret("Bob"));
+    auto bob = std::make_unique<recording_node>(encrypted("Bob"));
     const auto there = bob->address();
     CHECK_FALSE((*bob)->send(ann.address(), "I am Bob"));
     REQUIRE(ann.wait_text("I am Bob"));
     bob.reset();
-    bob = std::make_unique<recording_node>(again(secret("Bob"), there.port()));
+    bob = std::make_unique<recording_node>(again(encrypted("Bob"), there.port()));
     const auto key = (*bob)->key();
 
     SUBCASE("when he writes") { CHECK_EQ((*bob)->send(ann.address(), "me too"), errc::not_taken); }
@@ -692,7 +693,7 @@ TEST_CASE("another key for somebody known is refused until it is accepted") {
 
 TEST_CASE("whoever has no fit certificate is refused, and told why") {
     using shows = typed_tls::shows;
-    recording_node bob(secret("Bob"));
+    recording_node bob(encrypted("Bob"));
     const auto refused = [&](shows what, errc why) {
         typed_tls client(bob.address(), what);
         if (client.shake_hands()) client.send("127.0.0.1:5000 Eve Hi");
@@ -703,7 +704,7 @@ TEST_CASE("whoever has no fit certificate is refused, and told why") {
     SUBCASE("none") { refused(shows::nothing, errc::bad_certificate); }
     SUBCASE("RSA") { refused(shows::rsa, errc::bad_certificate); }
     SUBCASE("expired") { refused(shows::expired, errc::bad_certificate); }
-    SUBCASE("TLS 1.2") { refused(shows::old_version, errc::secrecy_failed); }
+    SUBCASE("TLS 1.2") { refused(shows::old_version, errc::encryption_failed); }
     CHECK(bob.seen().messages.empty());
     typed_tls good(bob.address());
     REQUIRE(good.shake_hands());
@@ -713,8 +714,8 @@ TEST_CASE("whoever has no fit certificate is refused, and told why") {
     CHECK(bob.wait_text("Hi"));
 }
 
-TEST_CASE("a secret link is typed by hand as one in clear is") {
-    recording_node bob(secret("Bob"));
+TEST_CASE("an encrypted link is typed by hand as one unencrypted is") {
+    recording_node bob(encrypted("Bob"));
     typed_tls me(bob.address());
     REQUIRE(me.shake_hands());
     me.send("127.0.0.1:5000 Me CONNECT\n");
@@ -731,7 +732,7 @@ TEST_CASE("a secret link is typed by hand as one in clear is") {
 }
 
 TEST_CASE("a handshake has the time of a first message, and holds up nobody") {
-    auto settings = secret("Bob");
+    auto settings = encrypted("Bob");
     SUBCASE("one that never finishes") {
         settings.first_message_timeout = 200ms;
         recording_node bob(settings);
@@ -782,16 +783,16 @@ TEST_CASE("a handshake has the time of a first message, and holds up nobody") {
 }
 
 TEST_CASE("what is no TLS, but begins like it, is refused") {
-    recording_node bob(secret("Bob", secrecy::known));
+    recording_node bob(encrypted("Bob", encryption::preferred));
     CHECK(one_shot(bob.address(), "\x16garbage garbage garbage") == ending::reset);
-    CHECK(bob.wait_rejected(errc::secrecy_failed));
+    CHECK(bob.wait_rejected(errc::encryption_failed));
     recording_node open(local("Open"));
     CHECK(one_shot(open.address(), "\x16garbage garbage garbage") == ending::reset);
 }
 
 TEST_CASE("a node has its key for as long as its file") {
     const folder here;
-    auto settings = secret("Bob");
+    auto settings = encrypted("Bob");
     settings.identity = here.file("identity");
     p2pchat::public_key key;
     {
@@ -838,9 +839,9 @@ TEST_CASE("a node has its key for as long as its file") {
 
 TEST_CASE("who is known is known after a restart, too") {
     const folder here;
-    auto settings = secret("Ann");
+    auto settings = encrypted("Ann");
     settings.pins = here.file("pins");
-    auto of_bob = secret("Bob");
+    auto of_bob = encrypted("Bob");
     of_bob.identity = here.file("bob");
     auto bob = std::make_unique<recording_node>(of_bob);
     of_bob.port = bob->address().port();
@@ -861,7 +862,7 @@ TEST_CASE("who is known is known after a restart, too") {
     }
     SUBCASE("and by no other") {
         bob.reset();
-        recording_node eve(again(secret("Bob"), of_bob.port));
+        recording_node eve(again(encrypted("Bob"), of_bob.port));
         recording_node ann(settings);
         CHECK_EQ(ann->send(eve.address(), "Hi"), errc::key_changed);
         CHECK_FALSE(ann->trust(eve.address(), eve->key()));
@@ -872,7 +873,7 @@ TEST_CASE("who is known is known after a restart, too") {
     }
     SUBCASE("unless he is forgotten") {
         bob.reset();
-        recording_node eve(again(secret("Bob"), of_bob.port));
+        recording_node eve(again(encrypted("Bob"), of_bob.port));
         {
             recording_node ann(settings);
             CHECK_FALSE(ann->trust(eve.address(), {}));
@@ -887,7 +888,7 @@ TEST_CASE("who is known is known after a restart, too") {
             CHECK_FALSE(ann->send(bob->address(), "Hi"));
         }
         recording_node ann(settings);
-        recording_node carl(secret("Carl"));
+        recording_node carl(encrypted("Carl"));
         CHECK_FALSE(carl->send(ann.address(), "Hi"));
         ann->stop();
         CHECK(content(settings.pins).find("00112233#\n" + to_string(carl.address())) !=
@@ -900,12 +901,12 @@ TEST_CASE("who is known is known after a restart, too") {
     }
     SUBCASE("by two programs that share the file") {
         recording_node first(settings), second(settings);
-        recording_node carl(secret("Carl"));
+        recording_node carl(encrypted("Carl"));
         const auto there = carl.address();
         CHECK_FALSE(carl->send(first.address(), "Hi"));
         CHECK(first.wait_text("Hi"));
         carl->stop();
-        recording_node eve(again(secret("Carl"), there.port()));
+        recording_node eve(again(encrypted("Carl"), there.port()));
         CHECK_EQ(eve->send(second.address(), "Hi"), errc::not_taken);
         CHECK(second.wait_rejected(errc::key_changed));
     }
@@ -916,7 +917,7 @@ TEST_CASE("who is known is known after a restart, too") {
 
 TEST_CASE("a line of keys that a full disk has cut spoils no other") {
     const folder here;
-    auto settings = secret("Ann");
+    auto settings = encrypted("Ann");
     settings.pins = here.file("pins");
     constexpr std::size_t begun = 1 << 20;  // more than what else this program writes
     std::ofstream(settings.pins) << std::string(begun - 2, '#') << "#\n";
@@ -940,7 +941,7 @@ TEST_CASE("a line of keys that a full disk has cut spoils no other") {
 
 TEST_CASE("a line of keys that is two of them is none") {
     const folder here;
-    auto settings = secret("Ann");
+    auto settings = encrypted("Ann");
     settings.pins = here.file("pins");
     std::ofstream(settings.pins) << "127.0.0.1:9 Eve 0011127.0.0.1:10 Bob " << std::string(64, '1')
                                  << '\n';
@@ -950,7 +951,7 @@ TEST_CASE("a line of keys that is two of them is none") {
 
 TEST_CASE("a file for keys that is a pipe is an error, and nothing waits for its other end") {
     const folder here;
-    auto settings = secret("Ann");
+    auto settings = encrypted("Ann");
     const std::string pipe = here.file("pipe");
     REQUIRE(::mkfifo(pipe.c_str(), 0600) == 0);
     SUBCASE("pins") { settings.pins = pipe; }
@@ -963,7 +964,7 @@ TEST_CASE("a file for keys that is a pipe is an error, and nothing waits for its
 
 TEST_CASE("two programs write down at once whom they meet, a line each") {
     const folder here;
-    auto settings = secret("Ann");
+    auto settings = encrypted("Ann");
     settings.pins = here.file("pins");
     {
         recording_node first(settings), second(settings);
@@ -988,7 +989,7 @@ TEST_CASE("two programs write down at once whom they meet, a line each") {
 
 TEST_CASE("one address has no more than its share of the keys that are known") {
     const folder here;
-    auto settings = secret("Ann");
+    auto settings = encrypted("Ann");
     settings.pins = here.file("pins");
     recording_node ann(settings);
     for (std::uint16_t port = 1; port <= 70; ++port) {
@@ -1003,22 +1004,22 @@ TEST_CASE("one address has no more than its share of the keys that are known") {
     CHECK_EQ(std::count(lines.begin(), lines.end(), '\n'), 64);
 }
 
-TEST_CASE("what is kept for somebody goes secretly to him when he comes") {
+TEST_CASE("what is kept for somebody goes encrypted to him when he comes") {
     outcomes told;
-    recording_node ann(secret("Ann"));
+    recording_node ann(encrypted("Ann"));
     const nobody absent;
     told.post(*ann, absent.address(), "later", p2pchat::when_full::refuse,
               p2pchat::when_absent::keep);
     CHECK(ann.wait([](const record& r) { return !r.kept.empty(); }));
-    recording_node bob(again(secret("Bob"), absent.address().port()));
+    recording_node bob(again(encrypted("Bob"), absent.address().port()));
     CHECK_FALSE(bob->send(ann.address(), "here I am"));
     CHECK(told.wait());
     REQUIRE(bob.wait_text("later"));
     CHECK(bob.seen().messages[0].key == ann->key());
 }
 
-TEST_CASE("who announces that he can be secret is written to so from the first word on") {
-    auto settings = secret("Ann", secrecy::known);
+TEST_CASE("who announces that he can be encrypted is written to so from the first word on") {
+    auto settings = encrypted("Ann", encryption::preferred);
     settings.discovery = true;
     settings.address = "127.0.0.1";
     // A port for all that nobody else has.
@@ -1035,17 +1036,18 @@ TEST_CASE("who announces that he can be secret is written to so from the first w
         CHECK(bob.seen().messages[0].key == ann->key());
     }
     // Whoever hides that changes nothing for who is known by now.
-    settings.secrecy = secrecy::off;
+    settings.encryption = encryption::off;
     recording_node eve(settings);
     REQUIRE(ann.wait([](const record& r) { return r.found.back().knows.empty(); }));
-    CHECK_EQ(ann->send(eve.address(), "Hi"), errc::secrecy_failed);
+    CHECK_EQ(ann->send(eve.address(), "Hi"), errc::encryption_failed);
     CHECK(eve.seen().messages.empty());
 }
 
 #if !defined(_WIN32)
 
-TEST_CASE("who is falsely said to be secret is written to in clear, if no key is known there") {
-    const auto settings = discovering(secrecy::known);
+TEST_CASE(
+    "who is falsely said to be encrypted is written to unencrypted, if no key is known there") {
+    const auto settings = discovering(encryption::preferred);
     recording_node ann(settings);
     SUBCASE("he closes the connection") {
         original python;
@@ -1066,7 +1068,7 @@ TEST_CASE("who is falsely said to be secret is written to in clear, if no key is
         REQUIRE(open.wait_text("Hi"));
         CHECK_FALSE(open.seen().messages[0].key);
     }
-    SUBCASE("he answers in clear") {
+    SUBCASE("he answers unencrypted") {
         raw_listener there;
         announce(there.address(), settings.discovery_port, "HERE tls");
         REQUIRE(ann.wait_found(1));
@@ -1087,37 +1089,37 @@ TEST_CASE("who is falsely said to be secret is written to in clear, if no key is
 }
 
 TEST_CASE("what an announcement says lasts for as long as the candidate") {
-    const auto settings = discovering(secrecy::known);
+    const auto settings = discovering(encryption::preferred);
     outcomes told;
     recording_node ann(settings);
     raw_listener there;
     announce(there.address(), settings.discovery_port, "HERE tls");
     REQUIRE(ann.wait_found(1));
-    bool secretly = true;
+    bool encrypted = true;
     SUBCASE("it is there") {}
     SUBCASE("it is gone") {
         announce(there.address(), settings.discovery_port, "exit");
         REQUIRE(ann.wait_gone(1));
-        secretly = false;
+        encrypted = false;
     }
     SUBCASE("it says something else") {
         announce(there.address(), settings.discovery_port, "HERE");
         REQUIRE(wait_until([&] { return ann->candidates()[0].knows.empty(); }));
-        secretly = false;
+        encrypted = false;
     }
     told.post(*ann, there.address(), "Hi");
-    CHECK(comes_secretly(there) == secretly);
+    CHECK(comes_encrypted(there) == encrypted);
 }
 
-TEST_CASE("a link in clear is given up when its peer announces that it can be secret") {
-    const auto settings = discovering(secrecy::known);
+TEST_CASE("a link unencrypted is given up when its peer announces that it can be encrypted") {
+    const auto settings = discovering(encryption::preferred);
     outcomes told;
     recording_node ann(settings);
     typed_link clear(ann);
     announce(clear.address(), settings.discovery_port, "HERE tls");
     REQUIRE(ann.wait_found(1));
     told.post(*ann, clear.address(), "Hi");
-    CHECK(comes_secretly(clear.listener));
+    CHECK(comes_encrypted(clear.listener));
     clear.peer.half_close();
     CHECK(clear.peer.read_to_end() == ending::closed);
     CHECK(clear.peer.text().find("Hi") == std::string::npos);

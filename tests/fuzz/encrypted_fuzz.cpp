@@ -1,4 +1,4 @@
-// Secrecy between two that are honest and a middleman who is not: the input says what becomes of
+// Encryption between two that are honest and a middleman who is not: the input says what becomes of
 // the bytes between them. Whatever that is, each side is told a beginning of what the other said,
 // and the whole of it only if that was said to be the end.
 //
