@@ -91,35 +91,35 @@
 //
 //   Where it is not delivered, the outcome is:
 //
-//   - nobody listens there, or there is no route: connection_refused, or what the system says, at
+//   - nothing listens there, or there is no route: connection_refused, or the system's error, at
 //     once
 //   - the connection is not answered: timed_out after connect_timeout (5 s)
 //   - the peer resets the connection, or closes it before it has read everything (as the Python
 //     original does beyond 1024 bytes): not_taken for a one-shot, link_lost for everything
 //     unconfirmed on a link
-//   - the peer accepts and stays silent: timed_out after delivery_timeout (5 s); a link is given up
+//   - the peer accepts and stays silent: timed_out after delivery_timeout (5 s); a link is dropped
 //     when nothing at all has been confirmed for that long
 //   - the wire is cut, or the peer's machine fails without a word: the same; on a link without
 //     traffic the system's keep-alive notices (after keep_alive, 15 s, and as long again)
 //   - the peer leaves, stops or is killed: link_lost for what it has not confirmed; later messages
 //     are one-shots
 //   - max_queued_bytes wait for this peer already: queue_full at once, or post() waits if asked to
-//   - our node stops: stopped; on a link, what was not being written yet is not sent
+//   - our node stops: stopped; on a link, a message not yet being written is not sent
 //
-//   when_absent::keep has post() keep what certainly did not reach the peer (nobody listens, no
-//   route, no connection in time, or a link that ended in order before it confirmed) for keep_for
-//   (a day), within 256 KiB for each peer and max_kept_bytes (4 MiB) in all. It is sent in order
-//   when the peer is found, says anything, links or confirms something. Otherwise it is reported
-//   `expired`, or `not_sent` when the node stops, and may be posted again. A message for which
-//   there is no room is reported with the reason it did not go, or queue_full. What was under way
-//   when a connection broke is not kept: nobody knows whether it was taken.
+//   With when_absent::keep, post() keeps a message that certainly did not reach the peer (nothing
+//   listens, no route, no connection in time, or a link that ended in order before it confirmed)
+//   for keep_for (a day), within 256 KiB for each peer and max_kept_bytes (4 MiB) in all. It is
+//   sent, in order, when the peer is found, sends anything, links or confirms something. Otherwise
+//   it is reported `expired`, or `not_sent` when the node stops, and may be posted again. A message
+//   for which there is no room is reported with the reason why it was not sent, or queue_full. A
+//   message in flight when a connection broke is not kept: it may have been taken.
 //
 //   Messages to one peer arrive in the order in which they were posted. Without a link they go one
 //   after another; when a peer cannot be reached, all that wait for it are reported with that error
 //   rather than tried one by one. The system keeps the port of each one-shot for a minute, so about
 //   14,000 a minute can go to one peer at another address (Linux: ip_local_port_range); after that
-//   the system says address_not_available. A link has no such limit. Where a link has stood before,
-//   and nobody said `exit`, the second message within a second opens another by itself; elsewhere
+//   the system says address_not_available. A link has no such limit. To a peer that had a link
+//   before, and did not say `exit`, the second message within a second opens another one; to others
 //   connect() opens one, because the Python original shows CONNECT as a message.
 //
 // The wire
@@ -134,10 +134,10 @@
 //
 //   One-shot: one connection with one message, ended by the sender's half-close. The receiver
 //   closes in order if it took the message, and resets the connection if it did not. A sender that
-//   resets it has given up: what had arrived may be half a message, and is not taken. A connection
-//   left open is understood too: after two quiet seconds (quiet_period), what has arrived is taken
-//   as the message. So netcat (Debian: netcat-openbsd) is a peer, here of the menu program on the
-//   same machine:
+//   resets it has given up: the bytes that arrived may be half a message, and are not taken. A
+//   connection left open is understood too: after two quiet seconds (quiet_period) the bytes that
+//   have arrived are the message. So netcat (Debian: netcat-openbsd) is a peer, here of the menu
+//   program on the same machine:
 //
 //       $ build/examples/p2pchat --team ann --port 6000 --address 127.0.0.1
 //       $ printf '127.0.0.1:5000 bob Hi' | nc -N 127.0.0.1 6000
@@ -268,15 +268,15 @@
 // Words
 //   one-shot       a connection that carries one message
 //   link           a connection that stays open, with one message per line in both directions
-//   outcome        what became of a message: delivered, or an error; one for each message
-//   verified       what a message claims about its sender agrees with where it came from
-//   candidate      somebody who has been found but not yet talked to
-//   driver         the thread that calls the handlers, and drives the node's loop between them
-//   standby        the thread that drives the loop while the driver is away for long
+//   outcome        delivered, or an error; exactly one for each message
+//   verified       the sender that a message claims agrees with where the message came from
+//   candidate      a peer that has been found, but not heard from over TCP
+//   driver         the thread that runs the event loop and calls the handlers
+//   standby        the thread that runs the event loop while handlers take long
 //   back-pressure  a receiver that can take no more stops reading, so that senders have to wait
-//   backlog        what is waiting to be sent to one peer
-//   spin           to look again at once, for a short while, instead of sleeping
-//   pinned         of a peer's key: remembered since it was first shown; no other is believed
+//   backlog        the messages waiting to be sent to one peer
+//   spin           to poll again at once, for a short while, instead of sleeping
+//   pinned         of a peer's key: remembered since it was first shown; no other is accepted
 //
 // The map
 //   The interface: >> errors, >> endpoint, >> key, >> message, >> socket, >> peers, >> config,
@@ -286,20 +286,20 @@
 //   >> platform   every call to the operating system; Windows and POSIX side by side
 //   >> text       errors; endpoints and messages from and to text
 //   >> socket     tcp_socket
-//   >> peers      the table of peers, and peer_set around it; what others can do
-//   >> mailbox    what the handlers are to be told; outcomes, callers that wait
+//   >> peers      the table of peers, and peer_set around it; peers' capabilities
+//   >> mailbox    the queue of events for the handlers; outcomes, callers that wait
 //   >> loop       readiness, timers, wake-up; knows nothing of chat
 //   >> encryption TLS
 //   >> keys       our key and those of others
 //   >> stream     a connection, encrypted or not
-//   >> identity   the name we go by, and whose a claimed name is
+//   >> identity   the address we claim, and whether a peer's claim holds
 //   >> incoming   accepts; first bytes become a message, a link or a refusal
-//   >> outgoing   one-shots of ours, whoever's thread runs them
+//   >> outgoing   one-shots of ours, run by the loop or by a caller's thread
 //   >> link       lines in both directions, confirmations, exit
-//   >> routes     for each peer: which way, in which order, how much room
-//   >> candidates who has been found, or named by linked peers
-//   >> discovery  announces us, and hears who else is there
-//   >> outbox     what is kept for absent peers
+//   >> routes     for each peer: by link or one-shot, in which order, how much may wait
+//   >> candidates peers found by discovery, or named by linked peers
+//   >> discovery  announces us, and listens for others
+//   >> outbox     messages kept for absent peers
 //   >> node       the engine; the lock, the threads, lifecycle
 //
 //   Locks, in the order in which they are taken: the node's `lifecycle_` (start, stop, threads) and
@@ -335,25 +335,26 @@ inline constexpr std::string_view version = "1.0.0";
 
 /// Errors of the library itself. Each compares equal to the std::errc in parentheses.
 enum class errc {
-    bad_address = 1,   ///< not a numeric IPv4 or IPv6 address (invalid_argument)
-    bad_port,          ///< not a port from 1 to 65535 (invalid_argument)
-    bad_team,          ///< not 1..64 bytes without white space (invalid_argument)
-    bad_text,          ///< empty, or contains CR, LF or NUL (invalid_argument)
-    too_few_words,     ///< not "sender team text" (invalid_argument)
-    no_message,        ///< the connection ended before its first byte (no_message)
-    message_too_long,  ///< over config::max_message_bytes (message_size)
-    not_taken,         ///< the peer closed without taking the message (connection_reset)
-    link_lost,         ///< the link broke before the confirmation (connection_aborted)
-    queue_full,        ///< over config::max_queued_bytes (no_buffer_space)
-    stopped,           ///< the node is not running, or stopped meanwhile (operation_canceled)
-    already_running,   ///< start() of a running node (already_connected)
-    connection_limit,  ///< gave way to a newer one at config::max_connections (connection_aborted)
+    bad_address = 1,      ///< not a numeric IPv4 or IPv6 address (invalid_argument)
+    bad_port,             ///< not a port from 1 to 65535 (invalid_argument)
+    bad_team,             ///< not 1..64 bytes without white space (invalid_argument)
+    bad_text,             ///< empty, or contains CR, LF or NUL (invalid_argument)
+    too_few_words,        ///< not "sender team text" (invalid_argument)
+    no_message,           ///< the connection ended before its first byte (no_message)
+    message_too_long,     ///< over config::max_message_bytes (message_size)
+    not_taken,            ///< the peer closed without taking the message (connection_reset)
+    link_lost,            ///< the link broke before the confirmation (connection_aborted)
+    queue_full,           ///< over config::max_queued_bytes (no_buffer_space)
+    stopped,              ///< the node is not running, or stopped meanwhile (operation_canceled)
+    already_running,      ///< start() of a running node (already_connected)
+    connection_limit,     ///< evicted by a newer connection, at config::max_connections
+                          ///< (connection_aborted)
     sender_not_verified,  ///< the sender is not at the address it claims
     own_address,          ///< our own address is never a peer (invalid_argument)
     protocol_error,       ///< a line on a link, neither message nor control (protocol_error)
-    bad_setting,          ///< a size or discovery_port of 0 in config, or a negative time-out
+    bad_setting,          ///< a size or discovery_port of 0 in config, or a negative timeout
                           ///< (invalid_argument)
-    expired,              ///< kept for config::keep_for without the peer coming back (timed_out)
+    expired,              ///< after config::keep_for, before the peer came back (timed_out)
     not_sent,             ///< kept, and the node stopped before the peer came back; certainly not
                           ///< taken (operation_canceled)
     not_supported,        ///< config::encryption, compiled without P2PCHAT_OPENSSL (not_supported)
@@ -380,11 +381,11 @@ errc scan_endpoint(const char*& p, const char* end, endpoint& result) noexcept;
 /// regular value type of 24 bytes; ordered by address, then port.
 class endpoint {
 public:
-    /// Nobody: no address, port 0.
+    /// The null endpoint: no address, port 0.
     endpoint() noexcept = default;
 
-    /// From a numeric address ("10.18.1.7", "fe80::1", "fe80::1%2") and a port. Anything but a
-    /// numeric address gives nobody; use parse() or resolve() to be told why.
+    /// From a numeric address ("10.18.1.7", "fe80::1", "fe80::1%2") and a port. Null if the address
+    /// is not numeric; parse() and resolve() say why.
     endpoint(std::string_view address, std::uint16_t port) noexcept;
 
     /// From sixteen bytes in network order, IPv4 as ::ffff:a.b.c.d, and the scope of a link-local
@@ -420,7 +421,7 @@ private:
 };
 
 /// Reads "10.18.1.7:5000" or "[fe80::1]:5000" (a scope is a number, as in "[fe80::1%2]:5000").
-/// bad_address or bad_port says what is wrong; `result` is then left as it was.
+/// Errors: bad_address, bad_port; `result` is then unchanged.
 std::error_code parse(std::string_view text, endpoint& result) noexcept;
 
 /// The same text again; IPv6 in its shortest form, in lower case (RFC 5952).
@@ -479,7 +480,7 @@ struct message {
     public_key key;             ///< of the sender; none: it came unencrypted
     std::uint64_t receipt = 0;  ///< for node::confirm(), with config::confirm_later; 0: confirmed
 
-    /// Where an answer will reach whoever wrote this.
+    /// Where to send an answer.
     const endpoint& reply_to() const noexcept { return verified ? sender : origin; }
 };
 
@@ -497,8 +498,8 @@ std::error_code format(const endpoint& sender, std::string_view team, std::strin
 // ------------------------------------------------------------------------------------ >> socket
 
 /// A TCP socket: owning, movable, closed when destroyed. It is not inherited by child processes and
-/// raises no SIGPIPE. Each call waits for as long as its time-out says and then returns
-/// std::errc::timed_out; with a time-out of zero it never waits, and returns
+/// raises no SIGPIPE. Each call waits for as long as its timeout says and then returns
+/// std::errc::timed_out; with a timeout of zero it never waits, and returns
 /// std::errc::operation_would_block. Not thread-safe.
 class tcp_socket {
 public:
@@ -520,12 +521,12 @@ public:
     std::error_code accept(tcp_socket& peer, milliseconds timeout,
                            endpoint* from = nullptr) noexcept;
 
-    /// Connects. A time-out of zero only starts to, and returns std::errc::operation_in_progress;
+    /// Connects. A timeout of zero only starts to, and returns std::errc::operation_in_progress;
     /// once the socket can be written to, finish_connect() tells how that ended.
     std::error_code connect(const endpoint& to, milliseconds timeout) noexcept;
     std::error_code finish_connect() noexcept;
 
-    /// Sends all of `data`, or with a time-out of zero what the system takes at once; `sent` says
+    /// Sends all of `data`, or with a timeout of zero what the system takes at once; `sent` says
     /// how much that was, even after an error.
     std::error_code send(std::string_view data, std::size_t& sent, milliseconds timeout) noexcept;
 
@@ -557,7 +558,7 @@ private:
 
 // ------------------------------------------------------------------------------------- >> peers
 
-/// Somebody we have heard from.
+/// A peer that we have heard from.
 struct peer {
     endpoint address;
     std::string team;
@@ -566,9 +567,8 @@ struct peer {
     public_key key;       ///< the pinned one, if any
 };
 
-/// Peers by address, up to a maximum: when it is full, the one not heard from for longest gives
-/// way. Thread-safe. The cost of a call does not grow with the number of peers, except for
-/// snapshot().
+/// Peers by address, up to a maximum: when it is full, the one not heard from for longest is
+/// evicted. Thread-safe. Each call takes constant time, except for snapshot().
 class peer_set {
 public:
     explicit peer_set(std::size_t max_peers);
@@ -577,7 +577,7 @@ public:
     /// Notes that `address` has just been heard from; true if it is new. The latest team counts.
     bool heard(const endpoint& address, std::string_view team);
 
-    /// Forgets a peer; false if it is not known. Fills `removed` with what was known about it.
+    /// Removes a peer, and moves it to `removed`; false if it is not known.
     bool remove(const endpoint& address, peer& removed);
 
     void clear() noexcept;
@@ -623,7 +623,7 @@ struct config {
     std::chrono::milliseconds delivery_timeout{5000};        ///< from connected to confirmed
     std::chrono::milliseconds first_message_timeout{10000};  ///< from accepted to a whole message
     std::chrono::milliseconds quiet_period{2000};   ///< without a byte: the message is whole
-    std::chrono::milliseconds drain_timeout{1000};  ///< for stop() to hand over what is confirmed
+    std::chrono::milliseconds drain_timeout{1000};  ///< for stop(), to handle confirmed messages
     std::chrono::seconds keep_for{24 * 60 * 60};    ///< see when_absent::keep
     std::chrono::seconds keep_alive{15};  ///< the system probes a link that is silent so long
 
@@ -636,8 +636,8 @@ struct config {
     std::uint16_t discovery_port = 21975;  ///< UDP; the same for all that are to find each other
 
     p2pchat::encryption encryption = p2pchat::encryption::off;  ///< needs P2PCHAT_OPENSSL
-    std::string identity;  ///< a file with our private key, made at the first start; nobody else
-                           ///< may read it (not checked on Windows). Empty: a new key each start
+    std::string identity;  ///< a file with our private key, made at the first start; readable by
+                           ///< its owner only (not checked on Windows). Empty: a new key each start
     std::string pins;      ///< a file with the keys of others, one per line; several programs may
                            ///< share it. Empty: they are known until stop(). On Windows both
                            ///< names are UTF-8
@@ -645,36 +645,36 @@ struct config {
 
 // -------------------------------------------------------------------------------------- >> node
 
-/// How a peer went away.
+/// Why a peer is gone.
 enum class departure {
     left,       ///< it said `exit`
     lost,       ///< its link broke, or its program was killed
-    stopped,    ///< its link ended in order, without `exit`: the node stopped
-    forgotten,  ///< it gave way to others, at config::max_peers
+    stopped,    ///< its link ended in order, without `exit`: its node stopped
+    forgotten,  ///< evicted by a newer peer, at config::max_peers
 };
 
-/// Somebody found by discovery, or named by a linked peer. This is a claim and no more: nobody
-/// becomes a peer, or is connected to, because of it.
+/// A peer found by discovery, or named by a linked peer. This is a claim and no more: it makes no
+/// peer, and no connection.
 struct candidate {
     endpoint address;
     std::string team;
-    std::string knows;  ///< further words of its announcement: "tls" if it can encrypt
+    std::string knows;  ///< further words of its announcement: "tls" if it knows TLS
     std::chrono::system_clock::time_point last_heard;
 };
 
-/// What became of a message to one peer of several.
+/// The outcome of a broadcast for one peer.
 struct delivery {
     endpoint to;
     std::error_code error;  ///< none: delivered
 };
 
-/// What node::connect() came to.
+/// Result of node::connect().
 struct connect_result {
     std::error_code error;  ///< none: connected
     bool linked = false;    ///< by a link; if not, the peer knows only one-shots
 };
 
-/// What has come, gone and been refused since the node was made.
+/// Statistics since construction.
 struct counters {
     std::uint64_t connections = 0;  ///< accepted
     std::uint64_t received = 0;     ///< messages taken
@@ -682,21 +682,21 @@ struct counters {
                                     ///< than the calls of on_rejected
     std::uint64_t delivered = 0;    ///< messages
     std::uint64_t undelivered = 0;  ///< messages
-    std::uint64_t dropped = 0;      ///< taken, but stop() did not wait for their handler
+    std::uint64_t dropped = 0;      ///< messages taken, whose handler stop() did not wait for
     std::uint64_t announced = 0;    ///< datagrams sent to a whole network
-    std::uint64_t unannounced = 0;  ///< those that failed; ports and networks unusable, or over 16
+    std::uint64_t unannounced = 0;  ///< failed ones; and ports or networks not used, over 16
     std::uint64_t ignored = 0;      ///< datagrams and named peers that made no candidate
 };
 
-/// What post() does when max_queued_bytes are already waiting for the peer.
+/// What post() does when max_queued_bytes are waiting for the peer already.
 enum class when_full {
     refuse,  ///< return errc::queue_full at once
     wait,    ///< wait for room, for delivery_timeout at most
 };
 
-/// What post() does with a message that certainly did not reach its peer, because it is absent.
+/// What post() does with a message that certainly did not reach its peer, which is absent.
 enum class when_absent {
-    fail,  ///< report why
+    fail,  ///< report the error
     keep,  ///< send it, in order, when the peer is found, heard or linked; otherwise `expired`
 };
 
@@ -726,15 +726,15 @@ public:
     /// The handlers; set them before start().
     void on_message(message_handler handler);
     void on_peer_joined(joined_handler handler);  ///< a verified peer, heard for the first time
-    void on_peer_left(left_handler handler);      ///< one that had joined is no longer in peers()
+    void on_peer_left(left_handler handler);      ///< a joined peer is no longer in peers()
     /// A connection, a message or a claim was refused. A message whose claim about its sender is
     /// refused (sender_not_verified, own_address) still goes to on_message.
     void on_rejected(rejected_handler handler);
-    void on_peer_found(candidate_handler handler);  ///< somebody is new in candidates()
-    void on_peer_gone(candidate_handler handler);   ///< and is no longer there
-    void on_kept(kept_handler handler);  ///< a message waits from now on: when_absent::keep
-    /// Somebody at the address of a peer has shown a key other than that peer's. It is refused
-    /// until trust() is called with it. The team is empty if it was we who connected.
+    void on_peer_found(candidate_handler handler);  ///< added to candidates()
+    void on_peer_gone(candidate_handler handler);   ///< removed from candidates()
+    void on_kept(kept_handler handler);  ///< a message is kept from now on: when_absent::keep
+    /// At the address of a peer another key was shown than the pinned one. It is refused until
+    /// trust() is called with it. The team is empty if it was we who connected.
     void on_key_changed(key_handler handler);
 
     /// Listens and starts serving. Errors: bad_setting, bad_team, bad_address, already_running,
@@ -743,76 +743,78 @@ public:
 
     /// Ends everything: each pending send is reported `stopped`, confirmed messages still go to
     /// the handlers (for drain_timeout at most), the threads are joined. Idempotent. Called from a
-    /// handler it returns at once, and the thread that calls the handlers ends with that one. With
-    /// config::handlers_in_run it calls them itself for what is left.
+    /// handler it returns at once, and the thread that calls the handlers ends with that handler.
+    /// With config::handlers_in_run it calls them itself for the remaining events.
     void stop() noexcept;
 
-    /// With config::handlers_in_run: serves, and calls the handlers for what comes, for that time,
+    /// With config::handlers_in_run: runs the node's loop and calls the handlers, for that time,
     /// but once at least. Returns whether the node is still running; in a handler, or without that
     /// setting, false at once. Between calls messages come in, and wait.
     bool run_for(std::chrono::milliseconds time) noexcept;
 
-    /// Where others on the LAN reach us: as configured, or detected anew. Nobody before start().
+    /// Where others on the LAN reach us: as configured, or detected anew. Null before start().
     endpoint address() const;
     const std::string& team() const noexcept;
-    /// Our key, which others pin. None before start(), or without encryption.
+    /// Our key, which others pin. None before start() or without encryption.
     public_key key() const;
 
-    /// Pins this key for the peer at an address, in place of any other; with no key, forgets its
-    /// key. A link to it under another key ends at once, as lost. What is pinned automatically,
-    /// when a key is first shown, is bounded: max_peers in all, 64 for one IP. Errors: stopped, or
-    /// what the system says about config::pins.
+    /// Pins this key for the peer at an address, in place of any other; with no key, removes the
+    /// pin. A link to that peer under another key ends at once, as lost. Keys pinned automatically,
+    /// when first shown, are bounded: max_peers in all, 64 for one IP. Errors: stopped, or the
+    /// system's for config::pins.
     std::error_code trust(const endpoint& peer, const public_key& key);
 
     /// Sends and waits. No error means delivered: the other side has taken it. White space at both
     /// ends of the text is not sent. Two texts are commands: `exit`, in any case, says that we
-    /// leave, and ends a link; `CONNECT` is what connect() says, without making a link. A text with
-    /// anything besides that word is not a command: a program that passes on what people say puts
-    /// the name first, "Ann: exit".
+    /// leave, and ends a link; `CONNECT` is what connect() sends, without making a link. With any
+    /// other word beside it, neither is a command: a program that relays what people type puts the
+    /// name first, "Ann: exit".
     /// Errors: bad_address, bad_text, message_too_long, queue_full, stopped at once; later
     /// not_taken, link_lost, not_encrypted, encryption_failed, bad_certificate, key_changed,
-    /// std::errc::timed_out, connection_refused or whatever else the system says.
+    /// std::errc::timed_out, connection_refused or another error of the system.
     std::error_code send(const endpoint& to, std::string_view text);
 
     /// The same without waiting, the texts `exit` and `CONNECT` included: an error is an immediate
     /// refusal; no error means that `done` (if any) will be called exactly once, like a handler.
-    /// Messages posted to one peer arrive in the order posted, except for those kept. A message
-    /// under way when its connection breaks may or may not have been taken: it is not kept, as it
-    /// might arrive twice. Nor is one for which there is no room: `done` gets the reason, or
+    /// Messages posted to one peer arrive in the order posted, except for kept ones. A message in
+    /// flight when its connection breaks may or may not have been taken: it is not kept, as it
+    /// might arrive twice. Nor is one for which there is no room: `done` gets the error, or
     /// `queue_full`.
     std::error_code post(const endpoint& to, std::string_view text, completion done = {},
                          when_full mode = when_full::refuse,
                          when_absent absent = when_absent::fail);
 
-    /// With config::confirm_later: what became of a message that on_message was called with, once
-    /// the program knows. Taken: its sender hears `delivered`. Not taken: `not_taken`, or on a link
-    /// `link_lost`, with all that is unconfirmed on it. In any order; on a link what is confirmed
-    /// waits for what came before. Until then the message counts in max_received_bytes, and after
-    /// delivery_timeout or stop() it is not taken: then, or a second time, this does nothing.
+    /// With config::confirm_later: says whether the program has taken a message that on_message was
+    /// called with. Taken: its sender gets `delivered`. Not taken: `not_taken`, or on a link
+    /// `link_lost`, as does all that is unconfirmed on it. In any order; on a link a confirmation
+    /// waits for the messages before. Until then the message counts in max_received_bytes, and
+    /// after delivery_timeout or stop() it is not taken: then, or a second time, this does nothing.
     void confirm(std::uint64_t receipt, bool taken = true) noexcept;
 
-    /// What is kept, in the order in which it will be sent to each peer. stop() reports it
-    /// `not_sent`: storing that and posting it again loses nothing and sends nothing twice.
+    /// The kept messages, for each peer in the order in which they will be sent. stop() reports
+    /// them `not_sent`: to store them then, and post them again, loses nothing and sends nothing
+    /// twice.
     std::vector<kept_message> kept() const;
 
     /// Sends to all peers side by side, as send() does, and waits for the last outcome.
     std::vector<delivery> broadcast(std::string_view text);
 
-    /// Says CONNECT: makes a link if the other side can, which is used from then on.
+    /// Sends CONNECT: makes a link, if the other side knows links, which is used from then on.
     connect_result connect(const endpoint& to);
 
     /// The same without waiting: an error is an immediate refusal (own_address, or as for post());
     /// no error means that `done` (if any) will be called exactly once, like a handler.
     std::error_code connect(const endpoint& to, connect_handler done);
 
-    /// Says `exit`.
+    /// Sends `exit`.
     std::error_code leave(const endpoint& to) { return send(to, "exit"); }
 
-    /// The peers we know: heard from and verified, or linked to us. Ordered by address.
+    /// The known peers: heard from and verified, or linked. Ordered by address.
     std::vector<peer> peers() const;
 
-    /// Who is on the LAN, if config::discovery is on: at most 256, by address, peers included. Who
-    /// is silent for 90 s, leaves, loses a link or cannot be reached is new when heard again.
+    /// With config::discovery: peers found on the LAN, at most 256, by address, known ones
+    /// included. One that is silent for 90 s, leaves, loses a link or cannot be reached is removed,
+    /// and new when heard again.
     std::vector<candidate> candidates() const;
 
     counters statistics() const noexcept;
@@ -1444,8 +1446,8 @@ inline std::error_code pending_error(handle socket) noexcept {
     return known ? error_of(code) : last_error();
 }
 
-/// Whether the other side has reset a connection, without reading from it. Winsock tells only
-/// WSAPoll.
+/// Whether the other side has reset a connection, without reading from it. On Windows only WSAPoll
+/// knows.
 inline bool is_reset(handle socket) noexcept {
     if (pending_error(socket)) return true;
     poll_entry entry{};
@@ -1647,10 +1649,10 @@ template <typename Visitor>
 void visit_interfaces(const Visitor& visitor) {
     handle socket = tcp_socket::invalid;
     alignas(SOCKET_ADDRESS_LIST) char buffer[16 * 1024];
-    const auto ask = [&](const endpoint& family, DWORD what) {
+    const auto ask = [&](const endpoint& family, DWORD request) {
         DWORD size = 0;
         if (open_datagram(family, socket)) return size;
-        if (::WSAIoctl(raw(socket), what, nullptr, 0, buffer, sizeof buffer, &size, nullptr,
+        if (::WSAIoctl(raw(socket), request, nullptr, 0, buffer, sizeof buffer, &size, nullptr,
                        nullptr) != 0)
             size = 0;
         close(socket);
@@ -1662,22 +1664,22 @@ void visit_interfaces(const Visitor& visitor) {
         INTERFACE_INFO found;
         std::memcpy(&found, buffer + i * sizeof found, sizeof found);
         if ((found.iiFlags & IFF_UP) == 0) continue;
-        interface_address one;
-        one.local = to_endpoint(&found.iiAddress.Address);
-        one.prefix = prefix_of(found.iiNetmask.AddressIn);
-        one.loopback = (found.iiFlags & IFF_LOOPBACK) != 0;
-        one.broadcast = (found.iiFlags & IFF_BROADCAST) != 0;
-        if (visitor(one)) return;
+        interface_address result;
+        result.local = to_endpoint(&found.iiAddress.Address);
+        result.prefix = prefix_of(found.iiNetmask.AddressIn);
+        result.loopback = (found.iiFlags & IFF_LOOPBACK) != 0;
+        result.broadcast = (found.iiFlags & IFF_BROADCAST) != 0;
+        if (visitor(result)) return;
     }
     if (ask({"::1", 0}, SIO_ADDRESS_LIST_QUERY) == 0) return;
     const auto& list = *reinterpret_cast<const SOCKET_ADDRESS_LIST*>(buffer);
     for (int i = 0; i < list.iAddressCount; ++i) {
-        interface_address one;
+        interface_address result;
         const endpoint address = to_endpoint(list.Address[i].lpSockaddr);
-        one.local = endpoint(address.bytes(), 0, address.scope());
-        one.index = address.scope();
-        one.prefix = 64;
-        if (one.index != 0 && visitor(one)) return;
+        result.local = endpoint(address.bytes(), 0, address.scope());
+        result.index = address.scope();
+        result.prefix = 64;
+        if (result.index != 0 && visitor(result)) return;
     }
 }
 
@@ -1700,8 +1702,8 @@ inline void drain_channel(handle in) noexcept {
     }
 }
 
-/// Readable when IPv4 addresses of this machine have changed. WSAPoll does not tell that: the
-/// system sets an event, on which a thread of its pool signals a channel.
+/// Readable when IPv4 addresses of this machine have changed. The system sets an event, for which
+/// WSAPoll cannot wait: a thread of its pool waits, and signals a channel.
 class address_watch {
 public:
     address_watch() = default;
@@ -1726,12 +1728,13 @@ public:
             ::WSAGetOverlappedResult(raw(socket_), &overlapped_, &size, TRUE, &flags);
         }
         if (event_) ::CloseHandle(std::exchange(event_, nullptr));
-        for (handle* const one : {&in_, &socket_})
-            if (*one != tcp_socket::invalid) os::close(std::exchange(*one, tcp_socket::invalid));
+        for (handle* const socket : {&in_, &socket_})
+            if (*socket != tcp_socket::invalid)
+                os::close(std::exchange(*socket, tcp_socket::invalid));
     }
     handle native_handle() const noexcept { return in_; }
 
-    /// Takes what has come; whether any of it is about addresses.
+    /// Reads all notices; whether any of them is about addresses.
     bool drain() noexcept {
         drain_channel(in_);
         static_cast<void>(ask());
@@ -1789,13 +1792,13 @@ void visit_interfaces(const Visitor& visitor) {
     for (auto* entry = list; entry; entry = entry->ifa_next) {
         const int family = entry->ifa_addr ? entry->ifa_addr->sa_family : AF_UNSPEC;
         if ((entry->ifa_flags & IFF_UP) == 0 || (family != AF_INET && family != AF_INET6)) continue;
-        interface_address one;
-        one.local = to_endpoint(entry->ifa_addr);
-        one.index = ::if_nametoindex(entry->ifa_name);
-        one.prefix = prefix_of(*entry);
-        one.loopback = (entry->ifa_flags & IFF_LOOPBACK) != 0;
-        one.broadcast = (entry->ifa_flags & IFF_BROADCAST) != 0;
-        if (visitor(one)) break;
+        interface_address result;
+        result.local = to_endpoint(entry->ifa_addr);
+        result.index = ::if_nametoindex(entry->ifa_name);
+        result.prefix = prefix_of(*entry);
+        result.loopback = (entry->ifa_flags & IFF_LOOPBACK) != 0;
+        result.broadcast = (entry->ifa_flags & IFF_BROADCAST) != 0;
+        if (visitor(result)) break;
     }
     ::freeifaddrs(list);
 }
@@ -1822,7 +1825,7 @@ inline void drain_channel(handle in) noexcept {
 
 #if defined(__linux__)
 
-/// What tells of changes of addresses, and of devices that come up or go down.
+/// A socket that reports changes of addresses, and interfaces that go up or down.
 inline std::error_code open_notices(handle& socket) noexcept {
     socket = ::socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, NETLINK_ROUTE);
     if (socket == tcp_socket::invalid) return last_error();
@@ -1836,7 +1839,7 @@ inline bool is_of_addresses(const char*, std::size_t) noexcept { return true; }
 
 #else
 
-/// A routing socket, which tells of routes, too.
+/// A routing socket, which reports changes of routes, too.
 inline std::error_code open_notices(handle& socket) noexcept {
     socket = open(PF_ROUTE, SOCK_RAW);
     return error_unless(socket != tcp_socket::invalid);
@@ -1866,7 +1869,7 @@ public:
     }
     handle native_handle() const noexcept { return socket_; }
 
-    /// Takes what has come; whether any of it is about addresses.
+    /// Reads all notices; whether any of them is about addresses.
     bool drain() noexcept {
         char notice[4096];  // what does not fit is not needed
         std::size_t size = 0;
@@ -1910,20 +1913,20 @@ private:
     handle out_ = tcp_socket::invalid;
 };
 
-/// What the poller knows about a socket. Part of the socket's owner; never moves.
+/// A socket's entry in the poller. Part of the socket's owner; never moves.
 struct watched {
     bool read = false, write = false;
     std::uint64_t name = 0;  // never used again, so that a late event is recognised as late
 };
 
 struct readiness {
-    watched* what = nullptr;
+    watched* source = nullptr;
     bool read = false, write = false;
 };
 
 using watched_sockets = std::unordered_map<std::uint64_t, std::pair<handle, watched*>>;  // by name
 
-/// What the system reports for a socket; an error or the end counts as both.
+/// A socket that the system reports ready; an error or the end counts as both.
 struct event {
     std::uint64_t name;
     bool read, write;
@@ -1950,24 +1953,24 @@ public:
         return error_unless(epoll_ >= 0);
     }
 
-    std::error_code change(handle socket, const watched& what, bool read, bool write) noexcept {
-        const bool known = what.read || what.write;
+    std::error_code change(handle socket, const watched& state, bool read, bool write) noexcept {
+        const bool known = state.read || state.write;
         const int how = !read && !write ? EPOLL_CTL_DEL : known ? EPOLL_CTL_MOD : EPOLL_CTL_ADD;
         epoll_event wanted{};
         wanted.events = (read ? EPOLLIN : 0u) | (write ? EPOLLOUT : 0u);
-        wanted.data.u64 = what.name;
+        wanted.data.u64 = state.name;
         return error_unless(::epoll_ctl(epoll_, how, raw(socket), &wanted) == 0);
     }
 
     void copy(const watched_sockets&) noexcept {}
 
     int wait(int timeout_ms, event (&events)[event_batch]) noexcept {
-        constexpr unsigned over = EPOLLERR | EPOLLHUP;
+        constexpr unsigned ended = EPOLLERR | EPOLLHUP;
         epoll_event found[event_batch];
         const int count = ::epoll_wait(epoll_, found, event_batch, timeout_ms);
         for (int i = 0; i < count; ++i)
-            events[i] = {found[i].data.u64, (found[i].events & (over | EPOLLIN)) != 0,
-                         (found[i].events & (over | EPOLLOUT)) != 0};
+            events[i] = {found[i].data.u64, (found[i].events & (ended | EPOLLIN)) != 0,
+                         (found[i].events & (ended | EPOLLOUT)) != 0};
         return count;
     }
 
@@ -1989,12 +1992,12 @@ public:
         polled_.clear();
         names_.clear();
         try {
-            for (const auto& [name, one] : all) {
+            for (const auto& [name, socket] : all) {
                 poll_entry entry{};
-                entry.fd = raw(one.first);
-                const watched& what = *one.second;
+                entry.fd = raw(socket.first);
+                const watched& state = *socket.second;
                 entry.events =
-                    static_cast<short>((what.read ? POLLIN : 0) | (what.write ? POLLOUT : 0));
+                    static_cast<short>((state.read ? POLLIN : 0) | (state.write ? POLLOUT : 0));
                 polled_.push_back(entry);
                 names_.push_back(name);
             }
@@ -2005,7 +2008,7 @@ public:
     }
 
     int wait(int timeout_ms, event (&events)[event_batch]) noexcept {
-        constexpr int over = POLLERR | POLLHUP | POLLNVAL;
+        constexpr int ended = POLLERR | POLLHUP | POLLNVAL;
         const auto size = names_.size();
         if (!whole_ && (timeout_ms < 0 || timeout_ms > 10)) timeout_ms = 10;
         int left = os::poll(polled_.data(), size, timeout_ms);
@@ -2015,8 +2018,8 @@ public:
             last_ = last_ + 1 < size ? last_ + 1 : 0;
             const int found = polled_[last_].revents;
             if (found == 0) continue;
-            events[count++] = {names_[last_], (found & (over | POLLIN)) != 0,
-                               (found & (over | POLLOUT)) != 0};
+            events[count++] = {names_[last_], (found & (ended | POLLIN)) != 0,
+                               (found & (ended | POLLOUT)) != 0};
             --left;
         }
         return count;
@@ -2040,7 +2043,7 @@ class poller {
 public:
     static constexpr int batch = event_batch;
 
-    /// Opens it, or makes it forget all sockets; wake() may be called meanwhile.
+    /// Opens it, or opens it anew without any socket; wake() may be called meanwhile.
     std::error_code open() {
         if (auto error = channel_.open()) return error;
         if (auto error = backend_.open()) return error;
@@ -2049,22 +2052,22 @@ public:
         return watch(channel_.in(), wake_up_, true, false);
     }
 
-    /// Watches for the given events from now on. With neither, forgets the socket: required
-    /// before it is closed, and done even if an error is returned.
-    std::error_code watch(handle socket, watched& what, bool read, bool write) {
-        if (read == what.read && write == what.write) return {};
-        [[maybe_unused]] const bool more = (read && !what.read) || (write && !what.write);
+    /// Watches for the given events from now on. With neither, removes the socket: required before
+    /// it is closed, and done even if an error is returned.
+    std::error_code watch(handle socket, watched& state, bool read, bool write) {
+        if (read == state.read && write == state.write) return {};
+        [[maybe_unused]] const bool more = (read && !state.read) || (write && !state.write);
         const bool forget = !read && !write;
-        if (!what.read && !what.write) {
-            what.name = ++last_name_;
-            sockets_.emplace(what.name, std::make_pair(socket, &what));
+        if (!state.read && !state.write) {
+            state.name = ++last_name_;
+            sockets_.emplace(state.name, std::make_pair(socket, &state));
         }
-        const auto error = backend_.change(socket, what, read, write);
+        const auto error = backend_.change(socket, state, read, write);
         if (!error || forget) {
-            what.read = read;
-            what.write = write;
+            state.read = read;
+            state.write = write;
         }
-        if (!what.read && !what.write) sockets_.erase(what.name);
+        if (!state.read && !state.write) sockets_.erase(state.name);
         // The copy in use by wait() lacks new sockets, and still has those about to be closed.
         if (poller_backend::waits_with_copy && (more || forget) && std::exchange(waiting_, false))
             wake();
@@ -2080,20 +2083,20 @@ public:
     /// wake-up included; -1 if that is unknown (if interrupted, say).
     int wait(int timeout_ms) noexcept { return count_ = backend_.wait(timeout_ms, events_); }
 
-    /// Fills in which these are, and returns their number. The rest is reported next time.
+    /// Fills in the ready sockets, and returns their number. The rest is reported next time.
     int collect(readiness (&ready)[batch]) noexcept {
         waiting_ = false;
         int found = 0;
         for (int i = 0; i < count_; ++i) {
             const auto place = sockets_.find(events_[i].name);
             if (place == sockets_.end()) continue;
-            watched* const what = place->second.second;
-            const bool read = events_[i].read && what->read;
-            const bool write = events_[i].write && what->write;
-            if (what == &wake_up_)
+            watched* const state = place->second.second;
+            const bool read = events_[i].read && state->read;
+            const bool write = events_[i].write && state->write;
+            if (state == &wake_up_)
                 channel_.drain();
             else if (read || write)
-                ready[found++] = {what, read, write};
+                ready[found++] = {state, read, write};
         }
         return found;
     }
@@ -2142,24 +2145,23 @@ inline constexpr struct errc_text {
     {"message too long", std::errc::message_size},
     {"the peer closed without taking the message", std::errc::connection_reset},
     {"the link broke before the message was confirmed", std::errc::connection_aborted},
-    {"too much is waiting for this peer already", std::errc::no_buffer_space},
-    {"the node does not run", std::errc::operation_canceled},
-    {"the node runs already", std::errc::already_connected},
-    {"gave way to a newer connection", std::errc::connection_aborted},
-    {"the sender is not where it says it is", std::errc::permission_denied},
-    {"that is our own address", std::errc::invalid_argument},
+    {"send queue full for this peer", std::errc::no_buffer_space},
+    {"the node is not running", std::errc::operation_canceled},
+    {"the node is already running", std::errc::already_connected},
+    {"evicted by a newer connection", std::errc::connection_aborted},
+    {"the sender is not at the address it claims", std::errc::permission_denied},
+    {"our own address", std::errc::invalid_argument},
     {"neither a message nor a control line", std::errc::protocol_error},
-    {"a size or port of the configuration is 0, or a time-out negative",
-     std::errc::invalid_argument},
-    {"the peer did not come for as long as the message was kept", std::errc::timed_out},
-    {"the node stopped before the peer came", std::errc::operation_canceled},
+    {"a size or port in config is 0, or a timeout is negative", std::errc::invalid_argument},
+    {"expired before the peer came back", std::errc::timed_out},
+    {"the node stopped before the peer came back", std::errc::operation_canceled},
     {"compiled without P2PCHAT_OPENSSL", std::errc::not_supported},
-    {"the identity is no P-256 key, or others may read its file", std::errc::invalid_argument},
+    {"the identity is not a P-256 key, or others may read its file", std::errc::invalid_argument},
     {"a line of the pins is not \"address team key\"", std::errc::invalid_argument},
     {"not encrypted", std::errc::permission_denied},
     {"the TLS handshake failed, or bytes were changed", std::errc::connection_aborted},
-    {"no certificate, an expired one, or not of a P-256 key", std::errc::permission_denied},
-    {"the key is not the one that is known", std::errc::permission_denied},
+    {"no certificate, an expired one, or not for a P-256 key", std::errc::permission_denied},
+    {"the key is not the pinned one", std::errc::permission_denied},
 };
 
 class errc_category final : public std::error_category {
@@ -2468,9 +2470,9 @@ std::error_code resolve(std::string_view host, std::uint16_t port, endpoint& res
     if (!found && !host.empty() && !number && !detail::has(host, '\0'))
         if (auto error = detail::os::look_up(std::string(host).c_str(), addresses)) return error;
     for (const auto& address : addresses)
-        if (const endpoint one(address.bytes(), port, address.scope());
-            one && (!found || (one.is_v4() && !found.is_v4())))
-            found = one;
+        if (const endpoint choice(address.bytes(), port, address.scope());
+            choice && (!found || (choice.is_v4() && !found.is_v4())))
+            found = choice;
     if (!found) return make_error_code(errc::bad_address);
     result = found;
     return {};
@@ -2526,7 +2528,7 @@ std::size_t std::hash<p2pchat::endpoint>::operator()(
 // Does:        tcp_socket: an owned handle, and the platform's calls repeated until a timeout
 // May use:     the interface, platform, text
 // Guarded by:  nothing: a socket belongs to its owner
-// Never:       waits longer than it is told to
+// Never:       waits longer than its timeout
 
 namespace p2pchat {
 
@@ -2701,8 +2703,8 @@ bool read_available(tcp_socket& socket, char (&buffer)[size], const Take& take) 
 
 // ------------------------------------------------------------------------------------- >> peers
 //
-// Does:        whom we have heard from: a table by address and by age, and peer_set around it; what
-//              others can do
+// Does:        the peers that we have heard from: a table by address and by age, and peer_set
+//              around it; peers' capabilities
 // May use:     the interface, platform, socket (its clock)
 // Guarded by:  peer_table, abilities: their owner; peer_set: a mutex of its own, under which
 //              nothing is called
@@ -2735,12 +2737,12 @@ public:
         }
         if (place->team != team) place->team = team;
         place->last_heard = now;
-        auto& those = group_of(*place);
-        those.splice(those.begin(), those, place);
+        auto& siblings = group_of(*place);
+        siblings.splice(siblings.begin(), siblings, place);
         return false;
     }
 
-    /// Linked peers do not give way to others.
+    /// Linked peers are not evicted.
     void set_linked(const endpoint& address, bool linked) noexcept {
         const auto found = places_.find(address);
         if (found == places_.end() || found->second->linked == linked) return;
@@ -2780,8 +2782,8 @@ public:
         std::vector<peer> all;
         all.reserve(size());
         for (const group* some : {&by_age_, &linked_})
-            for (const known_peer& one : *some)
-                all.push_back({one.address, one.team, one.last_heard, one.linked, {}});
+            for (const known_peer& known : *some)
+                all.push_back({known.address, known.team, known.last_heard, known.linked, {}});
         std::sort(all.begin(), all.end(),
                   [](const peer& a, const peer& b) { return a.address < b.address; });
         return all;
@@ -2791,12 +2793,12 @@ private:
     using group = std::list<known_peer>;
 
     bool add(const known_peer& fresh) {
-        group one(1, fresh);
-        places_.emplace(fresh.address, one.begin());
-        by_age_.splice(by_age_.begin(), one);
+        group entry(1, fresh);
+        places_.emplace(fresh.address, entry.begin());
+        by_age_.splice(by_age_.begin(), entry);
         return true;
     }
-    group& group_of(const known_peer& one) noexcept { return one.linked ? linked_ : by_age_; }
+    group& group_of(const known_peer& known) noexcept { return known.linked ? linked_ : by_age_; }
 
     std::size_t max_;
     group by_age_;  // heard from most recently first
@@ -2804,8 +2806,8 @@ private:
     std::unordered_map<endpoint, group::iterator> places_;
 };
 
-/// What others can do, as they have shown or announced. Too many, and all of it is forgotten: it
-/// is only what to try first.
+/// What peers can do, as they have shown or announced. It only decides what to try first: when
+/// there are too many, all is forgotten.
 class abilities {
 public:
     explicit abilities(std::size_t max) : max_(max) {}
@@ -2844,10 +2846,10 @@ private:
         if (all_.size() >= max_ && all_.count(who) == 0) all_.clear();
         return all_[who];
     }
-    void forget(const endpoint& who, bool ability::*what) noexcept {
+    void forget(const endpoint& who, bool ability::*field) noexcept {
         const auto found = all_.find(who);
         if (found == all_.end()) return;
-        found->second.*what = false;
+        found->second.*field = false;
         if (!found->second.links && !found->second.tls) all_.erase(found);
     }
 
@@ -2902,11 +2904,11 @@ std::vector<peer> peer_set::snapshot() const {
 
 // ---------------------------------------------------------------------------------- >> mailbox
 //
-// Does:        keeps what the handlers are to be told, in order and within a bound; tells callers
-//              that wait; reports messages, peers and refusals.
+// Does:        queues events for the handlers, in order and within a bound; wakes callers that wait
+//              for an outcome; reports messages, peers and refusals.
 // May use:     platform, text, socket (its clock), peers.
-// Guarded by:  the node's mutex; what has been taken out belongs to the thread that took it.
-// Never:       calls a user's function, or destroys what one has captured.
+// Guarded by:  the node's mutex; events taken out belong to the thread that took them.
+// Never:       calls a user's function, or destroys its captures.
 
 namespace p2pchat {
 namespace detail {
@@ -2923,8 +2925,8 @@ public:
     }
 
     /// A thread has yielded. If another program keeps the same processor busy, that takes its whole
-    /// time slice, whereas a sleeping thread runs as soon as it is woken. So nobody spins for a
-    /// while: it costs one time slice in 20 ms, not every one.
+    /// time slice, whereas a sleeping thread runs as soon as it is woken. So no thread spins for a
+    /// while: that costs one time slice in 20 ms, not every one.
     void yielded(clock::time_point before, clock::time_point after) noexcept {
         if (after - before > std::chrono::milliseconds(1))
             suspended_until_.store(after + std::chrono::milliseconds(20),
@@ -2993,14 +2995,14 @@ struct awaited {
 struct posting {
     std::string text;           // until it is written
     node::completion done;      // called like a handler
-    awaited* caller = nullptr;  // or this is told
+    awaited* caller = nullptr;  // or this thread is woken
     std::error_code outcome;
     clock::time_point deadline{};    // for its outcome
     clock::time_point keep_until{};  // for an absent peer; set from the start if it may be kept
     std::uint32_t size = 0;          // in bytes, as it is sent
     bool opens_link = false;         // it is our CONNECT
     bool reported = false;           // as timed out; it may still be confirmed
-    bool kept = false;               // and the handlers have been told
+    bool kept = false;               // and reported so
 
     bool is_kept() const noexcept { return keep_until != clock::time_point(); }
 };
@@ -3018,18 +3020,18 @@ enum class event_kind : unsigned char {
     key_changed
 };
 
-/// What a handler is to be told. It is used again, so that its strings seldom allocate.
+/// An event for a handler. It is reused, so that its strings seldom allocate.
 struct event {
     event_kind kind{};
     departure how{};
     std::error_code why;
-    message content;    // the sender is who the event is about; the text of found: what it knows
+    message content;    // the sender is the peer concerned; the text of `found` is `knows`
     postings outcomes;  // that come next
 
     std::size_t cost() const noexcept {
         return sizeof(event) + content.team.size() + content.text.size();
     }
-    /// Lets go of what has grown large: thousands are kept for the next messages.
+    /// Frees a large string: thousands of events are kept for reuse.
     void trim() noexcept {
         if (content.text.capacity() > 256) std::string().swap(content.text);
     }
@@ -3041,12 +3043,11 @@ struct bunch {
     std::list<event> events;
 
     bool empty() const noexcept { return outcomes.empty() && events.empty(); }
-    void add(postings& from, postings::iterator which) noexcept {
+    void add(postings& from, postings::iterator item) noexcept {
         auto& last = events.empty() ? outcomes : events.back().outcomes;
-        last.splice(last.end(), from, which);
+        last.splice(last.end(), from, item);
     }
-    /// Calls one of the two for what comes first, and moves that to `used`. Returns the room that
-    /// it has taken up.
+    /// Calls one of the two for the first item, and moves that to `used`. Returns its cost.
     template <typename Call, typename Tell>
     std::size_t pass_on(const Call& call, const Tell& tell, bunch& used) {
         if (!outcomes.empty()) {
@@ -3066,13 +3067,12 @@ struct bunch {
     }
 };
 
-/// The queue of what the handlers are to be told.
+/// The queue of events for the handlers.
 class mailbox {
 public:
     explicit mailbox(std::size_t max_bytes) : max_(max_bytes) {}
 
-    /// Adds an event; what else belongs to its kind is for the caller to fill in. Out of memory,
-    /// nothing has happened.
+    /// Adds an event; the caller fills in the other fields of its kind. Strong exception guarantee.
     event& add(event_kind kind, const endpoint& about, std::string_view team = {},
                std::string_view text = {}) {
         auto& spare = spare_.events;
@@ -3086,12 +3086,12 @@ public:
         waiting_ += fresh.cost();
         return fresh;
     }
-    void add_outcome(postings& from, postings::iterator which) noexcept {
-        queue_.add(from, which);
+    void add_outcome(postings& from, postings::iterator item) noexcept {
+        queue_.add(from, item);
         waiting_ += sizeof(posting);
     }
     bool empty() const noexcept { return queue_.empty(); }
-    /// All that has come. It counts as waiting until it is given back.
+    /// Takes all events. They count as waiting until they are given back.
     void take(bunch& work) noexcept { std::swap(work, queue_); }
     void give_back(bunch& used, std::size_t bytes) noexcept {
         waiting_ -= bytes;
@@ -3099,18 +3099,18 @@ public:
         reuse(spare_.outcomes, used.outcomes);
     }
 
-    /// For messages that the handlers have had, but that take up room until they are confirmed.
+    /// For messages that have been handled, and take up room until they are confirmed.
     void hold(std::size_t bytes) noexcept { held_ += bytes; }
-    void let_go(std::size_t bytes) noexcept { held_ -= bytes; }
+    void release(std::size_t bytes) noexcept { held_ -= bytes; }
     bool full() const noexcept { return waiting_ + held_ >= max_; }
     bool is_backlogged() const noexcept { return waiting_ >= max_; }
 
     /// Reuses a posting whose outcome has been reported.
-    void recycle(postings& from, postings::iterator which) noexcept {
-        postings one;
-        one.splice(one.end(), from, which);
-        one.front() = posting();
-        reuse(spare_.outcomes, one);
+    void recycle(postings& from, postings::iterator item) noexcept {
+        postings single;
+        single.splice(single.end(), from, item);
+        single.front() = posting();
+        reuse(spare_.outcomes, single);
     }
     /// Puts a new posting into an empty list.
     void new_posting(postings& to) {
@@ -3130,7 +3130,7 @@ private:
     const std::size_t max_;
     bunch queue_;
     bunch spare_;
-    std::size_t waiting_ = 0;  // bytes of what was added and not given back
+    std::size_t waiting_ = 0;  // bytes added and not given back
     std::size_t held_ = 0;     // bytes of messages that are not confirmed yet
 };
 
@@ -3149,7 +3149,7 @@ class holder {
 public:
     virtual void on_room() = 0;
     virtual void on_held(held_message&) {}
-    /// It no longer holds what was taken; for what was not, it ends.
+    /// A message that was taken is no longer held; for one that was not, the connection ends.
     virtual void on_confirmed(bool taken) noexcept = 0;
 
 protected:
@@ -3163,37 +3163,37 @@ private:
     bool waits_ = false;
 };
 
-/// Finds by its receipt what a connection holds.
+/// The messages held by connections, by their receipts.
 class held_messages {
 public:
     explicit held_messages(mailbox& room) : room_(room) {}
 
     /// Returns the receipt. If this runs out of memory, the holder must end.
     std::uint64_t hold(holder& by, std::size_t bytes) {
-        const auto which =
+        const auto entry =
             by.held_.insert(by.held_.end(), held_message{++last_receipt, &by, bytes});
         room_.hold(bytes);
-        index_.emplace(which->receipt, which);
-        by.on_held(*which);
-        return which->receipt;
+        index_.emplace(entry->receipt, entry);
+        by.on_held(*entry);
+        return entry->receipt;
     }
     /// If it is still held.
     void confirm(std::uint64_t receipt, bool taken) noexcept {
         const auto found = index_.find(receipt);
         if (found == index_.end()) return;
-        const auto which = found->second;
-        holder& by = *which->by;
+        const auto entry = found->second;
+        holder& by = *entry->by;
         if (taken) {
             index_.erase(found);
-            room_.let_go(which->bytes);
-            by.held_.erase(which);
+            room_.release(entry->bytes);
+            by.held_.erase(entry);
         }
         by.on_confirmed(taken);
     }
     void forget(holder& by) noexcept {
-        for (const held_message& one : by.held_) {
-            index_.erase(one.receipt);
-            room_.let_go(one.bytes);
+        for (const held_message& entry : by.held_) {
+            index_.erase(entry.receipt);
+            room_.release(entry.bytes);
         }
         by.held_.clear();
     }
@@ -3211,14 +3211,14 @@ class keeper {
 public:
     virtual void on_present(const endpoint& peer) noexcept = 0;
     virtual bool has(const endpoint& peer) const noexcept = 0;
-    /// Takes out of the list what is to be kept.
-    virtual void keep(const endpoint& peer, postings& those) noexcept = 0;
+    /// Takes messages to be kept out of the list.
+    virtual void keep(const endpoint& peer, postings& messages) noexcept = 0;
 
 protected:
     ~keeper() = default;
 };
 
-/// What the engine reports: each function counts it, and puts it into the mailbox.
+/// Reports events: each function counts one, and puts it into the mailbox.
 class reporter {
 public:
     reporter(mailbox& to, peer_table& peers, counters& counts, keeper& absent, bool confirm_later)
@@ -3234,20 +3234,20 @@ public:
 
     /// A message was taken. Once this returns it will reach the handlers, and may be confirmed
     /// unless `by` was told to hold it.
-    void message(const message_view& what, const endpoint& origin, bool verified,
+    void message(const message_view& view, const endpoint& origin, bool verified,
                  const public_key& key, holder* by = nullptr) {
-        const std::size_t bytes = sizeof(event) + what.team.size() + what.text.size();
+        const std::size_t bytes = sizeof(event) + view.team.size() + view.text.size();
         const auto receipt = confirm_later_ && by ? held_.hold(*by, bytes) : 0;
-        auto& news = mailbox_.add(event_kind::message, what.sender, what.team, what.text).content;
+        auto& news = mailbox_.add(event_kind::message, view.sender, view.team, view.text).content;
         news.receipt = receipt;
         news.origin = origin;
         news.verified = verified;
         news.key = key;
         ++counts_.received;
     }
-    /// The program confirms a message, or does not take it, if somebody still holds it.
+    /// The program confirms a message, or does not take it, if it is still held.
     void confirm(std::uint64_t receipt, bool taken) noexcept { held_.confirm(receipt, taken); }
-    /// It ends: what it holds can no longer be confirmed.
+    /// The connection ends: messages that it holds can no longer be confirmed.
     void forget(holder& by) noexcept { held_.forget(by); }
     /// A verified peer was heard from.
     void heard(const endpoint& address, std::string_view team) {
@@ -3278,14 +3278,14 @@ public:
     /// The peer has given a sign of life.
     void present(const endpoint& address) noexcept { keeper_.on_present(address); }
     bool keeps(const endpoint& peer) const noexcept { return keeper_.has(peer); }
-    /// None of these was taken, for certain; what stays in the list is not kept.
-    void keep(const endpoint& peer, postings& those) noexcept { keeper_.keep(peer, those); }
+    /// None of these was taken, for certain. Messages left in the list are not kept.
+    void keep(const endpoint& peer, postings& messages) noexcept { keeper_.keep(peer, messages); }
     /// A candidate has appeared, or is gone.
     void changed(const candidate& who, bool gone) {
         const auto kind = gone ? event_kind::gone : event_kind::found;
         mailbox_.add(kind, who.address, who.team, who.knows);
     }
-    /// Somebody there has another key. In a flood, while the mailbox is full, this is not reported.
+    /// Another key was shown there. In a flood, while the mailbox is full, this is not reported.
     void key_changed(const endpoint& there, std::string_view team, const public_key& key) noexcept {
         try {
             if (!full()) mailbox_.add(event_kind::key_changed, there, team).content.key = key;
@@ -3304,20 +3304,20 @@ public:
         } catch (const std::bad_alloc&) {
         }
     }
-    /// The outcome of a posting, which is taken out of its list. Counted first, so that whoever is
-    /// told finds it in statistics().
-    void outcome(postings& from, postings::iterator which, std::error_code error) noexcept {
-        if (!which->reported) ++(error ? counts_.undelivered : counts_.delivered);
-        which->outcome = error;
-        if (which->done) return mailbox_.add_outcome(from, which);
-        if (which->caller) which->caller->tell(error);
-        mailbox_.recycle(from, which);
+    /// The outcome of a posting, which is taken out of its list. Counted first, so that a caller
+    /// finds it in statistics().
+    void outcome(postings& from, postings::iterator item, std::error_code error) noexcept {
+        if (!item->reported) ++(error ? counts_.undelivered : counts_.delivered);
+        item->outcome = error;
+        if (item->done) return mailbox_.add_outcome(from, item);
+        if (item->caller) item->caller->tell(error);
+        mailbox_.recycle(from, item);
     }
     void outcomes(postings& all, std::error_code error) noexcept {
         while (!all.empty()) outcome(all, all.begin(), error);
     }
-    /// Reports a posting that stays in its list, as it may still be confirmed. Out of memory,
-    /// nothing has happened.
+    /// Reports a posting that stays in its list, as it may still be confirmed. Strong exception
+    /// guarantee.
     void timed_out(posting& late) {
         if (late.reported) return;
         postings told;
@@ -3331,9 +3331,9 @@ public:
     /// A CONNECT that the caller did not post.
     void new_connect(postings& to) {
         mailbox_.new_posting(to);
-        posting& what = to.front();
-        what.text.assign(connect_word);
-        what.opens_link = what.reported = true;
+        posting& connect = to.front();
+        connect.text.assign(connect_word);
+        connect.opens_link = connect.reported = true;
     }
     counters& counts() noexcept { return counts_; }
     void count_announced(bool sent) noexcept { ++(sent ? counts_.announced : counts_.unannounced); }
@@ -3382,9 +3382,9 @@ private:
 
 // ------------------------------------------------------------------------------------- >> loop
 //
-// Does:        owns the objects that have a socket, tells each when its socket is ready, when its
-//              deadline has passed and when to write what it has queued, and destroys it once
-//              nothing can refer to it.
+// Does:        owns the objects that have a socket; calls each when its socket is ready, when its
+//              deadline has passed and when it is to write; destroys it once nothing can refer to
+//              it.
 // May use:     platform, socket.
 // Guarded by:  the node's mutex; only wait() runs without it, and wake() may.
 // Never:       knows what a message is, or reads the clock.
@@ -3398,7 +3398,7 @@ inline clock::time_point after(clock::time_point now, std::chrono::milliseconds 
     return now + std::clamp(timeout, std::chrono::milliseconds(), longest_timeout);
 }
 
-/// What the loop calls: the owner of one socket. Each call may end in end().
+/// The owner of a socket, which the loop calls. Each call may end in end().
 class io_object : public os::watched {
 public:
     io_object() = default;
@@ -3423,7 +3423,7 @@ private:
     clock::time_point timer_ = never;  // its place among the timers
     timers::node_type spare_timer_;    // while it has none there: only the first needs memory
     objects::iterator place_{};
-    bool retired_ = false;
+    bool ended_ = false;
     bool writes_later_ = false;
 };
 
@@ -3448,7 +3448,7 @@ public:
     /// It is not called again, and destroyed after this turn. The socket is closed now, or reset.
     template <typename Socket>
     void end(io_object& object, Socket& socket, bool in_order) noexcept {
-        if (std::exchange(object.retired_, true)) return;
+        if (std::exchange(object.ended_, true)) return;
         if (socket.is_open()) ignore(object, socket);
         // A child process may hold the socket, too, so that closing alone would end nothing. And
         // there may be no room for TLS to mark the end as orderly.
@@ -3458,7 +3458,7 @@ public:
         timers_.erase({object.timer_, &object});
         if (object.writes_later_)
             writers_.erase(std::find(writers_.begin(), writers_.end(), &object));
-        retired_.splice(retired_.end(), objects_, object.place_);
+        ended_.splice(ended_.end(), objects_, object.place_);
     }
 
     /// Watches for the given events from now on. On an error, on_failure() has been called.
@@ -3488,7 +3488,9 @@ public:
         }
         object.timer_ = deadline;
     }
-    clock::time_point deadline_of(const io_object& one) const noexcept { return one.deadline_; }
+    clock::time_point deadline_of(const io_object& object) const noexcept {
+        return object.deadline_;
+    }
     clock::time_point next_timer() const noexcept {
         return timers_.empty() ? never : timers_.begin()->first;
     }
@@ -3496,18 +3498,18 @@ public:
     /// Runs `work` for an object, which fails alone if that runs out of memory.
     template <typename Work>
     void guard(io_object& object, const Work& work) noexcept {
-        if (object.retired_) return;
+        if (object.ended_) return;
         try {
             work();
         } catch (const std::bad_alloc&) {
-            if (!object.retired_) object.on_failure(os::error_of(std::errc::not_enough_memory));
+            if (!object.ended_) object.on_failure(os::error_of(std::errc::not_enough_memory));
         }
     }
 
-    /// Calls on_writable() before the next wait, so that what is queued until then is written at
-    /// once. Out of memory, nothing has happened.
+    /// Calls on_writable() before the next wait, so that lines queued until then are written
+    /// together. Strong exception guarantee.
     void write_later(io_object& object) {
-        if (object.writes_later_ || object.retired_) return;
+        if (object.writes_later_ || object.ended_) return;
         writers_.push_back(&object);
         object.writes_later_ = true;
     }
@@ -3524,9 +3526,9 @@ public:
     // A turn is run_writers(), prepare(), wait() without the lock, collect(), each event,
     // run_timers().
 
-    /// Destroys what has ended, and notes what to wait for.
+    /// Destroys objects that have ended, and notes what to wait for.
     void prepare() {
-        retired_.clear();
+        ended_.clear();
         poller_.prepare();
     }
     int wait(int timeout) { return poller_.wait(timeout); }
@@ -3546,8 +3548,8 @@ public:
         return ready;
     }
     void run_event(int number) noexcept {
-        const auto [what, read, write] = ready_[number];
-        auto& object = static_cast<io_object&>(*what);
+        const auto [source, read, write] = ready_[number];
+        auto& object = static_cast<io_object&>(*source);
         // It may have ended meanwhile, and is then no longer watched.
         if (write && object.write) guard(object, [&] { object.on_writable(); });
         if (read && object.read) guard(object, [&] { object.on_readable(); });
@@ -3576,7 +3578,7 @@ private:
     clock::time_point batches_began_{};
     std::size_t batches_left_ = 0;  // until all that had arrived before them has been read
     io_object::objects objects_;
-    io_object::objects retired_;  // until the turn ends, as events may still point to them
+    io_object::objects ended_;  // until the turn ends, as events may still point to them
     io_object::timers timers_;
     std::vector<io_object*> writers_;
     os::readiness ready_[os::poller::batch];
@@ -3612,27 +3614,28 @@ namespace detail {
 class session {
 public:
     virtual ~session() = default;
-    /// Decrypts bytes and appends the result to `text`; an answer to them may be left in `sealed`.
-    virtual std::error_code open(std::string_view bytes, std::string& text) = 0;
+    /// Decrypts bytes and appends the result to `text`; an answer to them may be left in
+    /// `ciphertext`.
+    virtual std::error_code decrypt(std::string_view bytes, std::string& text) = 0;
     /// Only once it is `ready`.
-    virtual std::error_code seal(std::string_view text) = 0;
+    virtual std::error_code encrypt(std::string_view text) = 0;
     virtual void end() noexcept = 0;  ///< no more text follows
 
-    std::string sealed;  ///< to be sent
-    public_key key;      ///< the other side's
-    bool ready = false;  ///< the other side has proved its key
-    bool ended = false;  ///< the other side has said that no more follows
+    std::string ciphertext;  ///< to be sent
+    public_key key;          ///< the other side's
+    bool ready = false;      ///< the other side has proved its key
+    bool ended = false;      ///< the other side has said that no more follows
 };
 
 #if defined(P2PCHAT_OPENSSL)
 
 struct openssl_free {
-    void operator()(BIO* what) const noexcept { BIO_free(what); }
-    void operator()(BIO_METHOD* what) const noexcept { BIO_meth_free(what); }
-    void operator()(EVP_PKEY* what) const noexcept { EVP_PKEY_free(what); }
-    void operator()(SSL* what) const noexcept { SSL_free(what); }
-    void operator()(SSL_CTX* what) const noexcept { SSL_CTX_free(what); }
-    void operator()(X509* what) const noexcept { X509_free(what); }
+    void operator()(BIO* object) const noexcept { BIO_free(object); }
+    void operator()(BIO_METHOD* object) const noexcept { BIO_meth_free(object); }
+    void operator()(EVP_PKEY* object) const noexcept { EVP_PKEY_free(object); }
+    void operator()(SSL* object) const noexcept { SSL_free(object); }
+    void operator()(SSL_CTX* object) const noexcept { SSL_CTX_free(object); }
+    void operator()(X509* object) const noexcept { X509_free(object); }
 };
 template <typename What>
 using openssl_ptr = std::unique_ptr<What, openssl_free>;
@@ -3665,9 +3668,9 @@ public:
         accepts ? SSL_set_accept_state(ssl_.get()) : SSL_set_connect_state(ssl_.get());
     }
 
-    std::error_code open(std::string_view bytes, std::string& text) override {
+    std::error_code decrypt(std::string_view bytes, std::string& text) override {
         char piece[16 * 1024];  // the most that a record has
-        came_ = bytes;
+        received_ = bytes;
         ERR_clear_error();
         int size = 0;
         while ((size = SSL_read(ssl_.get(), piece, sizeof piece)) > 0)
@@ -3680,16 +3683,16 @@ public:
         }
         ended = why == SSL_ERROR_ZERO_RETURN;
         // The other side wants many answers, and does not read them.
-        if (sealed.size() > max_sealed) return os::error_of(std::errc::no_buffer_space);
+        if (ciphertext.size() > max_ciphertext) return os::error_of(std::errc::no_buffer_space);
         return ended || why == SSL_ERROR_WANT_READ ? std::error_code() : failure();
     }
-    std::error_code seal(std::string_view text) override {
+    std::error_code encrypt(std::string_view text) override {
         ERR_clear_error();
         const int size = static_cast<int>(text.size());
         return SSL_write(ssl_.get(), text.data(), size) == size ? std::error_code() : failure();
     }
     void end() noexcept override {
-        if (ready && !std::exchange(said_end_, true)) SSL_shutdown(ssl_.get());
+        if (ready && !std::exchange(end_sent_, true)) SSL_shutdown(ssl_.get());
     }
 
     /// The way OpenSSL gets its bytes.
@@ -3698,27 +3701,28 @@ public:
         if (!method) throw std::bad_alloc();
         BIO_meth_set_write(method, [](BIO* bio, const char* bytes, int size) {
             try {
-                self(bio).sealed.append(bytes, static_cast<std::size_t>(size));
+                self(bio).ciphertext.append(bytes, static_cast<std::size_t>(size));
                 return size;
             } catch (const std::bad_alloc&) {
                 return -1;
             }
         });
         BIO_meth_set_read(method, [](BIO* bio, char* bytes, int size) {
-            auto& came = self(bio).came_;
+            auto& received = self(bio).received_;
             BIO_clear_retry_flags(bio);
-            const auto count = came.copy(bytes, static_cast<std::size_t>(size));
-            came.remove_prefix(count);
+            const auto count = received.copy(bytes, static_cast<std::size_t>(size));
+            received.remove_prefix(count);
             if (count == 0) BIO_set_retry_read(bio);
             return count == 0 ? -1 : static_cast<int>(count);
         });
-        BIO_meth_set_ctrl(
-            method, [](BIO*, int what, long, void*) { return what == BIO_CTRL_FLUSH ? 1L : 0L; });
+        BIO_meth_set_ctrl(method, [](BIO*, int command, long, void*) {
+            return command == BIO_CTRL_FLUSH ? 1L : 0L;
+        });
         return method;
     }
 
 private:
-    static constexpr std::size_t max_sealed = 64 * 1024;
+    static constexpr std::size_t max_ciphertext = 64 * 1024;
 
     static tls_session& self(BIO* bio) noexcept {
         return *static_cast<tls_session*>(BIO_get_data(bio));
@@ -3732,8 +3736,8 @@ private:
     }
 
     openssl_ptr<SSL> ssl_;
-    std::string_view came_;  // what is left to read, while open() runs
-    bool said_end_ = false;
+    std::string_view received_;  // what is left to read, while decrypt() runs
+    bool end_sent_ = false;
 };
 
 /// Our key, and the settings of TLS.
@@ -3795,7 +3799,7 @@ private:
         const long size = BIO_get_mem_data(bytes.get(), &text);
         return {text, static_cast<std::size_t>(size)};
     }
-    /// It states nothing but the key, and does not expire: whom to trust is up to the pins.
+    /// It states nothing but the key, and does not expire: trust is up to the pins.
     openssl_ptr<X509> certificate() const {
         openssl_ptr<X509> made(X509_new());
         if (!made) return made;
@@ -3920,9 +3924,9 @@ private:
         key ? void(pins_[who] = key) : void(pins_.erase(who));
     }
     bool has_room(const endpoint& who) const {
-        auto one = pins_.lower_bound({who.bytes(), 0, 0});
+        auto entry = pins_.lower_bound({who.bytes(), 0, 0});
         int of_host = 0;
-        while (one != pins_.end() && one->first.same_address(who)) ++one, ++of_host;
+        while (entry != pins_.end() && entry->first.same_address(who)) ++entry, ++of_host;
         return of_host < share_of_host && pins_.size() < max_;
     }
     /// Lines of "address team key"; the last one of a peer counts, and no key forgets it.
@@ -4014,7 +4018,7 @@ public:
         session_ = std::move(with);
         socket_.no_delay();  // or the second piece waits for the acknowledgement of the first
         std::string none;
-        return session_->open({}, none);
+        return session_->decrypt({}, none);
     }
     bool is_encrypted() const noexcept { return session_ != nullptr; }
     /// Whether the other side, asked for TLS, has answered something else or closed.
@@ -4026,16 +4030,16 @@ public:
         return session_ ? session_->key : none;
     }
     /// Whether something is encrypted and there was no room to send it.
-    bool has_pending() const noexcept { return session_ && !session_->sealed.empty(); }
+    bool has_pending() const noexcept { return session_ && !session_->ciphertext.empty(); }
 
-    /// If encrypted, `sent` counts what is encrypted, which goes out before anything else.
+    /// On an encrypted connection, `sent` counts bytes encrypted, which go out before any others.
     std::error_code send(std::string_view data, std::size_t& sent) {
         if (!session_) return socket_.send(data, sent, {});
         sent = 0;
         auto error = flush();
         while (!error && sent < data.size()) {
             const auto record = data.substr(sent, 16 * 1024);
-            error = session_->seal(record);
+            error = session_->encrypt(record);
             if (!error) sent += record.size();
             if (!error) error = flush();
         }
@@ -4044,11 +4048,11 @@ public:
     std::error_code flush() noexcept {
         if (!has_pending()) return {};
         std::size_t sent = 0;
-        const auto error = socket_.send(session_->sealed, sent, {});
-        session_->sealed.erase(0, sent);
+        const auto error = socket_.send(session_->ciphertext, sent, {});
+        session_->ciphertext.erase(0, sent);
         return error;
     }
-    /// would_block if there was no room to say so: it has not ended.
+    /// would_block: there was no room for the end; our side has not ended.
     std::error_code shutdown_send() noexcept {
         if (session_) session_->end();
         const auto error = flush();
@@ -4059,12 +4063,12 @@ public:
 
     /// Appends the text that has arrived, or says why there is none. A connection cut by a third
     /// party is an error, not an end.
-    std::error_code open(std::string_view bytes, std::error_code error, std::string& text,
-                         bool& ended) {
+    std::error_code decrypt(std::string_view bytes, std::error_code error, std::string& text,
+                            bool& ended) {
         const char first = bytes.empty() ? '\0' : bytes.front();
         met_tls_ |= first == tls_handshake || first == tls_alert;
         met_plain_text_ = !met_tls_;
-        if (!error && !bytes.empty()) error = session_->open(bytes, text);
+        if (!error && !bytes.empty()) error = session_->decrypt(bytes, text);
         ended = session_->ended;
         if (ended) return {};
         static_cast<void>(flush());  // so that the other side learns why
@@ -4072,7 +4076,7 @@ public:
         return os::error_of(std::errc::connection_reset);
     }
     void release_idle_memory() noexcept {
-        if (session_ && session_->sealed.empty()) std::string().swap(session_->sealed);
+        if (session_ && session_->ciphertext.empty()) std::string().swap(session_->ciphertext);
     }
 
 private:
@@ -4092,7 +4096,7 @@ bool read_available(stream& from, char (&buffer)[size], const Take& take, tls* m
         if (!from.is_encrypted()) return take(bytes, error);
         std::string text;
         bool ended = false;
-        error = from.open(bytes, error, text, ended);
+        error = from.decrypt(bytes, error, text, ended);
         const bool more = text.empty() || take(std::string_view(text), std::error_code());
         // Then the end, unless the reader is done, or has passed the connection on.
         if ((ended || error) && from.is_encrypted() && from.is_open())
@@ -4107,7 +4111,7 @@ bool read_available(stream& from, char (&buffer)[size], const Take& take, tls* m
 
 // --------------------------------------------------------------------------------- >> identity
 //
-// Does:        says which address we claim, who a claimed address is, and whether a claim holds.
+// Does:        the address that we claim, and whether the address that a peer claims holds.
 // May use:     platform, text, mailbox, loop, keys, stream.
 // Guarded by:  nothing: functions without state, and references that all connections share.
 // Never:       changes anything.
@@ -4152,9 +4156,9 @@ inline std::string head_of(const endpoint& claim, std::string_view team) {
 
 /// Parses a message from `remote`. A link-local address means nothing without its interface, which
 /// has another number here than there.
-inline errc scan_from(std::string_view bytes, const endpoint& remote, message_view& what) noexcept {
-    const errc error = scan_message(bytes, what);
-    endpoint& sender = what.sender;
+inline errc scan_from(std::string_view bytes, const endpoint& remote, message_view& view) noexcept {
+    const errc error = scan_message(bytes, view);
+    endpoint& sender = view.sender;
     if (error == no_error && remote.scope() != 0 && sender.same_address(remote))
         sender = endpoint(sender.bytes(), sender.port(), remote.scope());
     return error;
@@ -4164,13 +4168,14 @@ inline errc scan_from(std::string_view bytes, const endpoint& remote, message_vi
 inline endpoint host_of(const endpoint& of) noexcept { return {of.bytes(), 0, of.scope()}; }
 
 /// Whether a connection comes from this machine.
-inline bool is_from_here(const endpoint& remote, const tcp_socket& over) noexcept {
-    return remote.is_loopback() || remote.same_address(over.local());
+inline bool is_from_here(const endpoint& remote, const tcp_socket& socket) noexcept {
+    return remote.is_loopback() || remote.same_address(socket.local());
 }
 
 /// Whether a claim is verified: the connection comes from its IP, or from this machine.
-inline bool holds(const endpoint& claim, const endpoint& remote, const tcp_socket& over) noexcept {
-    return claim.same_address(remote) || is_from_here(remote, over);
+inline bool holds(const endpoint& claim, const endpoint& remote,
+                  const tcp_socket& socket) noexcept {
+    return claim.same_address(remote) || is_from_here(remote, socket);
 }
 
 /// Whether an address is this machine's.
@@ -4183,20 +4188,20 @@ inline bool is_own(const own_name& us, const endpoint& peer) noexcept {
     return peer.port() == us.address.port() && (peer.same_address(us.address) || is_here(peer));
 }
 
-/// What is wrong with the sender that a message claims. A claim that does not hold is not believed:
-/// own_address, sender_not_verified. If it holds, a wrong key or none is_refusal().
-inline errc check_claim(const context& shared, const message_view& what, const endpoint& remote,
-                        const stream& over) {
-    const endpoint &claim = what.sender, &us = shared.us.address;
-    const tcp_socket& socket = over.socket();
+/// What is wrong with the sender that a message claims. own_address, sender_not_verified: the claim
+/// does not hold. Otherwise an error is_refusal(): the key is missing or wrong.
+inline errc check_claim(const context& shared, const message_view& view, const endpoint& remote,
+                        const stream& connection) {
+    const endpoint &claim = view.sender, &us = shared.us.address;
+    const tcp_socket& socket = connection.socket();
     if (claim.port() == us.port() &&
         (claim.same_address(us) || claim.is_loopback() || claim.same_address(socket.local()) ||
          (is_from_here(remote, socket) && is_here(claim))))
         return errc::own_address;
     if (!holds(claim, remote, socket)) return errc::sender_not_verified;
-    const public_key& key = over.key();
-    const errc wrong = shared.keys.check(claim, what.team, key, claim.same_address(remote));
-    if (wrong == errc::key_changed) shared.report.key_changed(claim, what.team, key);
+    const public_key& key = connection.key();
+    const errc wrong = shared.keys.check(claim, view.team, key, claim.same_address(remote));
+    if (wrong == errc::key_changed) shared.report.key_changed(claim, view.team, key);
     return wrong;
 }
 
@@ -4253,27 +4258,28 @@ protected:
 };
 
 /// Takes a message from the sender that it claims, over any kind of connection; or says why not.
-inline errc take_claimed(const context& shared, const link_openers& links, const message_view& what,
-                         const endpoint& remote, const stream& over, holder& by) {
+inline errc take_claimed(const context& shared, const link_openers& links, const message_view& view,
+                         const endpoint& remote, const stream& connection, holder& by) {
     auto& report = shared.report;
-    const errc wrong = check_claim(shared, what, remote, over);
+    const errc wrong = check_claim(shared, view, remote, connection);
     if (is_refusal(wrong)) return wrong;
     if (wrong != no_error) {
         report.rejected(remote, make_error_code(wrong));
-        report.message(what, remote, holds(what.sender, remote, over.socket()), over.key(), &by);
+        report.message(view, remote, holds(view.sender, remote, connection.socket()),
+                       connection.key(), &by);
         return no_error;
     }
-    if (!is_exit(what.text)) {
-        report.heard(what.sender, what.team);
-        report.message(what, remote, true, over.key(), &by);
+    if (!is_exit(view.text)) {
+        report.heard(view.sender, view.team);
+        report.message(view, remote, true, connection.key(), &by);
         return no_error;
     }
     ++report.counts().received;
-    // A linked peer says exit over its link: this is somebody else on the same machine.
-    if (links.has_link(what.sender))
+    // A linked peer says exit over its link: this is another program on the same machine.
+    if (links.has_link(view.sender))
         report.rejected(remote, make_error_code(errc::sender_not_verified));
     else
-        report.left(what.sender, departure::left);
+        report.left(view.sender, departure::left);
     return no_error;
 }
 
@@ -4281,24 +4287,24 @@ inline errc take_claimed(const context& shared, const link_openers& links, const
 class accepted_list {
 public:
     struct entry {
-        incoming* one;
+        incoming* connection;
         std::uint64_t number;  // less than those of later ones
     };
     using entries = std::list<entry>;
     using place = entries::iterator;
 
-    /// Out of memory, nothing has happened.
-    place add(incoming& one, const endpoint& remote) {
-        entries fresh(1, entry{&one, accepted_ + 1});
-        auto& those = hosts_[host_of(remote)];
-        those.splice(those.end(), fresh);
+    /// Strong exception guarantee.
+    place add(incoming& connection, const endpoint& remote) {
+        entries fresh(1, entry{&connection, accepted_ + 1});
+        auto& siblings = hosts_[host_of(remote)];
+        siblings.splice(siblings.end(), fresh);
         ++accepted_;
         ++size_;
-        return std::prev(those.end());
+        return std::prev(siblings.end());
     }
-    void remove(place one, const endpoint& remote) noexcept {
+    void remove(place position, const endpoint& remote) noexcept {
         const auto host = hosts_.find(host_of(remote));
-        host->second.erase(one);
+        host->second.erase(position);
         --size_;
         if (host->second.empty()) hosts_.erase(host);
     }
@@ -4307,14 +4313,14 @@ public:
     incoming* surplus() const noexcept {
         entry oldest{};
         std::size_t most = 0;
-        for (const auto& [host, those] : hosts_) {
-            const entry& first = those.front();
-            const bool older = those.size() == most && first.number < oldest.number;
-            if (those.size() <= most && !older) continue;
-            most = those.size();
+        for (const auto& [host, siblings] : hosts_) {
+            const entry& first = siblings.front();
+            const bool older = siblings.size() == most && first.number < oldest.number;
+            if (siblings.size() <= most && !older) continue;
+            most = siblings.size();
             oldest = first;
         }
-        return oldest.one;
+        return oldest.connection;
     }
 
 private:
@@ -4476,7 +4482,7 @@ private:
             case admission::link:
                 break;
         }
-        // Not before: a link that was given up has brought news.
+        // Not before: evicting a link has queued an event.
         if (shared_.report.full()) return wait_for_room();
         shared_.events.ignore(*this, connection_);
         // Parsed again, as has_ended() may have moved the bytes that the greeting refers to.
@@ -4487,15 +4493,15 @@ private:
     }
     /// A one-shot is complete.
     void complete() {
-        message_view what;
+        message_view view;
         const std::string_view bytes = trimmed(in_);
         if (bytes.empty()) return refuse(make_error_code(errc::no_message));
         if (bytes.size() > shared_.settings.max_message_bytes)
             return refuse(make_error_code(errc::message_too_long));
-        if (const errc error = scan_from(bytes, remote_, what); error != no_error)
+        if (const errc error = scan_from(bytes, remote_, view); error != no_error)
             return refuse(make_error_code(error));
         if (shared_.report.full()) return wait_for_room();
-        const errc refused = take_claimed(shared_, links_, what, remote_, connection_, *this);
+        const errc refused = take_claimed(shared_, links_, view, remote_, connection_, *this);
         if (refused != no_error) return refuse(make_error_code(refused));
         held().empty() ? end(true) : wait_for_confirmation();
     }
@@ -4572,14 +4578,15 @@ public:
         shared_.events.ignore(*this, listener_);
         if (listener_.is_open()) os::stop_listening(listener_.native_handle());
         listener_.close();
-        while (incoming* const one = connections_.surplus()) one->reset();
+        while (incoming* const surplus_connection = connections_.surplus())
+            surplus_connection->reset();
     }
 
     /// Refuses one of them; false if there is none.
     bool evict() noexcept {
-        incoming* const one = connections_.surplus();
-        if (one) one->refuse(make_error_code(errc::connection_limit));
-        return one != nullptr;
+        incoming* const surplus_connection = connections_.surplus();
+        if (surplus_connection) surplus_connection->refuse(make_error_code(errc::connection_limit));
+        return surplus_connection != nullptr;
     }
 
     void on_readable() override {
@@ -4609,17 +4616,17 @@ private:
             shared_.report.rejected(from, make_error_code(errc::connection_limit));
             return socket.reset();
         }
-        incoming* one = nullptr;
+        incoming* accepted = nullptr;
         try {
             auto made =
                 std::make_unique<incoming>(shared_, connections_, links_, std::move(socket), from);
-            one = &shared_.events.add(std::move(made));
-            one->place = connections_.add(*one, from);
+            accepted = &shared_.events.add(std::move(made));
+            accepted->place = connections_.add(*accepted, from);
         } catch (const std::bad_alloc&) {
-            if (one) shared_.events.end(*one, one->connection(), false);
+            if (accepted) shared_.events.end(*accepted, accepted->connection(), false);
             return shared_.report.rejected(from, os::error_of(std::errc::not_enough_memory));
         }
-        shared_.events.guard(*one, [&] { one->begin(); });
+        shared_.events.guard(*accepted, [&] { accepted->begin(); });
     }
     /// Without a free descriptor the listener stays ready: accepting again at once would spin.
     void pause() noexcept {
@@ -4667,8 +4674,8 @@ public:
     /// Encrypted, if there are keys.
     explicit one_shot(const endpoint& to, keyring* keys = nullptr) : to_(to), keys_(keys) {}
 
-    /// Begins to connect, and sends at once if it can, as it can to this machine. Gives up at `end`
-    /// at the latest.
+    /// Begins to connect, and sends at once if it can, as it can to this machine. Times out at
+    /// `end` at the latest.
     void start(std::string_view text, bool opens_link, const config& settings, const own_name& us,
                clock::time_point now, clock::time_point end) {
         opens_link_ = opens_link;
@@ -4676,7 +4683,7 @@ public:
         deadline_ = (std::min)(limit_, after(now, settings.connect_timeout));
         const auto error = connection_.socket().connect(to_, {});
         if (error && error != std::errc::operation_in_progress) return fail(error);
-        // Nobody listens there: this machine's port has been connected to itself.
+        // Nothing listens there: this machine's port has been connected to itself.
         if (connection_.socket().local() == to_)
             return fail(os::error_of(std::errc::connection_refused));
         bytes_ = head_of(claim_over(us, connection_.socket()), us.team);
@@ -4718,7 +4725,7 @@ public:
     std::error_code error() const noexcept { return error_; }
     bool linked() const noexcept { return !error_ && end_of_greeting_ != 0; }
     bool opens_link() const noexcept { return opens_link_; }
-    /// Whether nobody could be reached: for certain, nothing was taken.
+    /// Whether the peer could not be reached, so that certainly nothing was taken.
     bool is_absent() const noexcept {
         const bool by_system = error_ && error_.category() != category();
         return by_system && (sent_ == 0 || error_ == std::errc::connection_refused);
@@ -4759,7 +4766,7 @@ private:
         }
         const bool connecting = state_ == state::connecting && error == std::errc::not_connected;
         if (connecting) return;
-        // Should this process end now, what was sent must not look like the whole message.
+        // Should this process end now, the bytes sent must not look like the whole message.
         const bool blocked = error == std::errc::operation_would_block;
         if (blocked ? sent_ != 0 : sent_ != sent)
             os::reset_on_close(connection_.native_handle(), blocked);
@@ -4859,7 +4866,7 @@ class outgoing;
 class outgoing_owner {
 public:
     /// The message has its outcome, or there is a link; the object is not used after this.
-    virtual void on_finished(outgoing& one) noexcept = 0;
+    virtual void on_finished(outgoing& done) noexcept = 0;
 
 protected:
     ~outgoing_owner() = default;
@@ -4875,9 +4882,9 @@ public:
 
     /// Once `item` is set.
     void begin() {
-        const posting& what = item.front();
-        shot_->start(what.text, what.opens_link, shared_.settings, shared_.us, shared_.events.now(),
-                     what.caller ? what.deadline : never);
+        const posting& message = item.front();
+        shot_->start(message.text, message.opens_link, shared_.settings, shared_.us,
+                     shared_.events.now(), message.caller ? message.deadline : never);
         settle();
     }
     /// It is not used any longer.
@@ -5016,7 +5023,7 @@ class line_writer {
 public:
     bool empty() const noexcept { return text_.empty(); }
 
-    /// Out of memory, nothing has happened.
+    /// Strong exception guarantee.
     void add(std::string_view begin, std::string_view end = {}) {
         const std::size_t needed = text_.size() + begin.size() + end.size() + 1;
         if (needed > text_.capacity()) text_.reserve((std::max)(needed, 2 * text_.capacity()));
@@ -5032,9 +5039,9 @@ public:
         add(line);
         ack_size_ = line.size() + 1;
     }
-    std::error_code send(stream& over) {
+    std::error_code send(stream& connection) {
         std::size_t sent = 0;
-        const auto error = over.send(std::string_view(text_).substr(written_), sent);
+        const auto error = connection.send(std::string_view(text_).substr(written_), sent);
         written_ += sent;
         if (sent != 0) cut_ = text_[written_ - 1] != '\n';
         if (!error || written_ > text_.size() / 2) {
@@ -5077,16 +5084,16 @@ public:
         }
         return confirmed_ >= count;
     }
-    /// Reports what has timed out, and returns when to look again. If that is not in the future,
-    /// the other side has confirmed nothing at all for `timeout`.
+    /// Reports messages that have timed out, and returns when to look again. If that is not in the
+    /// future, the other side has confirmed nothing at all for `timeout`.
     clock::time_point expire(clock::time_point now, std::chrono::milliseconds timeout,
                              reporter& report) {
         auto next = never;
-        for (posting& one : all_)  // a caller may have spent time waiting elsewhere
-            if (one.reported || one.deadline <= now)
-                report.timed_out(one);
+        for (posting& message : all_)  // a caller may have spent time waiting elsewhere
+            if (message.reported || message.deadline <= now)
+                report.timed_out(message);
             else
-                next = (std::min)(next, one.deadline);
+                next = (std::min)(next, message.deadline);
         if (all_.empty() || !all_.front().reported) return next;
         const auto given_up = (std::max)(all_.front().deadline, after(progress_, timeout));
         return (std::min)(next, given_up);
@@ -5104,8 +5111,8 @@ private:
     clock::time_point progress_{};  // when the other side last confirmed anything
 };
 
-/// Messages of the other side that were taken, and how many of them it has been told of: not of
-/// what is held, nor of what came behind that.
+/// Messages of the other side that were taken, and how many of them have been confirmed: neither
+/// one that is held, nor any that came behind it.
 class taken_messages {
 public:
     explicit taken_messages(const std::list<held_message>& held) : held_(held) {}
@@ -5136,37 +5143,37 @@ private:
     std::uint64_t confirmed_ = 0;
 };
 
-/// What a link tells the part that sends over it.
+/// A link's events, for the part that sends over it.
 class link_owner {
 public:
-    virtual void on_exit_heard(link& one) = 0;
-    virtual void on_confirmed(link& one) noexcept = 0;  ///< there is more room on it
-    /// What was under way when it was retired is confirmed, or lost.
-    virtual void on_settled(link& one, std::size_t bytes) noexcept = 0;
+    virtual void on_exit_heard(link& via) = 0;
+    virtual void on_confirmed(link& via) noexcept = 0;  ///< there is more room on it
+    /// What was under way when it was closed is confirmed, or lost.
+    virtual void on_settled(link& via, std::size_t bytes) noexcept = 0;
     /// `gone`: with it the peer has gone, which has not been reported yet.
-    virtual void on_ended(link& one, departure how, bool gone) noexcept = 0;
+    virtual void on_ended(link& ended, departure how, bool gone) noexcept = 0;
 
 protected:
     ~link_owner() = default;
 };
 
-/// How far two linked peers have got in telling each other of third ones.
-struct exchange_state {
+/// How far two linked peers have got in exchanging peers.
+struct peer_exchange_state {
     bool known = false;  // the other side does that
     int expected = 0;    // how many it may still tell of
     clock::time_point ask_from{}, tell_from{};
 };
 
-/// Handles what links carry about third peers, and is told who has been lost.
-class peer_exchange {
+/// Handles control lines about third peers, and hears of lost ones.
+class control_handler {
 public:
     /// Its link has ended without `exit`, or it could not be reached.
     virtual void on_lost(const endpoint& peer) noexcept = 0;
-    virtual void on_opened(link& over) = 0;
-    virtual bool on_control(link& over, std::string_view line) = 0;  ///< false if it is unknown
+    virtual void on_opened(link& via) = 0;
+    virtual bool on_control(link& via, std::string_view line) = 0;  ///< false if it is unknown
 
 protected:
-    ~peer_exchange() = default;
+    ~control_handler() = default;
 };
 
 /// The peer at the other end of a link.
@@ -5191,13 +5198,13 @@ struct link_peer {
 class link final : public io_object, public holder {
 public:
     /// Takes a connection on which CONNECT has been said. Out of memory, it is left alone.
-    link(const context& shared, link_owner& owner, const link_openers& links, peer_exchange& peers,
-         const link_peer& who, stream& connection)
+    link(const context& shared, link_owner& owner, const link_openers& links,
+         control_handler& control, const link_peer& who, stream& connection)
         : head(head_of(claim_over(shared.us, connection.socket()), shared.us.team)),
           shared_(shared),
           owner_(owner),
           links_(links),
-          exchange_(peers),
+          control_(control),
           who_(who),
           connection_(std::move(connection)) {
         connection_.release_idle_memory();  // of the handshake
@@ -5212,9 +5219,9 @@ public:
     const public_key& key() const noexcept { return connection_.key(); }
     std::size_t unconfirmed() const noexcept { return sent_.bytes(); }  ///< bytes posted
     const std::string head;                                             ///< of our messages
-    exchange_state exchange;    ///< for the part that exchanges peers
-    link_list::iterator place;  ///< in the list of all
-    bool has_spoken = false;    ///< said or confirmed anything since CONNECT
+    peer_exchange_state exchange_state;  ///< for the part that exchanges peers
+    link_list::iterator place;           ///< in the list of all
+    bool has_spoken = false;             ///< said or confirmed anything since CONNECT
 
     /// Queues a control line.
     void say(std::string_view line) {
@@ -5227,17 +5234,17 @@ public:
         auto& events = shared_.events;
         const bool now = at_once && sent_.empty();
         events.write_later(*this);  // if only to have the loop spin for the confirmation
-        posting& what = item.front();
-        what.size = static_cast<std::uint32_t>(head.size() + text.size() + 1);
+        posting& message = item.front();
+        message.size = static_cast<std::uint32_t>(head.size() + text.size() + 1);
         const auto deadline = after(events.now(), shared_.settings.delivery_timeout);
-        what.deadline = what.caller ? (std::min)(what.deadline, deadline) : deadline;
-        if (what.deadline < events.deadline_of(*this)) events.arm(*this, what.deadline);
+        message.deadline = message.caller ? (std::min)(message.deadline, deadline) : deadline;
+        if (message.deadline < events.deadline_of(*this)) events.arm(*this, message.deadline);
         out_.add(head, text);
         sent_.add(item);
         if (now) events.guard(*this, [this] { flush(); });
     }
     void on_bytes(std::string_view bytes) {
-        // What can no longer be confirmed is not taken, and its sender is told so.
+        // A message that can no longer be confirmed is not taken, and its sender is told so.
         if (state_ == state::half_closed) return;
         while (!bytes.empty() && state_ != state::ended) {
             std::string_view line;
@@ -5253,12 +5260,12 @@ public:
     /// Nothing more is posted, and it ends once nothing is under way. Until then the
     /// route waits for so many bytes, which whatever is posted next must not overtake.
     void close(std::size_t bytes) {
-        retired_bytes_ = bytes;
+        closing_bytes_ = bytes;
         if (state_ == state::open) state_ = state::closing;
         shared_.events.guard(*this, [this] { flush(); });
     }
-    /// The node stops: confirms what was taken, and reports all that is under way.
-    /// What it has not begun to write is no longer sent, as it is reported as not sent.
+    /// The node stops: confirms messages taken, and reports all that are under way. Lines that it
+    /// has not begun to write are no longer sent, as they are reported as not sent.
     void stop(std::error_code why) noexcept {
         if (state_ == state::ended) return;
         sent_.fail(why, shared_.report);
@@ -5281,7 +5288,7 @@ public:
         read_available(connection_, buffer, take, nullptr);
     }
     void on_writable() override { flush(); }
-    /// What was posted too long ago is reported as timed out. The link is given up only if the
+    /// Messages posted too long ago are reported as timed out. The link is dropped only if the
     /// other side has confirmed nothing at all for that long.
     void on_deadline(clock::time_point now) override {
         if (state_ == state::half_closed)
@@ -5320,7 +5327,7 @@ public:
 private:
     enum class state : unsigned char { open, closing, half_closed, ended };
 
-    /// What is confirmed is said before the link ends; what is not begun yet is not sent any more.
+    /// Confirmations are written before the link ends; lines not begun yet are not.
     void confirm_last() noexcept {
         out_.drop();
         taken_.repeat();
@@ -5339,7 +5346,7 @@ private:
     /// A closing link half-closes once nothing is under way.
     void settle() {
         if (!sent_.empty() || !out_.empty()) return;
-        if (retired_bytes_ != 0) owner_.on_settled(*this, std::exchange(retired_bytes_, 0));
+        if (closing_bytes_ != 0) owner_.on_settled(*this, std::exchange(closing_bytes_, 0));
         if (in_.backlog() != 0 || !held().empty()) return;
         state_ = state::half_closed;
         os::reset_on_close(connection_.native_handle(), false);
@@ -5363,16 +5370,16 @@ private:
         shared_.events.watch(*this, connection_, in_.has_room(), write);
     }
     void take(std::string_view line) {
-        message_view what;
+        message_view view;
         if (!connection_.is_encrypted() && shared_.keys.knows(who_.known_as()))
             return refuse(errc::not_encrypted);
-        if (const errc error = scan_from(line, who_.remote, what); error != no_error)
+        if (const errc error = scan_from(line, who_.remote, view); error != no_error)
             return shared_.report.rejected(who_.remote, make_error_code(error));
-        if (what.sender != who_.claim) {
+        if (view.sender != who_.claim) {
             const errc refused =
-                take_claimed(shared_, links_, what, who_.remote, connection_, *this);
+                take_claimed(shared_, links_, view, who_.remote, connection_, *this);
             if (refused != no_error) return refuse(refused);
-        } else if (is_exit(what.text)) {
+        } else if (is_exit(view.text)) {
             ++shared_.report.counts().received;
             if (!std::exchange(heard_exit_, true)) {
                 if (state_ == state::open) state_ = state::closing;
@@ -5380,8 +5387,8 @@ private:
                 shared_.report.left(who_.known_as(), departure::left);
             }
         } else {
-            shared_.report.heard(who_.known_as(), what.team);
-            shared_.report.message(what, who_.remote, who_.claim_holds, key(), this);
+            shared_.report.heard(who_.known_as(), view.team);
+            shared_.report.message(view, who_.remote, who_.claim_holds, key(), this);
         }
         taken_.add();
         has_spoken = true;
@@ -5389,7 +5396,7 @@ private:
     void on_control(std::string_view line) {
         std::uint64_t count = 0;
         if (!scan_ack(line, count)) {
-            if (!exchange_.on_control(*this, line))
+            if (!control_.on_control(*this, line))
                 shared_.report.rejected(who_.remote, make_error_code(errc::protocol_error));
             return;
         }
@@ -5416,7 +5423,7 @@ private:
         const auto before = std::exchange(state_, state::ended);
         if (before == state::ended) return;
         const bool in_order = how != departure::lost;
-        // Whoever ends a link in order has confirmed all that it took.
+        // A peer that ends a link in order has confirmed all that it took.
         if (in_order && !in_.in_line()) sent_.keep(who_.known_as(), shared_.report);
         sent_.fail(why, shared_.report);
         shared_.rooms.leave(*this);
@@ -5424,7 +5431,7 @@ private:
         if (all_confirmed) os::reset_on_close(connection_.native_handle(), false);
         shared_.events.end(*this, connection_, all_confirmed);
         shared_.report.forget(*this);
-        if (retired_bytes_ != 0) owner_.on_settled(*this, std::exchange(retired_bytes_, 0));
+        if (closing_bytes_ != 0) owner_.on_settled(*this, std::exchange(closing_bytes_, 0));
         const bool gone = before == state::open || !who_.reachable;
         owner_.on_ended(*this, how, gone && !heard_exit_);
     }
@@ -5432,14 +5439,14 @@ private:
     const context& shared_;
     link_owner& owner_;
     const link_openers& links_;
-    peer_exchange& exchange_;
+    control_handler& control_;
     const link_peer who_;
     stream connection_;
     line_reader in_;
     line_writer out_;
     sent_messages sent_;
     taken_messages taken_{held()};
-    std::size_t retired_bytes_ = 0;  // bytes that were under way when it was retired
+    std::size_t closing_bytes_ = 0;  // under way when it was closed
     state state_ = state::open;
     bool heard_exit_ = false;
 };
@@ -5458,6 +5465,8 @@ private:
 namespace p2pchat {
 namespace detail {
 
+struct host_routes;
+
 /// How messages go to one peer: over a link, or as one-shots, one after another.
 ///
 ///     unused --is to carry something--> resting --something waits, nothing is under way--> ready
@@ -5465,20 +5474,20 @@ namespace detail {
 ///      |\--its host has its share of our connections--> no_share --one to that host ends--> ready
 ///      \--we have no connection left--> no_connection --one ends--> as from ready
 ///     any --nothing goes by it any more--> unused --and still not when the call is over--> gone
-struct route {
+struct peer_route {
     enum class queue : unsigned char { unused, resting, ready, no_share, no_connection };
 
-    route(const endpoint& to, struct host& of) : peer(to), host(of) {}
+    peer_route(const endpoint& to, host_routes& of) : peer(to), host(of) {}
 
-    bool busy() const noexcept { return pins != 0 || under_way; }
+    bool busy() const noexcept { return users != 0 || under_way; }
     bool idle() const noexcept { return !busy() && !current && !contender && waiting.empty(); }
     bool is_opening() const noexcept { return under_way && under_way->shot().opens_link(); }
 
     /// Times out callers that have waited too long. Returns when to call this again.
     clock::time_point expire(reporter& report, clock::time_point now) noexcept {
         auto next = never;
-        for (auto what = waiting.begin(); what != waiting.end();) {
-            const auto late = what++;
+        for (auto place = waiting.begin(); place != waiting.end();) {
+            const auto late = place++;
             if (!late->caller) continue;
             if (late->deadline > now) {
                 next = (std::min)(next, late->deadline);
@@ -5489,98 +5498,98 @@ struct route {
         }
         return next;
     }
-    /// Has what waits go behind a CONNECT, over a link.
+    /// Puts a CONNECT before the messages that wait.
     void prepend(postings& opening, std::size_t head_size) noexcept {
-        posting& what = opening.front();
-        what.size = static_cast<std::uint32_t>(head_size + what.text.size() + 1);
-        waiting_bytes += what.size;
+        posting& connect = opening.front();
+        connect.size = static_cast<std::uint32_t>(head_size + connect.text.size() + 1);
+        waiting_bytes += connect.size;
         waiting.splice(waiting.begin(), opening);
     }
-    /// The link is no longer used. What is posted next waits until all that is under way on it,
-    /// an exit included, is confirmed or lost: over another connection it might arrive first.
-    void retire(link& older) {
+    /// The link is no longer used. The next messages wait until all that are under way on it, an
+    /// exit included, are confirmed or lost: over another connection they might arrive first.
+    void close_link(link& older) {
         const std::size_t bytes = older.unconfirmed();
         closing_bytes += bytes;
-        if (bytes != 0) ++pins;
+        if (bytes != 0) ++users;
         older.close(bytes);
     }
     /// Ends an unencrypted link to a peer to which all must be encrypted by now.
-    void retire_unencrypted(const keyring& keys) {
+    void close_unencrypted(const keyring& keys) {
         if (!current || !keys.wants(peer) || current->key()) return;
-        retire(*std::exchange(current, nullptr));
+        close_link(*std::exchange(current, nullptr));
     }
-    void take_waiting(route& from) noexcept {
+    void take_waiting(peer_route& from) noexcept {
         waiting.splice(waiting.end(), from.waiting);
         waiting_bytes += std::exchange(from.waiting_bytes, 0);
     }
 
-    /// What is to be kept must not overtake what is kept already. If there is no room for it, it is
-    /// given up: if it stayed here it would go first.
-    void hand_over(reporter& report) noexcept {
+    /// Messages to be kept must not overtake kept ones. One for which there is no room is refused:
+    /// if it stayed here it would go first.
+    void move_to_outbox(reporter& report) noexcept {
         if (!report.keeps(peer)) return;
-        for (const posting& one : waiting) waiting_bytes -= one.size;
+        for (const posting& message : waiting) waiting_bytes -= message.size;
         report.keep(peer, waiting);
         for (auto next = waiting.begin(); next != waiting.end();) {
-            const auto one = next++;
-            if (one->is_kept())
-                report.outcome(waiting, one, make_error_code(errc::queue_full));
+            const auto message = next++;
+            if (message->is_kept())
+                report.outcome(waiting, message, make_error_code(errc::queue_full));
             else
-                waiting_bytes += one->size;
+                waiting_bytes += message->size;
         }
     }
 
     const endpoint peer;
-    struct host& host;
+    host_routes& host;
     queue at = queue::unused;
-    link* current = nullptr;        // which carries what is posted
+    link* current = nullptr;        // for the messages posted
     outgoing* under_way = nullptr;  // a one-shot, or a link that we are opening
     incoming* contender = nullptr;  // a link that the peer is opening meanwhile
-    unsigned pins = 0;              // by callers' one-shots, and by closing links
+    unsigned users = 0;             // by callers' one-shots, and by closing links
     postings waiting;
-    std::size_t waiting_bytes = 0;  // of what waits, and of what is under way
+    std::size_t waiting_bytes = 0;  // of messages that wait or are under way
     std::size_t closing_bytes = 0;  // under way on closing links
-    route* same = nullptr;          // where the peer is known, if this is another name of it
+    peer_route* same = nullptr;     // where the peer is known, if this is another name of it
     bool has_names = false;         // it is that for another
 };
 
 /// All routes to one machine, which gets a share of our connections, however many of its ports are
 /// known.
-struct host {
+struct host_routes {
     std::size_t routes = 0;
     std::size_t under_way = 0;
-    std::list<route> no_share;  // something to begin, once less is under way
+    std::list<peer_route> no_share;  // something to begin, once less is under way
 };
 
 /// All routes, and which of them have something to begin. A call into a link or another connection
 /// may leave any route with nothing to do, but none ends before sweep(), which is called where
-/// nobody holds one.
+/// no function holds one.
 class route_table {
 public:
     explicit route_table(std::size_t max_under_way)
         : max_(max_under_way), share_((std::max)(max_under_way / 4, std::size_t{1})) {}
 
     std::size_t size() const noexcept { return all_.size(); }
-    route* find(const endpoint& peer) const noexcept {
+    peer_route* find(const endpoint& peer) const noexcept {
         const auto found = all_.find(peer);
         return found == all_.end() ? nullptr : &*found->second;
     }
-    route& find_or_add(const endpoint& peer) {
-        if (route* const known = find(peer)) return *known;
-        std::list<route> fresh;
-        route& one = fresh.emplace_back(peer, hosts_[host_of(peer)]);
+    peer_route& find_or_add(const endpoint& peer) {
+        if (peer_route* const known = find(peer)) return *known;
+        std::list<peer_route> fresh;
+        peer_route& route = fresh.emplace_back(peer, hosts_[host_of(peer)]);
         all_.emplace(peer, fresh.begin());
-        ++one.host.routes;
+        ++route.host.routes;
         unused_.splice(unused_.end(), fresh);
-        return one;
+        return route;
     }
     /// By any name of the peer, including those that only a link has told us.
-    route* find_known(const endpoint& name) const noexcept {
-        route* const one = find(name);
-        return one && one->same && !one->same->idle() ? one->same : one;
+    peer_route* find_known(const endpoint& name) const noexcept {
+        peer_route* const route = find(name);
+        return route && route->same && !route->same->idle() ? route->same : route;
     }
     /// The peer of a route was reached by another name. That stands as long as anything is to go by
-    /// the route, even once its link has ended: what is posted next must not overtake it.
-    void add_name(route& reached, route& known) noexcept {
+    /// the route, even once its link has ended: the next message must not overtake it.
+    void add_name(peer_route& reached, peer_route& known) noexcept {
         if (&reached == &known) return;
         reached.same = &known;
         known.has_names = true;
@@ -5595,63 +5604,63 @@ public:
         hosts_.clear();
     }
 
-    /// Has what waits begin, if nothing is under way.
-    void schedule(route& one) noexcept {
+    /// Begins the next message that waits, if none is under way.
+    void schedule(peer_route& route) noexcept {
         room_made_ = true;
-        retry(one.host);
-        if (one.idle()) return move(one, queue::unused);
-        move(one, one.busy() || one.waiting.empty() ? queue::resting : queue::ready);
+        retry(route.host);
+        if (route.idle()) return move(route, queue::unused);
+        move(route, route.busy() || route.waiting.empty() ? queue::resting : queue::ready);
     }
     /// Forgets the routes by which nothing goes.
     void sweep() noexcept {
         while (!unused_.empty()) {
-            route& one = unused_.front();
+            peer_route& route = unused_.front();
             // Two may be names of each other: one that leads nowhere is of no use.
-            if (one.idle() && (!one.same || one.same->idle()))
-                forget(one);
+            if (route.idle() && (!route.same || route.same->idle()))
+                forget(route);
             else
-                move(one, queue::resting);
+                move(route, queue::resting);
         }
     }
     /// Something waits. A route that waits for a connection goes on waiting.
-    void make_ready(route& one) noexcept {
-        if (!one.busy() && one.at <= queue::resting) move(one, queue::ready);
+    void make_ready(peer_route& route) noexcept {
+        if (!route.busy() && route.at <= queue::resting) move(route, queue::ready);
     }
     /// There is no free descriptor until something under way has ended.
-    void defer(route& one) noexcept {
+    void defer(peer_route& route) noexcept {
         exhausted_ = true;
-        move(one, queue::no_connection);
+        move(route, queue::no_connection);
     }
     /// Whether one more connection may be opened; if not, the route waits for another to end.
-    bool may_begin(route& one) noexcept {
-        if (one.host.under_way < share_ && one_shots_ < max_) return true;
-        move(one, one_shots_ < max_ ? queue::no_share : queue::no_connection);
+    bool may_begin(peer_route& route) noexcept {
+        if (route.host.under_way < share_ && one_shots_ < max_) return true;
+        move(route, one_shots_ < max_ ? queue::no_share : queue::no_connection);
         return false;
     }
     bool any_ready() const noexcept {
         return !ready_.empty() || (!no_connection_.empty() && one_shots_ < max_ && !exhausted_);
     }
-    route& next_ready() noexcept {
-        route& one = (ready_.empty() ? no_connection_ : ready_).front();
-        move(one, queue::resting);
-        return one;
+    peer_route& next_ready() noexcept {
+        peer_route& route = (ready_.empty() ? no_connection_ : ready_).front();
+        move(route, queue::resting);
+        return route;
     }
 
     std::size_t one_shots() const noexcept { return one_shots_; }  ///< under way
     std::size_t openings() const noexcept { return openings_; }    ///< those that open a link
-    void put_under_way(route& one, outgoing& begun, bool opens_link) noexcept {
-        one.under_way = &begun;
-        ++one.host.under_way;
+    void put_under_way(peer_route& route, outgoing& begun, bool opens_link) noexcept {
+        route.under_way = &begun;
+        ++route.host.under_way;
         ++one_shots_;
         openings_ += opens_link ? 1u : 0u;
     }
-    outgoing& take_under_way(route& one) noexcept {
-        outgoing& over = *std::exchange(one.under_way, nullptr);
-        --one.host.under_way;
+    outgoing& take_under_way(peer_route& route) noexcept {
+        outgoing& begun = *std::exchange(route.under_way, nullptr);
+        --route.host.under_way;
         --one_shots_;
         exhausted_ = false;
-        openings_ -= over.shot().opens_link() ? 1u : 0u;
-        return over;
+        openings_ -= begun.shot().opens_link() ? 1u : 0u;
+        return begun;
     }
 
     /// Whether there may be more room for posts than at the last call.
@@ -5659,10 +5668,10 @@ public:
     void make_room() noexcept { room_made_ = true; }
 
 private:
-    using queue = route::queue;
+    using queue = peer_route::queue;
 
-    std::list<route>& queue_of(route& one) noexcept {
-        switch (one.at) {
+    std::list<peer_route>& queue_of(peer_route& route) noexcept {
+        switch (route.at) {
             case queue::unused:
                 return unused_;
             case queue::resting:
@@ -5670,22 +5679,22 @@ private:
             case queue::ready:
                 return ready_;
             case queue::no_share:
-                return one.host.no_share;
+                return route.host.no_share;
             case queue::no_connection:
                 break;
         }
         return no_connection_;
     }
-    void move(route& one, queue to) noexcept {
-        auto& from = queue_of(one);
-        one.at = to;
-        auto& into = queue_of(one);
-        into.splice(into.end(), from, all_.find(one.peer)->second);
+    void move(peer_route& route, queue to) noexcept {
+        auto& from = queue_of(route);
+        route.at = to;
+        auto& into = queue_of(route);
+        into.splice(into.end(), from, all_.find(route.peer)->second);
     }
-    void forget(route& known) noexcept {
+    void forget(peer_route& known) noexcept {
         if (known.has_names)
-            for_each([&](route& one) {
-                if (one.same == &known) one.same = nullptr, schedule(one);
+            for_each([&](peer_route& route) {
+                if (route.same == &known) route.same = nullptr, schedule(route);
             });
         if (--known.host.routes == 0) hosts_.erase(host_of(known.peer));
         const auto found = all_.find(known.peer);
@@ -5694,33 +5703,33 @@ private:
     }
     /// Called whenever something has ended or come to nothing. The next route may begin nothing
     /// either, if it has a link by now, and must not leave the others waiting.
-    void retry(host& of) noexcept {
+    void retry(host_routes& of) noexcept {
         if (of.under_way < share_ && !of.no_share.empty()) move(of.no_share.front(), queue::ready);
     }
 
     const std::size_t max_, share_;  // connections: in all, and to one host
-    std::unordered_map<endpoint, std::list<route>::iterator> all_;
-    std::list<route> unused_, resting_, ready_, no_connection_;
-    std::unordered_map<endpoint, host> hosts_;
+    std::unordered_map<endpoint, std::list<peer_route>::iterator> all_;
+    std::list<peer_route> unused_, resting_, ready_, no_connection_;
+    std::unordered_map<endpoint, host_routes> hosts_;
     std::size_t one_shots_ = 0;
     std::size_t openings_ = 0;
     bool room_made_ = false;
     bool exhausted_ = false;
 };
 
-/// At max_links, the host that has most gives up a link to one that will still have fewer: the
-/// oldest that never said anything, or the oldest. False if no host has so many.
-inline bool give_up_link(const link_list& all, const endpoint& newcomer) {
+/// At max_links, a newcomer evicts a link of the host that has most, if it will still have fewer:
+/// the oldest that never said anything, or the oldest. False if no host has so many.
+inline bool evict_link(const link_list& all, const endpoint& newcomer) {
     std::map<endpoint, std::size_t> hosts;
-    for (const link* one : all) ++hosts[host_of(one->peer().remote)];
+    for (const link* candidate : all) ++hosts[host_of(candidate->peer().remote)];
     const std::size_t own = hosts[host_of(newcomer)];
     const auto fewer = [](const auto& a, const auto& b) { return a.second < b.second; };
     const auto most = std::max_element(hosts.begin(), hosts.end(), fewer);
     if (most->second <= own + 1) return false;
     link* surplus = nullptr;
-    for (link* one : all) {
-        if (host_of(one->peer().remote) != most->first) continue;
-        if (!surplus || (surplus->has_spoken && !one->has_spoken)) surplus = one;
+    for (link* candidate : all) {
+        if (host_of(candidate->peer().remote) != most->first) continue;
+        if (!surplus || (surplus->has_spoken && !candidate->has_spoken)) surplus = candidate;
     }
     surplus->on_failure(make_error_code(errc::connection_limit));
     return true;
@@ -5728,76 +5737,72 @@ inline bool give_up_link(const link_list& all, const endpoint& newcomer) {
 
 class routes final : public link_openers, public outgoing_owner, public link_owner, io_object {
 public:
-    routes(const context& shared, acceptor& accepted, peer_exchange& exchange, link_list& links,
+    routes(const context& shared, acceptor& accepted, control_handler& control, link_list& links,
            abilities& others)
-        : shared_(shared),
-          accepted_(accepted),
-          exchange_(exchange),
-          links_(links),
-          others_(others) {}
+        : shared_(shared), accepted_(accepted), control_(control), links_(links), others_(others) {}
 
     /// Takes the posting out of `item`, or returns why not.
     std::error_code post(const endpoint& to, std::string_view text, postings& item) {
         const auto& settings = shared_.settings;
-        route* one = table_.find_known(to);
-        if (one) one->retire_unencrypted(shared_.keys);
-        const link* const over = one ? one->current : nullptr;
-        const std::size_t size = (over ? over->head : shared_.head).size() + text.size() + 1;
+        peer_route* route = table_.find_known(to);
+        if (route) route->close_unencrypted(shared_.keys);
+        const link* const current = route ? route->current : nullptr;
+        const std::size_t size = (current ? current->head : shared_.head).size() + text.size() + 1;
         if (size - 1 > settings.max_message_bytes) return make_error_code(errc::message_too_long);
-        if (!one && table_.size() >= settings.max_peers + settings.max_links)
+        if (!route && table_.size() >= settings.max_peers + settings.max_links)
             return make_error_code(errc::queue_full);
-        const std::size_t bytes =
-            (one ? one->waiting_bytes + one->closing_bytes : 0) + (over ? over->unconfirmed() : 0);
+        const std::size_t bytes = (route ? route->waiting_bytes + route->closing_bytes : 0) +
+                                  (current ? current->unconfirmed() : 0);
         if (bytes != 0 && bytes + size > settings.max_queued_bytes)
             return make_error_code(errc::queue_full);
-        posting& what = item.front();
-        what.size = static_cast<std::uint32_t>(size);
-        const bool at_once = over && !one->busy() && one->waiting.empty();
-        if (!at_once || what.is_kept()) what.text.assign(text);
-        if (at_once) return queue_on_link(*one, text, item), std::error_code();
-        if (what.caller && what.deadline < shared_.events.deadline_of(*this))
-            shared_.events.arm(*this, what.deadline);
-        if (!one) one = &table_.find_or_add(to);
-        one->waiting_bytes += size;
-        one->waiting.splice(one->waiting.end(), item);
-        table_.make_ready(*one);
+        posting& message = item.front();
+        message.size = static_cast<std::uint32_t>(size);
+        const bool at_once = current && !route->busy() && route->waiting.empty();
+        if (!at_once || message.is_kept()) message.text.assign(text);
+        if (at_once) return queue_on_link(*route, text, item), std::error_code();
+        if (message.caller && message.deadline < shared_.events.deadline_of(*this))
+            shared_.events.arm(*this, message.deadline);
+        if (!route) route = &table_.find_or_add(to);
+        route->waiting_bytes += size;
+        route->waiting.splice(route->waiting.end(), item);
+        table_.make_ready(*route);
         return {};
     }
 
     /// Lets a caller send a one-shot itself, unless anything else is under way to that peer.
     bool reserve(const endpoint& to, std::string_view text) {
         if (shared_.head.size() + text.size() > shared_.settings.max_message_bytes) return false;
-        const route* const known = table_.find_known(to);
+        const peer_route* const known = table_.find_known(to);
         if (known && !known->idle()) return false;
         if (others_.wants_link(to, shared_.events.now())) return false;
-        ++table_.find_or_add(to).pins;
+        ++table_.find_or_add(to).users;
         return true;
     }
     void release(const endpoint& to) noexcept {
-        route* const one = table_.find(to);
-        if (!one) return;  // the node was stopped meanwhile
-        --one->pins;
-        table_.schedule(*one);
+        peer_route* const route = table_.find(to);
+        if (!route) return;  // the node was stopped meanwhile
+        --route->users;
+        table_.schedule(*route);
         table_.sweep();
     }
 
     bool has_link(const endpoint& peer) const noexcept override { return link_to(peer) != nullptr; }
     link* link_to(const endpoint& peer) const noexcept {
-        const route* const one = table_.find_known(peer);
-        return one ? one->current : nullptr;
+        const peer_route* const route = table_.find_known(peer);
+        return route ? route->current : nullptr;
     }
     bool room_made() noexcept { return table_.room_made(); }
     bool has_work() const noexcept { return table_.any_ready(); }
     void do_work() noexcept {
         while (table_.any_ready()) {
-            route& one = table_.next_ready();
+            peer_route& route = table_.next_ready();
             try {
-                begin_next(one);
+                begin_next(route);
             } catch (const std::bad_alloc&) {
-                one.waiting_bytes -= one.waiting.front().size;
-                shared_.report.outcome(one.waiting, one.waiting.begin(),
+                route.waiting_bytes -= route.waiting.front().size;
+                shared_.report.outcome(route.waiting, route.waiting.begin(),
                                        os::error_of(std::errc::not_enough_memory));
-                table_.schedule(one);
+                table_.schedule(route);
             }
         }
         table_.sweep();
@@ -5806,17 +5811,17 @@ public:
     /// Reports all outcomes that are still due.
     void stop(std::error_code why) noexcept {
         while (!links_.empty()) {
-            link* const one = links_.front();
-            one->stop(why);
-            if (!links_.empty() && links_.front() == one) links_.pop_front();
+            link* const first = links_.front();
+            first->stop(why);
+            if (!links_.empty() && links_.front() == first) links_.pop_front();
         }
-        table_.for_each([&](route& one) {
-            shared_.report.keep(one.peer, one.waiting);
-            shared_.report.outcomes(one.waiting, why);
-            if (!one.under_way) return;
-            shared_.report.outcomes(one.under_way->item, why);
-            one.under_way->shot().fail(why);
-            one.under_way->end();
+        table_.for_each([&](peer_route& route) {
+            shared_.report.keep(route.peer, route.waiting);
+            shared_.report.outcomes(route.waiting, why);
+            if (!route.under_way) return;
+            shared_.report.outcomes(route.under_way->item, why);
+            route.under_way->shot().fail(why);
+            route.under_way->end();
         });
         table_.clear();
     }
@@ -5826,24 +5831,24 @@ public:
     /// If both sides open a link at once, the one opened by the side with the higher address
     /// survives, as with BGP (RFC 4271, section 6.8), so that both sides decide alike.
     admission admit(incoming& opener, const endpoint& claim) override {
-        route* const one = table_.find(claim);
-        const bool opening = one && one->is_opening();
-        if (opening && one->under_way->shot().has_greeted() &&
+        peer_route* const route = table_.find(claim);
+        const bool opening = route && route->is_opening();
+        if (opening && route->under_way->shot().has_greeted() &&
             claim < claim_over(shared_.us, opener.connection().socket())) {
-            if (one->contender) one->contender->contend(true);
-            one->contender = &opener;
+            if (route->contender) route->contender->contend(true);
+            route->contender = &opener;
             return admission::wait;
         }
-        if (one && one->current && opener.has_ended()) return admission::redundant;
+        if (route && route->current && opener.has_ended()) return admission::redundant;
         const std::size_t others = links_.size() + table_.openings() - (opening ? 1u : 0u);
         const bool room =
-            others < shared_.settings.max_links || give_up_link(links_, opener.remote());
+            others < shared_.settings.max_links || evict_link(links_, opener.remote());
         return room ? admission::link : admission::one_shot;
     }
 
     void forget(incoming& opener) noexcept override {
-        table_.for_each([&](route& one) {
-            if (one.contender == &opener) one.contender = nullptr;
+        table_.for_each([&](peer_route& route) {
+            if (route.contender == &opener) route.contender = nullptr;
         });
     }
 
@@ -5856,207 +5861,208 @@ public:
         if (!claim_holds) report.rejected(from, make_error_code(wrong_claim));
         report.heard(who.known_as(), greeting.team);
         report.message(greeting, from, claim_holds, opener.connection().key());
-        route& one = table_.find_or_add(who.known_as());
-        link& fresh = add_link(one, opener.connection(), who);
+        peer_route& route = table_.find_or_add(who.known_as());
+        link& fresh = add_link(route, opener.connection(), who);
         postings ours;
-        if (one.is_opening()) {
-            outgoing& yields = table_.take_under_way(one);
+        if (route.is_opening()) {
+            outgoing& yields = table_.take_under_way(route);
             ours.splice(ours.end(), yields.item);
-            one.waiting_bytes -= ours.front().size;
+            route.waiting_bytes -= ours.front().size;
             yields.end();
         }
         shared_.events.guard(fresh, [&] {
             fresh.say(fresh.head + std::string(connect_word));
-            exchange_.on_opened(fresh);
+            control_.on_opened(fresh);
             fresh.on_bytes(rest);
         });
         report.outcomes(ours, {});
-        table_.schedule(one);
+        table_.schedule(route);
     }
 
     // For connections of ours.
 
     void on_finished(outgoing& done) noexcept override {
         one_shot& shot = done.shot();
-        route& one = *table_.find(shot.to());
+        peer_route& route = *table_.find(shot.to());
         if (shot.linked()) {
             try {
-                become_link(one, done);
+                become_link(route, done);
             } catch (const std::bad_alloc&) {
                 shot.fail(os::error_of(std::errc::not_enough_memory));
             }
         } else if (shot.opens_link()) {
-            others_.forget_link(one.peer);
+            others_.forget_link(route.peer);
         }
-        table_.take_under_way(one);
-        if (postpone(one, done)) return;
+        table_.take_under_way(route);
+        if (postpone(route, done)) return;
         const auto error = shot.error();
-        one.waiting_bytes -= done.item.front().size;
-        if (shot.is_absent()) shared_.report.keep(one.peer, done.item);
+        route.waiting_bytes -= done.item.front().size;
+        if (shot.is_absent()) shared_.report.keep(route.peer, done.item);
         shared_.report.outcomes(done.item, error);
-        if (!error) shared_.report.present(one.peer);
-        if (error && (shot.opens_link() || error != errc::not_taken)) exchange_.on_lost(one.peer);
+        if (!error) shared_.report.present(route.peer);
+        if (error && (shot.opens_link() || error != errc::not_taken)) control_.on_lost(route.peer);
         // An unreachable peer is not tried again for every message that waits.
         if (error && error != errc::not_taken) {
-            shared_.report.keep(one.peer, one.waiting);
-            shared_.report.outcomes(one.waiting, error);
-            one.waiting_bytes = 0;
+            shared_.report.keep(route.peer, route.waiting);
+            shared_.report.outcomes(route.waiting, error);
+            route.waiting_bytes = 0;
         }
         done.end();
-        incoming* const contender = std::exchange(one.contender, nullptr);
-        if (contender) contender->contend(has_link(one.peer));
-        route& known = *table_.find_known(one.peer);
-        if (&known != &one) {
-            known.take_waiting(one);
+        incoming* const contender = std::exchange(route.contender, nullptr);
+        if (contender) contender->contend(has_link(route.peer));
+        peer_route& known = *table_.find_known(route.peer);
+        if (&known != &route) {
+            known.take_waiting(route);
             table_.make_ready(known);
         }
-        table_.schedule(one);
+        table_.schedule(route);
     }
 
-    void on_exit_heard(link& over) override {
-        others_.forget_link(over.peer().known_as());
-        route* const one = table_.find(over.peer().known_as());
-        if (!one || !one->current) return;
-        link& current = *std::exchange(one->current, nullptr);
-        if (&current != &over || over.unconfirmed() != 0) one->retire(current);
-        table_.schedule(*one);
+    void on_exit_heard(link& via) override {
+        others_.forget_link(via.peer().known_as());
+        peer_route* const route = table_.find(via.peer().known_as());
+        if (!route || !route->current) return;
+        link& current = *std::exchange(route->current, nullptr);
+        if (&current != &via || via.unconfirmed() != 0) route->close_link(current);
+        table_.schedule(*route);
     }
 
-    void on_settled(link& over, std::size_t bytes) noexcept override {
-        route* const one = table_.find(over.peer().known_as());
-        if (!one) return;
-        one->closing_bytes -= bytes;
-        --one->pins;
-        table_.schedule(*one);
+    void on_settled(link& via, std::size_t bytes) noexcept override {
+        peer_route* const route = table_.find(via.peer().known_as());
+        if (!route) return;
+        route->closing_bytes -= bytes;
+        --route->users;
+        table_.schedule(*route);
     }
-    void on_confirmed(link& over) noexcept override {
+    void on_confirmed(link& via) noexcept override {
         table_.make_room();
-        shared_.report.present(over.peer().known_as());
+        shared_.report.present(via.peer().known_as());
     }
 
     /// The peer stays known if there is a newer link, or if we closed this one and can reach it.
-    void on_ended(link& over, departure how, bool gone) noexcept override {
-        links_.erase(over.place);
-        const endpoint& peer = over.peer().known_as();
-        route* const one = table_.find(peer);
-        if (one && one->current == &over) one->current = nullptr;
+    void on_ended(link& ended, departure how, bool gone) noexcept override {
+        links_.erase(ended.place);
+        const endpoint& peer = ended.peer().known_as();
+        peer_route* const route = table_.find(peer);
+        if (route && route->current == &ended) route->current = nullptr;
         if (!has_link(peer)) {
-            if (gone) shared_.report.left(peer, how), exchange_.on_lost(peer);
+            if (gone) shared_.report.left(peer, how), control_.on_lost(peer);
             shared_.report.set_linked(peer, false);
         }
-        if (one && how != departure::lost) one->hand_over(shared_.report);
-        if (one) table_.schedule(*one);
+        if (route && how != departure::lost) route->move_to_outbox(shared_.report);
+        if (route) table_.schedule(*route);
     }
 
     /// Callers that have waited for their turn for too long; few enough to search all routes.
     void on_deadline(clock::time_point now) override {
         auto next = never;
         table_.for_each(
-            [&](route& one) { next = (std::min)(next, one.expire(shared_.report, now)); });
+            [&](peer_route& route) { next = (std::min)(next, route.expire(shared_.report, now)); });
         shared_.events.arm(*this, next);
     }
 
 private:
-    void begin_next(route& one) {
-        one.retire_unencrypted(shared_.keys);
-        move_to_link(one);
-        if (one.busy() || one.waiting.empty()) return table_.schedule(one);
-        if (!table_.may_begin(one)) return;
+    void begin_next(peer_route& route) {
+        route.close_unencrypted(shared_.keys);
+        move_to_link(route);
+        if (route.busy() || route.waiting.empty()) return table_.schedule(route);
+        if (!table_.may_begin(route)) return;
         const bool may_link = links_.size() + table_.openings() < shared_.settings.max_links ||
-                              (one.waiting.front().opens_link && give_up_link(links_, one.peer));
+                              (route.waiting.front().opens_link && evict_link(links_, route.peer));
         postings opening;
-        if (may_link && !one.waiting.front().opens_link &&
-            others_.wants_link(one.peer, shared_.events.now()))
+        if (may_link && !route.waiting.front().opens_link &&
+            others_.wants_link(route.peer, shared_.events.now()))
             shared_.report.new_connect(opening);
-        auto& begun = shared_.events.add(std::make_unique<outgoing>(shared_, *this, one.peer));
+        auto& begun = shared_.events.add(std::make_unique<outgoing>(shared_, *this, route.peer));
         // Not before: if there is no memory for a connection, the message is given up, not this.
-        if (!opening.empty()) one.prepend(opening, shared_.head.size());
-        posting& what = one.waiting.front();
-        if (!may_link) what.opens_link = false;
-        begun.item.splice(begun.item.end(), one.waiting, one.waiting.begin());
-        table_.put_under_way(one, begun, what.opens_link);
+        if (!opening.empty()) route.prepend(opening, shared_.head.size());
+        posting& message = route.waiting.front();
+        if (!may_link) message.opens_link = false;
+        begun.item.splice(begun.item.end(), route.waiting, route.waiting.begin());
+        table_.put_under_way(route, begun, message.opens_link);
         shared_.events.guard(begun, [&] { begun.begin(); });
     }
 
-    /// Has what waited for its turn go over the link that there is by now.
-    void move_to_link(route& one) {
-        while (one.current && !one.busy() && !one.waiting.empty()) {
+    /// Sends messages that waited for their turn over the link that there is by now.
+    void move_to_link(peer_route& route) {
+        while (route.current && !route.busy() && !route.waiting.empty()) {
             postings item;
-            item.splice(item.end(), one.waiting, one.waiting.begin());
-            one.waiting_bytes -= item.front().size;
+            item.splice(item.end(), route.waiting, route.waiting.begin());
+            route.waiting_bytes -= item.front().size;
             try {
                 const std::string text = item.front().text;
                 if (!item.front().is_kept()) item.front().text.clear();
-                queue_on_link(one, text, item);
+                queue_on_link(route, text, item);
             } catch (const std::bad_alloc&) {
                 shared_.report.outcomes(item, os::error_of(std::errc::not_enough_memory));
             }
         }
     }
 
-    /// Out of memory, nothing has happened. The link may break here.
-    void queue_on_link(route& one, std::string_view text, postings& item) {
-        link& over = *one.current;
+    /// Strong exception guarantee. The link may break here.
+    void queue_on_link(peer_route& route, std::string_view text, postings& item) {
+        link& current = *route.current;
         if (item.front().opens_link) return shared_.report.outcomes(item, {});
-        over.post(text, item, item.front().caller != nullptr);
-        if (!one.current || !is_exit(text)) return;
-        others_.forget_link(one.peer);
-        one.current = nullptr;
-        one.retire(over);
+        current.post(text, item, item.front().caller != nullptr);
+        if (!route.current || !is_exit(text)) return;
+        others_.forget_link(route.peer);
+        route.current = nullptr;
+        route.close_link(current);
     }
 
     /// No free descriptor: evicts an accepted connection, or waits for another message to end.
-    bool postpone(route& one, outgoing& failed) noexcept {
+    bool postpone(peer_route& route, outgoing& failed) noexcept {
         if (!out_of_descriptors(failed.shot().error())) return false;
         const bool evicted = accepted_.evict();
         if (!evicted && table_.one_shots() == 0) return false;
-        one.waiting.splice(one.waiting.begin(), failed.item);
+        route.waiting.splice(route.waiting.begin(), failed.item);
         failed.end();
         if (evicted)
-            table_.make_ready(one);
+            table_.make_ready(route);
         else
-            table_.defer(one);
+            table_.defer(route);
         return true;
     }
 
     /// We have opened a link. The peer is known by its claim, as if it had opened the link.
-    void become_link(route& one, outgoing& opened) {
+    void become_link(peer_route& route, outgoing& opened) {
         one_shot& shot = opened.shot();
         message_view greeting;
-        static_cast<void>(scan_from(shot.greeting(), one.peer, greeting));
-        const bool holds = check_claim(shared_, greeting, one.peer, shot.connection()) == no_error;
-        const link_peer who{one.peer, greeting.sender, holds, true};
-        route& known = table_.find_or_add(who.known_as());
+        static_cast<void>(scan_from(shot.greeting(), route.peer, greeting));
+        const bool holds =
+            check_claim(shared_, greeting, route.peer, shot.connection()) == no_error;
+        const link_peer who{route.peer, greeting.sender, holds, true};
+        peer_route& known = table_.find_or_add(who.known_as());
         shared_.events.ignore(opened, shot.connection());
-        // Whoever waits for the link then finds the peer listed.
+        // So that a caller that waits for the link then finds the peer listed.
         shared_.report.heard(who.known_as(), greeting.team);
         link& fresh = add_link(known, shot.connection(), who);
-        table_.add_name(one, known);
+        table_.add_name(route, known);
         shared_.events.guard(fresh, [&] {
             shared_.events.write_later(fresh);  // from which on it is watched, too
-            exchange_.on_opened(fresh);
+            control_.on_opened(fresh);
             fresh.on_bytes(shot.rest());
         });
     }
 
     /// The link is used from now on; an older one ends once nothing is under way on it.
-    link& add_link(route& one, stream& connection, const link_peer& who) {
+    link& add_link(peer_route& route, stream& connection, const link_peer& who) {
         others_.has_linked(who.known_as());
         link_list entry(1);  // before there is a link that might not get one
         link& fresh = shared_.events.add(
-            std::make_unique<link>(shared_, *this, *this, exchange_, who, connection));
+            std::make_unique<link>(shared_, *this, *this, control_, who, connection));
         entry.front() = &fresh;
         fresh.place = entry.begin();
         links_.splice(links_.end(), entry);
         shared_.report.set_linked(who.known_as(), true);
-        link* const older = std::exchange(one.current, &fresh);
-        if (older) one.retire(*older);
+        link* const older = std::exchange(route.current, &fresh);
+        if (older) route.close_link(*older);
         return fresh;
     }
 
     const context& shared_;
     acceptor& accepted_;
-    peer_exchange& exchange_;
+    control_handler& control_;
     link_list& links_;
     abilities& others_;
     route_table table_{shared_.settings.max_connections};
@@ -6067,8 +6073,8 @@ private:
 
 // ------------------------------------------------------------------------------- >> candidates
 //
-// Does:        remembers whom discovery has found and linked peers have told of; tells linked
-//              peers whom we know, and hears from them whom they know.
+// Does:        remembers peers that discovery has found or linked peers have named; exchanges known
+//              peers with linked ones.
 // May use:     text, socket, peers, mailbox, loop, identity, link, routes.
 // Guarded by:  the node's mutex.
 // Never:       connects to a candidate, or makes it a peer.
@@ -6093,20 +6099,20 @@ public:
 
     template <typename Test>
     bool any_of(const Test& test) const {
-        const auto of_address = [&](const auto& one) { return test(one.first); };
+        const auto of_address = [&](const auto& entry) { return test(entry.first); };
         return std::any_of(all_.begin(), all_.end(), of_address);
     }
     std::vector<candidate> snapshot() const {
         std::vector<candidate> result;
         result.reserve(all_.size());
-        for (const auto& one : all_) result.push_back(one.second.who);
+        for (const auto& entry : all_) result.push_back(entry.second.who);
         return result;
     }
     /// From the host `source`: of itself, or `told` of another. Null if there is no room for one
     /// more, or this source has used up its share.
-    found_peer* heard(const message_view& what, const endpoint& source, bool told,
+    found_peer* heard(const message_view& view, const endpoint& source, bool told,
                       clock::time_point now) {
-        auto place = all_.find(what.sender);
+        auto place = all_.find(view.sender);
         const bool fresh = place == all_.end();
         // What a candidate says of itself outweighs what others say.
         if (!fresh && told && !(place->second.told && place->second.source == source))
@@ -6114,24 +6120,24 @@ public:
         if ((fresh || place->second.told != told) && !make_room(fresh, source, told, now))
             return nullptr;
         if (fresh)
-            place = all_.insert({what.sender, {{what.sender, {}, {}, {}}, source, told, now, now}})
+            place = all_.insert({view.sender, {{view.sender, {}, {}, {}}, source, told, now, now}})
                         .first;
-        found_peer& one = place->second;
-        if (one.told != told) one.first = now;
-        one.source = source;
-        one.told = told;
-        one.last = now;
-        one.who.last_heard = report_.wall_time();
-        report_.present(what.sender);
+        found_peer& entry = place->second;
+        if (entry.told != told) entry.first = now;
+        entry.source = source;
+        entry.told = told;
+        entry.last = now;
+        entry.who.last_heard = report_.wall_time();
+        report_.present(view.sender);
         try {
-            one.who.team.assign(what.team);
-            one.who.knows.assign(what.text);
-            if (fresh) report_.changed(one.who, false);
+            entry.who.team.assign(view.team);
+            entry.who.knows.assign(view.text);
+            if (fresh) report_.changed(entry.who, false);
         } catch (const std::bad_alloc&) {
             if (fresh) all_.erase(place);
             throw;
         }
-        return &one;
+        return &entry;
     }
     /// It is removed even if there is no memory for the event.
     void forget(const endpoint& address) noexcept {
@@ -6150,13 +6156,13 @@ public:
     clock::time_point advance(clock::time_point now, const Answer& answer) {
         auto next = never;
         for (auto place = all_.begin(); place != all_.end();) {
-            found_peer& one = (place++)->second;
-            if (one.last + lifetime <= now) {
-                forget(one.who.address);
+            found_peer& entry = (place++)->second;
+            if (entry.last + lifetime <= now) {
+                forget(entry.who.address);
                 continue;
             }
-            if (one.answer_at <= now) answer(one);
-            next = (std::min)({next, one.last + lifetime, one.answer_at});
+            if (entry.answer_at <= now) answer(entry);
+            next = (std::min)({next, entry.last + lifetime, entry.answer_at});
         }
         for (auto host = spent_by_.begin(); host != spent_by_.end();)
             host = host->second <= now - lifetime ? spent_by_.erase(host) : std::next(host);
@@ -6178,8 +6184,8 @@ private:
         return (std::max)(spent, now - full) + each;
     }
 
-    /// A newcomer displaces nobody firmer than itself: whom others have only told of goes first,
-    /// and those that have been there for a while stay.
+    /// A newcomer evicts none firmer than itself: those only named by others go first, and those
+    /// that have been there for a while stay.
     static int firmness(bool told, clock::duration age) {
         return (told ? 0 : 2) + (age >= settled ? 1 : 0);
     }
@@ -6192,17 +6198,17 @@ private:
         const auto found = spent_by_.find({source, told});
         const auto before = found == spent_by_.end() ? clock::time_point() : found->second;
         const auto by_it = spent_after(before, now, lifetime, clock::duration(lifetime) / share);
-        const auto same = [&](const auto& one) {
-            return one.second.source == source && one.second.told == told;
+        const auto same = [&](const auto& entry) {
+            return entry.second.source == source && entry.second.told == told;
         };
         if ((std::max)(by_all, by_it) > now || report_.full() ||
             std::count_if(all_.begin(), all_.end(), same) >= share)
             return false;
         auto least = all_.end();
         if (fresh && all_.size() >= max) {
-            const auto rank = [](const auto& one) {
-                const found_peer& it = one.second;
-                return std::make_pair(firmness(it.told, it.last - it.first), it.last);
+            const auto rank = [](const auto& entry) {
+                const found_peer& peer = entry.second;
+                return std::make_pair(firmness(peer.told, peer.last - peer.first), peer.last);
             };
             least = std::min_element(all_.begin(), all_.end(), [&](const auto& a, const auto& b) {
                 return rank(a) < rank(b);
@@ -6218,55 +6224,55 @@ private:
     reporter& report_;
     abilities& others_;
     std::map<endpoint, found_peer> all_;
-    // The times up to which budgets are spent: in common, of those heard themselves and of those
-    // told of; and of each source. Bounded, as whoever is here has spent of one in common, too.
+    // The times up to which budgets are spent: common ones, for peers heard themselves and for
+    // peers named; and of each source. Bounded, as each source has spent of a common one, too.
     clock::time_point spent_[2] = {};
     std::map<std::pair<endpoint, bool>, clock::time_point> spent_by_;
 };
 
 /// Peers tell each other of third ones over a link if both have discovery on.
-class exchange final : public peer_exchange {
+class peer_exchange final : public control_handler {
 public:
-    exchange(const context& shared, link_list& links, const routes& ways, const peer_table& peers,
-             candidate_table& found)
+    peer_exchange(const context& shared, link_list& links, const routes& ways,
+                  const peer_table& peers, candidate_table& found)
         : shared_(shared), links_(links), routes_(ways), peers_(peers), found_(found) {}
 
-    void on_opened(link& over) override {
-        if (shared_.settings.discovery) over.say("KNOWS 1");
+    void on_opened(link& via) override {
+        if (shared_.settings.discovery) via.say("KNOWS 1");
     }
-    /// It is found anew when it is heard again: programs connect to whom they find.
+    /// It is found anew when it is heard again, so that programs connect to it.
     void on_lost(const endpoint& peer) noexcept override { found_.forget(peer); }
-    bool on_control(link& over, std::string_view line) override {
+    bool on_control(link& via, std::string_view line) override {
         const auto word = line.substr(0, line.find(' '));
         const bool known = word == "KNOWS" || word == "PEERS" || word == "PEER";
         if (!known || !shared_.settings.discovery) return known;
-        if (word == "PEERS") tell(over);
-        if (word == "PEER" && !take(over, trimmed(line.substr(word.size()))))
+        if (word == "PEERS") tell(via);
+        if (word == "PEER" && !take(via, trimmed(line.substr(word.size()))))
             shared_.report.count_ignored();
         if (word == "KNOWS") {
-            over.exchange.known = true;
-            ask(over);
+            via.exchange_state.known = true;
+            ask(via);
         }
         return true;
     }
     void ask_all() {
-        for (link* const over : links_) ask(*over);
+        for (link* const via : links_) ask(*via);
     }
 
 private:
     static constexpr int told_at_once = 50;
     static constexpr std::chrono::minutes recently{10};
 
-    void ask(link& over) {
-        auto& state = over.exchange;
+    void ask(link& via) {
+        auto& state = via.exchange_state;
         const auto now = shared_.events.now();
         if (!state.known || now < state.ask_from) return;
-        over.say("PEERS");
+        via.say("PEERS");
         state.ask_from = now + std::chrono::seconds(60);
         state.expected = told_at_once;
     }
-    void tell(link& over) {
-        auto& state = over.exchange;
+    void tell(link& via) {
+        auto& state = via.exchange_state;
         const auto now = shared_.events.now();
         if (now < state.tell_from) return;
         state.tell_from = now + std::chrono::seconds(50);
@@ -6274,30 +6280,29 @@ private:
         for (const peer& known : peers_.snapshot()) {
             const link* const by = routes_.link_to(known.address);
             const bool fresh = shared_.report.wall_time() - known.last_heard < recently;
-            if ((by ? by == &over || !by->peer().reachable : !fresh) ||
-                known.address.scope() != 0 ||
-                known.address.is_loopback() != over.peer().remote.is_loopback())
+            if ((by ? by == &via || !by->peer().reachable : !fresh) || known.address.scope() != 0 ||
+                known.address.is_loopback() != via.peer().remote.is_loopback())
                 continue;
             std::string line("PEER ");
             append_endpoint(line, known.address, false);
-            over.say(line.append(1, '/').append(known.team));
+            via.say(line.append(1, '/').append(known.team));
             if (--left == 0) return;
         }
     }
-    /// Ignores addresses that mean nothing here, and what was not asked for.
-    bool take(link& over, std::string_view who) {
-        if (over.exchange.expected == 0) return false;
-        --over.exchange.expected;
+    /// Ignores addresses that mean nothing here, and lines that were not asked for.
+    bool take(link& via, std::string_view who) {
+        if (via.exchange_state.expected == 0) return false;
+        --via.exchange_state.expected;
         const auto slash = (std::min)(who.find('/'), who.size());
-        message_view what;
-        what.team = who.substr((std::min)(slash + 1, who.size()));
-        if (parse(who.substr(0, slash), what.sender) || !what.sender || !is_team(what.team))
+        message_view view;
+        view.team = who.substr((std::min)(slash + 1, who.size()));
+        if (parse(who.substr(0, slash), view.sender) || !view.sender || !is_team(view.team))
             return false;
-        const endpoint& teller = over.peer().remote;
-        if (what.sender.scope() != 0 || what.sender.is_loopback() != teller.is_loopback() ||
-            is_own(shared_.us, what.sender))
+        const endpoint& teller = via.peer().remote;
+        if (view.sender.scope() != 0 || view.sender.is_loopback() != teller.is_loopback() ||
+            is_own(shared_.us, view.sender))
             return false;
-        return found_.heard(what, host_of(teller), true, shared_.events.now());
+        return found_.heard(view, host_of(teller), true, shared_.events.now());
     }
 
     const context& shared_;
@@ -6354,7 +6359,8 @@ private:
 
 class discovery final : io_object {
 public:
-    discovery(const context& shared, abilities& others, candidate_table& found, exchange& peers)
+    discovery(const context& shared, abilities& others, candidate_table& found,
+              peer_exchange& peers)
         : shared_(shared), others_(others), found_(found), exchange_(peers) {}
 
     void start() {
@@ -6385,7 +6391,7 @@ public:
     void on_deadline(clock::time_point now) override {
         if (look_at_ <= now) look_again(now);
         if (announce_at_ <= now) announce_again(now);
-        const auto next = found_.advance(now, [this](found_peer& one) { answer(one); });
+        const auto next = found_.advance(now, [this](found_peer& entry) { answer(entry); });
         shared_.events.arm(*this, (std::min)({next, announce_at_, look_at_}));
     }
     void on_failure(std::error_code) noexcept override {
@@ -6393,29 +6399,29 @@ public:
     }
 
     void on_datagram(const datagram_port& at, std::string_view bytes, const endpoint& from) {
-        message_view what;
-        const bool valid = bytes.size() <= 512 && scan_from(bytes, from, what) == no_error;
-        const auto ours = [&](const datagram_port& one) { return from == claim_on(one); };
+        message_view view;
+        const bool valid = bytes.size() <= 512 && scan_from(bytes, from, view) == no_error;
+        const auto ours = [&](const datagram_port& port) { return from == claim_on(port); };
         if (std::any_of(ours_.begin(), ours_.end(), ours)) return;
-        if (!valid || !network_of(from) || what.sender != from)
+        if (!valid || !network_of(from) || view.sender != from)
             return shared_.report.count_ignored();
-        const auto word = what.text.substr(0, what.text.find(' '));
+        const auto word = view.text.substr(0, view.text.find(' '));
         if (is_exit(word)) return found_.forget(from);
-        what.text = trimmed(what.text.substr(word.size()));
+        view.text = trimmed(view.text.substr(word.size()));
         const auto now = shared_.events.now();
         const bool known = word == hello || word == here;
-        auto* const one = known ? found_.heard(what, host_of(from), false, now) : nullptr;
-        if (!one) return shared_.report.count_ignored();
-        const bool fresh = one->first == now;
+        auto* const entry = known ? found_.heard(view, host_of(from), false, now) : nullptr;
+        if (!entry) return shared_.report.count_ignored();
+        const bool fresh = entry->first == now;
         if (fresh) others_.has_linked(from);
-        shared_.keys.announced(from, has_word(one->who.knows, tls_word));
+        shared_.keys.announced(from, has_word(entry->who.knows, tls_word));
         // Whatever arrives at a port of our own is an answer.
         const bool asks = !is_named(at.network.local) && (fresh || word == hello);
-        if (!asks || one->answer_at != never) return;
-        one->answer_at = after(now, drawn(0, 500));
-        one->asked_with = bytes.size();
-        if (one->answer_at < shared_.events.deadline_of(*this))
-            shared_.events.arm(*this, one->answer_at);
+        if (!asks || entry->answer_at != never) return;
+        entry->answer_at = after(now, drawn(0, 500));
+        entry->asked_with = bytes.size();
+        if (entry->answer_at < shared_.events.deadline_of(*this))
+            shared_.events.arm(*this, entry->answer_at);
     }
 
 private:
@@ -6433,8 +6439,8 @@ private:
         return {local.bytes(), shared_.us.address.port(), local.scope()};
     }
     const datagram_port* network_of(const endpoint& address) const noexcept {
-        for (const datagram_port& one : ours_)
-            if (in_network(address, one.network)) return &one;
+        for (const datagram_port& port : ours_)
+            if (in_network(address, port.network)) return &port;
         return nullptr;
     }
 
@@ -6455,26 +6461,26 @@ private:
         exchange_.ask_all();
     }
     void announce(std::string_view word) {
-        for (const datagram_port& one : ours_) {
-            const auto& on = one.network;
+        for (const datagram_port& port : ours_) {
+            const auto& on = port.network;
             if (!on.local.is_v4() && !needs_v6(on)) continue;
-            const std::string text = datagram(one, word, announcement_bytes);
+            const std::string text = datagram(port, word, announcement_bytes);
             const auto send = [&](const endpoint& to) {
                 const endpoint all(to.bytes(), shared_.settings.discovery_port, on.local.scope());
-                shared_.report.count_announced(!os::send_to(one.native_handle(), text, all));
+                shared_.report.count_announced(!os::send_to(port.native_handle(), text, all));
             };
             send(group_for(on.local));
             if (on.broadcast) send(broadcast_of(on));
         }
     }
     /// No answer is longer than its question: see datagram().
-    void answer(found_peer& one) {
-        one.answer_at = never;
-        const datagram_port* const within = network_of(one.who.address);
+    void answer(found_peer& entry) {
+        entry.answer_at = never;
+        const datagram_port* const within = network_of(entry.who.address);
         if (!within) return;
         const std::string text = datagram(*within, here, 0);
-        if (text.size() > one.asked_with) return;
-        static_cast<void>(os::send_to(within->native_handle(), text, one.who.address));
+        if (text.size() > entry.asked_with) return;
+        static_cast<void>(os::send_to(within->native_handle(), text, entry.who.address));
     }
     /// Padded to a size, as announcements are, so that they are longer than any answer.
     std::string datagram(const datagram_port& from, std::string_view word, std::size_t size) const {
@@ -6496,14 +6502,14 @@ private:
     /// Opens a port on each network that we are on now; true if one is new.
     bool refresh() {
         const auto now = networks();
-        ours_.remove_if([&](const datagram_port& one) {
-            return std::find(now.begin(), now.end(), one.network) == now.end();
+        ours_.remove_if([&](const datagram_port& port) {
+            return std::find(now.begin(), now.end(), port.network) == now.end();
         });
         bool fresh = false;
         deaf_ = false;
         for (const auto& on : now) {
             hear_all(on);
-            const auto same = [&](const datagram_port& one) { return one.network == on; };
+            const auto same = [&](const datagram_port& port) { return port.network == on; };
             if (std::any_of(ours_.begin(), ours_.end(), same)) continue;
             fresh |= add_port(ours_, on, false);
         }
@@ -6511,7 +6517,9 @@ private:
     }
     void hear_all(const os::interface_address& on) {
         const bool v4 = on.local.is_v4();
-        const auto same = [&](const datagram_port& one) { return one.network.local.is_v4() == v4; };
+        const auto same = [&](const datagram_port& port) {
+            return port.network.local.is_v4() == v4;
+        };
         auto place = std::find_if(common_.begin(), common_.end(), same);
         if (place == common_.end()) {
             os::interface_address any;
@@ -6535,15 +6543,15 @@ private:
     void keep_best(std::vector<os::interface_address>& all) const {
         const endpoint outward = detect_address();
         std::uint32_t index = 0;  // of its interface
-        os::visit_interfaces([&](const os::interface_address& one) {
-            if (one.local.same_address(outward)) index = one.index;
+        os::visit_interfaces([&](const os::interface_address& address) {
+            if (address.local.same_address(outward)) index = address.index;
             return index != 0;
         });
-        const auto rank = [&](const os::interface_address& one) {
+        const auto rank = [&](const os::interface_address& address) {
             const bool leads_out =
-                index != 0 ? one.index == index : one.local.same_address(outward);
-            const int others = 1 + (one.broadcast ? 0 : 1) + (one.local.is_v4() ? 0 : 1);
-            return std::make_pair(leads_out ? 0 : others, one.index);
+                index != 0 ? address.index == index : address.local.same_address(outward);
+            const int others = 1 + (address.broadcast ? 0 : 1) + (address.local.is_v4() ? 0 : 1);
+            return std::make_pair(leads_out ? 0 : others, address.index);
         };
         std::sort(all.begin(), all.end(),
                   [&](const auto& a, const auto& b) { return rank(a) < rank(b); });
@@ -6554,14 +6562,14 @@ private:
     std::vector<os::interface_address> networks() const {
         const auto& us = shared_.us;
         std::vector<os::interface_address> found, loopback;
-        os::visit_interfaces([&](os::interface_address one) {
-            const endpoint& local = one.local;
+        os::visit_interfaces([&](os::interface_address address) {
+            const endpoint& local = address.local;
             if (local.is_loopback() && local.is_v4() == us.address.is_v4() && loopback.empty()) {
-                if (us.address.is_loopback()) one.local = {us.address.bytes(), 0, 0};
-                loopback.push_back(one);
-            } else if (us.configured ? local.same_address(us.address) && !one.loopback
-                                     : !one.loopback && (local.is_v4() || local.scope() != 0)) {
-                found.push_back(one);
+                if (us.address.is_loopback()) address.local = {us.address.bytes(), 0, 0};
+                loopback.push_back(address);
+            } else if (us.configured ? local.same_address(us.address) && !address.loopback
+                                     : !address.loopback && (local.is_v4() || local.scope() != 0)) {
+                found.push_back(address);
             }
             return false;
         });
@@ -6573,13 +6581,13 @@ private:
     const context& shared_;
     abilities& others_;
     candidate_table& found_;
-    exchange& exchange_;
+    peer_exchange& exchange_;
     ports ours_;    // one for each of our networks
     ports common_;  // on the shared port; one for each family
     bool deaf_ = false;
     int announced_ = 0;
     os::address_watch changes_;
-    clock::time_point look_at_ = never;  // at what has changed
+    clock::time_point look_at_ = never;  // at the interfaces, which have changed
     clock::time_point announce_at_ = never;
     std::uint64_t random_ = 0;
 };
@@ -6602,10 +6610,10 @@ inline void datagram_port::on_readable() {
 // ----------------------------------------------------------------------------------- >> outbox
 //
 // Does:        keeps messages for absent peers, posts them again when the peer gives a sign of
-//              life, and reports those for whom none came in time.
+//              life, and reports those that expire before.
 // May use:     platform, socket, mailbox, loop, identity, routes.
 // Guarded by:  the node's mutex.
-// Never:       posts except in do_work(): those that call it are in the middle of their own work.
+// Never:       posts except in do_work(): its callers are in the middle of their own work.
 
 namespace p2pchat {
 namespace detail {
@@ -6619,9 +6627,9 @@ public:
         const auto until = after(shared_.events.now(), shared_.settings.keep_for);
         last_ = fresh.keep_until = (std::max)(until, last_ + clock::duration(1));
     }
-    /// Whether something is kept for the peer, which what is posted next must not overtake.
+    /// Whether messages are kept for the peer, which the next one must not overtake.
     bool has(const endpoint& peer) const noexcept override { return boxes_.count(peer) != 0; }
-    /// Behind what is kept for the peer already; all of that is then tried.
+    /// Behind those kept for the peer already; all of them are then tried.
     std::error_code add(const endpoint& peer, std::string_view text, postings& item) {
         if (shared_.head.size() + text.size() > shared_.settings.max_message_bytes)
             return make_error_code(errc::message_too_long);
@@ -6631,10 +6639,10 @@ public:
         on_present(peer);
         return {};
     }
-    void keep(const endpoint& peer, postings& those) noexcept override {
-        for (auto one = those.begin(); one != those.end();) {
-            const auto which = one++;
-            if (which->is_kept() && !which->reported) put(peer, those, which);
+    void keep(const endpoint& peer, postings& messages) noexcept override {
+        for (auto next = messages.begin(); next != messages.end();) {
+            const auto item = next++;
+            if (item->is_kept() && !item->reported) put(peer, messages, item);
         }
     }
     void on_present(const endpoint& peer) noexcept override {
@@ -6646,20 +6654,20 @@ public:
     void do_work(routes& ways) noexcept {
         if (!std::exchange(ready_, false)) return;
         for (auto place = boxes_.begin(); place != boxes_.end();) {
-            const auto one = place++;
-            if (std::exchange(one->second.ready, false)) post_all(ways, boxes_.extract(one));
+            const auto entry = place++;
+            if (std::exchange(entry->second.ready, false)) post_all(ways, boxes_.extract(entry));
         }
     }
 
     std::vector<kept_message> kept() const {
         std::vector<kept_message> result;
-        for (const auto& [peer, those] : boxes_)
-            for (const posting& one : those.waiting) result.push_back({peer, one.text});
+        for (const auto& [peer, held] : boxes_)
+            for (const posting& message : held.waiting) result.push_back({peer, message.text});
         return result;
     }
     void stop() noexcept {
-        for (auto& [peer, those] : boxes_)
-            shared_.report.outcomes(those.waiting, make_error_code(errc::not_sent));
+        for (auto& [peer, held] : boxes_)
+            shared_.report.outcomes(held.waiting, make_error_code(errc::not_sent));
         boxes_.clear();
         bytes_ = 0;
         shared_.events.arm(*this, never);
@@ -6668,10 +6676,10 @@ public:
     void on_deadline(clock::time_point now) override {
         auto next = never;
         for (auto place = boxes_.begin(); place != boxes_.end();) {
-            auto& those = place->second;
-            auto& waiting = those.waiting;
+            auto& held = place->second;
+            auto& waiting = held.waiting;
             while (!waiting.empty() && waiting.front().keep_until <= now) {
-                release(those, cost_of(waiting.front()));
+                release(held, cost_of(waiting.front()));
                 shared_.report.outcome(waiting, waiting.begin(), make_error_code(errc::expired));
             }
             if (!waiting.empty()) next = (std::min)(next, waiting.front().keep_until);
@@ -6688,38 +6696,40 @@ private:
     };
     using boxes = std::map<endpoint, box>;
 
-    static std::size_t cost_of(const posting& one) noexcept { return sizeof one + one.text.size(); }
+    static std::size_t cost_of(const posting& message) noexcept {
+        return sizeof message + message.text.size();
+    }
     void release(box& from, std::size_t cost) noexcept {
         from.bytes -= cost;
         bytes_ -= cost;
     }
 
-    /// What was sent and comes back is older than what has never left.
-    static void merge(postings& to, postings& those) noexcept {
+    /// A message that was sent and comes back is older than one that has never left.
+    static void merge(postings& to, postings& from) noexcept {
         const auto older = [](const posting& a, const posting& b) {
             return a.keep_until < b.keep_until;
         };
-        const bool newest = to.empty() || older(to.back(), those.front());
-        newest ? to.splice(to.end(), those) : to.merge(those, older);
+        const bool newest = to.empty() || older(to.back(), from.front());
+        newest ? to.splice(to.end(), from) : to.merge(from, older);
     }
 
     /// If there is no room, it stays in its list.
-    void put(const endpoint& peer, postings& from, postings::iterator which) noexcept {
+    void put(const endpoint& peer, postings& from, postings::iterator item) noexcept {
         const auto& settings = shared_.settings;
-        const std::size_t cost = cost_of(*which);
+        const std::size_t cost = cost_of(*item);
         if (bytes_ + cost > settings.max_kept_bytes) return;
         try {
-            if (which->keep_until < shared_.events.deadline_of(*this))
-                shared_.events.arm(*this, which->keep_until);
+            if (item->keep_until < shared_.events.deadline_of(*this))
+                shared_.events.arm(*this, item->keep_until);
             box& to = boxes_[peer];
             if (to.bytes != 0 && to.bytes + cost > settings.max_queued_bytes) return;
-            if (!which->kept) shared_.report.kept(peer, which->text);
-            which->kept = true;
+            if (!item->kept) shared_.report.kept(peer, item->text);
+            item->kept = true;
             to.bytes += cost;
             bytes_ += cost;
-            postings one;
-            one.splice(one.end(), from, which);
-            merge(to.waiting, one);
+            postings single;
+            single.splice(single.end(), from, item);
+            merge(to.waiting, single);
         } catch (const std::bad_alloc&) {
             // Then it is reported as if it were not to be kept; an empty box does no harm.
         }
@@ -6728,10 +6738,10 @@ private:
     /// Until one comes back, as the peer is gone again: what follows must not overtake it.
     void post_all(routes& ways, boxes::node_type taken) noexcept {
         const endpoint& peer = taken.key();
-        box& those = taken.mapped();
-        while (!those.waiting.empty() && !has(peer)) {
+        box& held = taken.mapped();
+        while (!held.waiting.empty() && !has(peer)) {
             postings item;
-            item.splice(item.end(), those.waiting, those.waiting.begin());
+            item.splice(item.end(), held.waiting, held.waiting.begin());
             const std::size_t cost = cost_of(item.front());
             std::error_code error;
             try {
@@ -6742,13 +6752,13 @@ private:
             }
             const bool later = error == errc::queue_full || error == std::errc::not_enough_memory;
             if (later) {
-                those.waiting.splice(those.waiting.begin(), item);
+                held.waiting.splice(held.waiting.begin(), item);
                 break;
             }
-            release(those, cost);
+            release(held, cost);
             shared_.report.outcomes(item, error);
         }
-        if (those.waiting.empty()) return;
+        if (held.waiting.empty()) return;
         const auto place = boxes_.insert(std::move(taken));
         if (place.inserted) return;
         box& now = place.position->second;
@@ -6779,7 +6789,7 @@ private:
 namespace p2pchat {
 namespace detail {
 
-inline bool is_possible(const config& settings) noexcept {
+inline bool is_valid(const config& settings) noexcept {
     for (const auto size :
          {settings.max_message_bytes, settings.max_connections, settings.max_peers,
           settings.max_queued_bytes, settings.max_received_bytes, settings.max_kept_bytes})
@@ -6800,7 +6810,7 @@ public:
         : settings_(settings), report_(mailbox_, peers_, counts, outbox_, settings.confirm_later) {}
 
     std::error_code start(clock::time_point now) {
-        if (!is_possible(settings_)) return make_error_code(errc::bad_setting);
+        if (!is_valid(settings_)) return make_error_code(errc::bad_setting);
         if (!is_team(settings_.team) || in_brackets(settings_.team))
             return make_error_code(errc::bad_team);
         us_.team = settings_.team;
@@ -6837,8 +6847,8 @@ public:
         // Outcomes that wait for the handlers are bounded as messages are.
         if (item.front().done && mailbox_.is_backlogged()) return make_error_code(errc::queue_full);
         if (item.front().is_kept()) {
-            const link* const over = routes_.link_to(to);
-            const endpoint& peer = over ? over->peer().known_as() : to;
+            const link* const current = routes_.link_to(to);
+            const endpoint& peer = current ? current->peer().known_as() : to;
             if (outbox_.has(peer)) return outbox_.add(peer, text, item);
         }
         return routes_.post(to, text, item);
@@ -6856,9 +6866,9 @@ public:
     std::vector<peer> peers() const {
         auto result = peers_.snapshot();
         for (peer& known : result) {
-            const link* const over = routes_.link_to(known.address);
-            known.linked = over != nullptr;
-            known.key = over ? over->key() : keys_.of(known.address);
+            const link* const current = routes_.link_to(known.address);
+            known.linked = current != nullptr;
+            known.key = current ? current->key() : keys_.of(known.address);
         }
         return result;
     }
@@ -6866,9 +6876,9 @@ public:
     std::error_code trust(const endpoint& peer, const public_key& key) {
         const auto error = keys_.trust(peer, key);
         for (auto next = links_.begin(); next != links_.end();) {
-            link& over = **next++;
-            if (over.peer().is_at(peer) && !keys_.accepts(peer, over.key()))
-                over.on_failure(make_error_code(errc::key_changed));
+            link& linked = **next++;
+            if (linked.peer().is_at(peer) && !keys_.accepts(peer, linked.key()))
+                linked.on_failure(make_error_code(errc::key_changed));
         }
         return error;
     }
@@ -6876,7 +6886,7 @@ public:
     std::vector<candidate> candidates() const { return found_.snapshot(); }
     std::vector<kept_message> kept() const { return outbox_.kept(); }
 
-    /// Begins what is to be begun.
+    /// Begins all that can begin.
     void do_work() noexcept {
         while (!rooms_.empty() && !report_.full()) rooms_.next().on_room();
         outbox_.do_work(routes_);
@@ -6906,7 +6916,7 @@ private:
     outbox outbox_{shared_};
     routes routes_{shared_, acceptor_, exchange_, links_, abilities_};
     candidate_table found_{report_, abilities_};
-    exchange exchange_{shared_, links_, routes_, peers_, found_};
+    peer_exchange exchange_{shared_, links_, routes_, peers_, found_};
     discovery discovery_{shared_, abilities_, found_, exchange_};
 };
 
@@ -6935,45 +6945,45 @@ public:
     bool called_here() const noexcept { return thread_.load() == std::this_thread::get_id(); }
 
     /// Its strings are moved from: there may be no memory for copies.
-    void call(event& what) {
+    void call(event& news) {
         const auto end = end_.load(std::memory_order_relaxed);
         if (end == never || os::now() < end)
-            call_for(what);
-        else if (what.kind == event_kind::message)
+            call_for(news);
+        else if (news.kind == event_kind::message)
             ++dropped_;
     }
 
 private:
-    void call_for(event& what) {
-        const endpoint& about = what.content.sender;
-        switch (what.kind) {
+    void call_for(event& news) {
+        const endpoint& about = news.content.sender;
+        switch (news.kind) {
             case event_kind::message:
-                return call_if(on_message, what.content);
+                return call_if(on_message, news.content);
             case event_kind::joined:
-                return call_if(on_joined, peer_of(what, {}));
+                return call_if(on_joined, peer_of(news, {}));
             case event_kind::left:
-                return call_if(on_left, peer_of(what, {}), what.how);
+                return call_if(on_left, peer_of(news, {}), news.how);
             case event_kind::rejected:
-                return call_if(on_rejected, about, what.why);
+                return call_if(on_rejected, about, news.why);
             case event_kind::found:
-                return call_if(on_found, candidate_of(what));
+                return call_if(on_found, candidate_of(news));
             case event_kind::gone:
-                return call_if(on_gone, candidate_of(what));
+                return call_if(on_gone, candidate_of(news));
             case event_kind::kept:
-                return call_if(on_kept, kept_message{about, std::move(what.content.text)});
+                return call_if(on_kept, kept_message{about, std::move(news.content.text)});
             case event_kind::key_changed:
-                return call_if(on_key_changed, peer_of(what, what.content.key));
+                return call_if(on_key_changed, peer_of(news, news.content.key));
         }
     }
     template <typename Handler, typename... About>
     static void call_if(const Handler& handler, const About&... about) {
         if (handler) handler(about...);
     }
-    static peer peer_of(event& what, const public_key& key) {
-        return {what.content.sender, std::move(what.content.team), os::wall_time(), false, key};
+    static peer peer_of(event& news, const public_key& key) {
+        return {news.content.sender, std::move(news.content.team), os::wall_time(), false, key};
     }
-    static candidate candidate_of(event& what) {
-        message& about = what.content;
+    static candidate candidate_of(event& news) {
+        message& about = news.content;
         return {about.sender, std::move(about.team), std::move(about.text), os::wall_time()};
     }
 
@@ -7013,9 +7023,9 @@ inline std::error_code refusal_of(const endpoint& to, std::string_view text) noe
     return is_sendable(text) ? std::error_code() : make_error_code(errc::bad_text);
 }
 
-/// A node as its callers see it: the engine, the lock around it, and the callers that wait for
-/// outcomes or for room. The protected part is for the node's own threads.
-class caller_side {
+/// The engine, the lock around it, and the callers that wait for outcomes or for room. The
+/// protected part is for the node's own threads.
+class locked_engine {
 protected:
     using lock = std::unique_lock<std::mutex>;
 
@@ -7023,7 +7033,7 @@ protected:
     /// under the lock, which it holds again when destroyed.
     class caller {
     public:
-        caller(caller_side& of, lock& held) noexcept : of_(of), held_(held) {
+        caller(locked_engine& of, lock& held) noexcept : of_(of), held_(held) {
             ++of_.callers_;
             if (of_.handlers.called_here()) of_.call_standby();
         }
@@ -7035,14 +7045,14 @@ protected:
         }
 
     private:
-        caller_side& of_;
+        locked_engine& of_;
         lock& held_;
     };
 
 public:
     event_handlers handlers;
 
-    explicit caller_side(config settings) : settings_(std::move(settings)) {
+    explicit locked_engine(config settings) : settings_(std::move(settings)) {
         constexpr std::size_t most = 1 << 30;  // sums of these do not overflow
         for (auto* size :
              {&settings_.max_message_bytes, &settings_.max_connections, &settings_.max_links,
@@ -7100,7 +7110,7 @@ public:
             const lock posting(mutex_);
             try {
                 if (!error) error = post_for(result.to, text, answers.back(), false);
-            } catch (const std::bad_alloc&) {  // what has been posted points to this stack
+            } catch (const std::bad_alloc&) {  // earlier postings point to this stack
                 error = os::error_of(std::errc::not_enough_memory);
             }
             if (error) answers.back().tell(error);
@@ -7199,8 +7209,8 @@ protected:
         if (engine_->room_made()) changed_.notify_all();
     }
 
-    /// The loop has work. If nobody drives it, the driver will soon, unless somebody else brings
-    /// work: a handler may take long.
+    /// The loop has work. If no thread drives it, the driver will soon, unless the work comes from
+    /// another thread: a handler may take long.
     void wake_loop() noexcept {
         posted_ = true;
         if (std::exchange(sleeping_, false)) return engine_->events().wake();
@@ -7233,7 +7243,7 @@ private:
 
     std::error_code wait_for_room(lock& held, const endpoint& to, std::string_view text,
                                   postings& item) {
-        // In a handler, nobody else makes room in the mailbox.
+        // In a handler, no other thread makes room in the mailbox.
         if (handlers.called_here() && item.front().done && engine_->mail().is_backlogged())
             return make_error_code(errc::queue_full);
         const auto end = after(os::now(), settings_.delivery_timeout);
@@ -7279,11 +7289,11 @@ private:
         if (!running_) return make_error_code(errc::stopped);
         postings item;
         new_posting(item, opens_link);
-        posting& what = item.front();
-        what.caller = &answer;
+        posting& message = item.front();
+        message.caller = &answer;
         const auto last = (std::max)(settings_.delivery_timeout, settings_.handshake_timeout);
         const auto connected = after(engine_->events().now(), settings_.connect_timeout);
-        what.deadline = after(connected, opens_link ? last : settings_.delivery_timeout);
+        message.deadline = after(connected, opens_link ? last : settings_.delivery_timeout);
         const auto error = engine_->post(to, text, item);
         after_call();
         return error;
@@ -7316,19 +7326,19 @@ protected:
 
 /// The two threads, their start and their end.
 ///
-/// The driver drives the loop, and calls the handlers after each turn that brought something for
-/// them. Meanwhile nobody drives. The standby sleeps until that happens, and then looks from time
-/// to time whether the loop turns. If it does not, or if somebody cannot wait for that, the standby
-/// drives the loop until there is nothing more to call:
+/// The driver drives the loop, and calls the handlers after each turn that brought events.
+/// Meanwhile no thread drives. The standby sleeps until that happens, and then looks from time to
+/// time whether the loop turns. If it does not, or if a thread cannot wait for that, the standby
+/// drives the loop until the driver has returned:
 ///
 ///     driver --handlers--> nobody --they return--> driver
 ///                            \--stands still, or called--> standby --they return--> driver
 ///
 /// With config::handlers_in_run the driver is whichever thread is in run_for(); while none is, the
 /// standby drives.
-class node::impl final : public detail::caller_side {
+class node::impl final : public detail::locked_engine {
 public:
-    using caller_side::caller_side;
+    using locked_engine::locked_engine;
     ~impl() { stop(); }
 
     std::error_code start() {
@@ -7370,14 +7380,14 @@ public:
         join_threads(held);
         held.unlock();
         life.unlock();
-        static_cast<void>(run_for({}));  // for what is left, if the handlers are called there
+        static_cast<void>(run_for({}));  // for the remaining events, if handlers are called there
     }
 
     bool run_for(std::chrono::milliseconds time) noexcept {
         if (!settings_.handlers_in_run || handlers.called_here()) return false;
         lock held(mutex_);
-        const bool over = ended_ && !lent_ && !take_work();
-        if (!engine_ || over) return false;
+        const bool drained = ended_ && !lent_ && !take_work();
+        if (!engine_ || drained) return false;
         const caller here(*this, held);
         while (lent_) changed_.wait(held);  // another thread's
         lent_ = true;
@@ -7425,7 +7435,7 @@ private:
         handlers.end();
     }
 
-    /// Until then, or until the node has stopped and all is told.
+    /// Until then, or until the node has stopped and all events are handled.
     void drive(lock& held, detail::clock::time_point end) noexcept {
         return_to_loop(held);
         while (running_) {
@@ -7438,7 +7448,7 @@ private:
         }
     }
 
-    /// Calls the handlers for what has come, without the lock; false if nothing has.
+    /// Calls the handlers for the events that wait, without the lock; false if there are none.
     bool call_handlers(lock& held) noexcept {
         if (!take_work()) return false;
         if (running_) do_work();  // or it would wait for the handlers
@@ -7464,8 +7474,9 @@ private:
         detail::bunch used;
         std::size_t owed = 0;
         for (int left = max_bunch; left != 0 && !work_.empty(); --left) {
-            owed += work_.pass_on([this](detail::event& what) { handlers.call(what); },
-                                  [](detail::posting& what) { what.done(what.outcome); }, used);
+            owed += work_.pass_on(
+                [this](detail::event& news) { handlers.call(news); },
+                [](detail::posting& finished) { finished.done(finished.outcome); }, used);
             if (owed < settings_.max_received_bytes / 8) continue;
             held.lock();
             give_back(used, std::exchange(owed, 0));
@@ -7522,7 +7533,7 @@ private:
         changed_.notify_all();
     }
 
-    // The loop, whoever drives it.
+    // The loop, driven by either.
 
     void turn(lock& held, detail::clock::time_point end) noexcept {
         auto& events = engine_->events();

@@ -24,11 +24,11 @@ struct side {
     bool failed = false;
 
     void open(std::string_view bytes) {
-        if (!failed && !tls->ended) failed = bool(tls->open(bytes, told));
+        if (!failed && !tls->ended) failed = bool(tls->decrypt(bytes, told));
     }
-    void seal() {
+    void encrypt() {
         if (failed || !tls->ready || said == says.size()) return;
-        failed = bool(tls->seal(std::string_view(says).substr(said, 40)));
+        failed = bool(tls->encrypt(std::string_view(says).substr(said, 40)));
         said = (std::min)(said + 40, says.size());
         if (said == says.size()) tls->end();
     }
@@ -36,8 +36,8 @@ struct side {
 
 /// Some of what is on its way goes over, changed as two bytes of the input say.
 void carry(side& from, side& to, unsigned how, unsigned where) {
-    auto& bytes = from.tls->sealed;
-    if (bytes.empty()) return from.seal();
+    auto& bytes = from.tls->ciphertext;
+    if (bytes.empty()) return from.encrypt();
     const std::size_t at = where % bytes.size();
     if (how % 8 == 1) bytes[at] = static_cast<char>(bytes[at] ^ (1 << how / 32));
     if (how % 8 == 2) bytes.erase(at, how / 8);

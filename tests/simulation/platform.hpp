@@ -540,7 +540,7 @@ struct watched {
 };
 
 struct readiness {
-    watched* what = nullptr;
+    watched* source = nullptr;
     bool read = false, write = false;
 };
 
@@ -570,7 +570,7 @@ public:
         for (std::size_t seen = 0; seen < sockets_.size(); ++seen, ++place) {
             if (place == sockets_.end()) place = sockets_.begin();
             const auto ready = look(place->first, *place->second);
-            if (!ready.what) continue;
+            if (!ready.source) continue;
             last_ = place->first;
             found_.push_back(last_);
             if (found_.size() == batch) break;
@@ -582,7 +582,7 @@ public:
         for (const handle which : found_) {
             const auto place = sockets_.find(which);
             if (place != sockets_.end()) ready[count] = look(which, *place->second);
-            if (place != sockets_.end() && ready[count].what) ++count;
+            if (place != sockets_.end() && ready[count].source) ++count;
         }
         return count;
     }
