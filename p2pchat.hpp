@@ -3474,19 +3474,10 @@ public:
     }
 
     /// Calls on_deadline() then; `never`: not at all. Timers are lazy: one for an earlier time
-    /// stays, so that postponing a deadline costs nothing.
+    /// stays, so that postponing a deadline costs nothing. Strong exception guarantee.
     void arm(io_object& object, clock::time_point deadline) {
+        if (object.timer_ > deadline) move_timer(object, deadline);
         object.deadline_ = deadline;
-        if (object.timer_ <= deadline) return;
-        auto timer = object.timer_ == never ? std::move(object.spare_timer_)
-                                            : timers_.extract({object.timer_, &object});
-        if (timer) {
-            timer.value() = {deadline, &object};
-            timers_.insert(std::move(timer));
-        } else {
-            timers_.insert({deadline, &object});
-        }
-        object.timer_ = deadline;
     }
     clock::time_point deadline_of(const io_object& object) const noexcept {
         return object.deadline_;
@@ -3572,6 +3563,18 @@ public:
     char (&buffer() noexcept)[64 * 1024] { return buffer_; }
 
 private:
+    void move_timer(io_object& object, clock::time_point to) {
+        auto timer = object.timer_ == never ? std::move(object.spare_timer_)
+                                            : timers_.extract({object.timer_, &object});
+        if (timer) {
+            timer.value() = {to, &object};
+            timers_.insert(std::move(timer));
+        } else {
+            timers_.insert({to, &object});
+        }
+        object.timer_ = to;
+    }
+
     os::poller poller_;
     clock::time_point now_{};
     clock::time_point read_until_{};  // all that had arrived by then has been read

@@ -54,7 +54,23 @@ struct process {
     bool woken = false;        // its turn is to come
     bool stormy = false;       // its sockets are told ready to read, whether they are or not
     std::size_t max_open = 1000, open = 0;
+    std::size_t no_memory = 0;  // of a thousand allocations, so many fail
     std::function<void()> turn;
+};
+
+/// Of a thousand allocations of the code that runs, so many fail.
+inline std::size_t failing_allocations = 0;
+
+/// Code that runs with as little memory as a process has; or, without one, as the system has.
+class with_memory_of {
+public:
+    explicit with_memory_of(const process* who)
+        : before_(std::exchange(failing_allocations, who ? who->no_memory : 0)) {}
+    with_memory_of(const with_memory_of&) = delete;
+    ~with_memory_of() { failing_allocations = before_; }
+
+private:
+    const std::size_t before_;
 };
 
 struct socket {
@@ -350,6 +366,10 @@ private:
 
 inline network* net = nullptr;
 
+inline bool fails_now() {
+    return failing_allocations != 0 && !net->calm && net->random.chance(failing_allocations);
+}
+
 }  // namespace simulation
 
 namespace p2pchat::detail::os {
@@ -375,6 +395,7 @@ inline bool parse_v6(const char* text, unsigned char (&bytes)[16]) noexcept {
 inline std::string format_v6(const unsigned char (&)[16]) { return "::"; }
 
 inline std::error_code open_stream(const endpoint&, handle& made) {
+    const simulation::with_memory_of system(nullptr);
     if (net->current->open >= net->current->max_open) {
         net->out_of_descriptors = true;
         return error_of(std::errc::too_many_files_open);
@@ -385,6 +406,7 @@ inline std::error_code open_stream(const endpoint&, handle& made) {
 }
 
 inline std::error_code listen(handle which, const endpoint& local, bool) {
+    const simulation::with_memory_of system(nullptr);
     const endpoint name(net->current->where->address.bytes(), local.port(), 0);
     if (net->listener(name)) return error_of(std::errc::address_in_use);
     socket_state& one = net->sockets.at(which);
@@ -394,6 +416,7 @@ inline std::error_code listen(handle which, const endpoint& local, bool) {
 }
 
 inline std::error_code accept(handle listener, handle& made, endpoint& from) {
+    const simulation::with_memory_of system(nullptr);
     socket_state& one = net->sockets.at(listener);
     if (one.queue.empty()) return error_of(std::errc::operation_would_block);
     if (one.owner->open >= one.owner->max_open) {
@@ -406,6 +429,7 @@ inline std::error_code accept(handle listener, handle& made, endpoint& from) {
 }
 
 inline std::error_code connect(handle which, const endpoint& to) {
+    const simulation::with_memory_of system(nullptr);
     socket_state& one = net->sockets.at(which);
     net->connect(one, to);
     return one.state == socket_state::connected ? std::error_code()
@@ -422,6 +446,7 @@ inline bool is_reset(handle which) {
 }
 
 inline std::error_code send(handle which, const char* data, std::size_t size, std::size_t& sent) {
+    const simulation::with_memory_of system(nullptr);
     socket_state& one = net->sockets.at(which);
     sent = 0;
     if (const auto error = pending_error(which)) return error;
@@ -440,6 +465,7 @@ inline std::error_code send(handle which, const char* data, std::size_t size, st
 /// What has come is read first, then an error once, then the end.
 inline std::error_code receive(handle which, char* buffer, std::size_t size,
                                std::size_t& received) {
+    const simulation::with_memory_of system(nullptr);
     socket_state& one = net->sockets.at(which);
     received = 0;
     if (net->random.chance(5)) return error_of(std::errc::interrupted);
@@ -457,6 +483,7 @@ inline std::error_code receive(handle which, char* buffer, std::size_t size,
 }
 
 inline std::error_code shutdown_send(handle which) {
+    const simulation::with_memory_of system(nullptr);
     socket_state& one = net->sockets.at(which);
     if (one.state != socket_state::connected) return error_of(std::errc::not_connected);
     one.end_wanted = true;
@@ -465,12 +492,16 @@ inline std::error_code shutdown_send(handle which) {
 }
 
 inline void stop_listening(handle) noexcept {}
-inline void close(handle which) { net->close(net->sockets.at(which)); }
+inline void close(handle which) {
+    const simulation::with_memory_of system(nullptr);
+    net->close(net->sockets.at(which));
+}
 inline endpoint local(handle which) { return net->sockets.at(which).local; }
 inline endpoint remote(handle which) { return net->sockets.at(which).remote; }
 inline void no_delay(handle which) { net->sockets.at(which).is_link = true; }
 inline void reset_on_close(handle which, bool on) { net->sockets.at(which).resets = on; }
 inline void keep_alive(handle which, int seconds) {
+    const simulation::with_memory_of system(nullptr);
     socket_state& one = net->sockets.at(which);
     one.keep_alive = seconds;
     net->probe(one);
@@ -554,16 +585,17 @@ public:
         return {};
     }
     std::error_code watch(handle which, watched& what, bool read, bool write) {
-        what.read = read;
-        what.write = write;
         if (read || write)
             sockets_[which] = &what;
         else
             sockets_.erase(which);
+        what.read = read;
+        what.write = write;
         return {};
     }
     void prepare() noexcept {}
     int wait(int) {
+        const simulation::with_memory_of system(nullptr);
         found_.clear();
         if (std::exchange(net->current->interrupted, false)) return -1;
         auto place = sockets_.upper_bound(last_);

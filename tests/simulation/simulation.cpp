@@ -77,6 +77,7 @@ private:
 }  // namespace
 
 void* operator new(std::size_t size) {
+    if (simulation::fails_now()) throw std::bad_alloc();
     void* const result = memory.get(size + 16);
     if (!result) throw std::bad_alloc();
     *static_cast<std::size_t*>(result) = size + 16;
@@ -188,6 +189,10 @@ public:
     /// When it has next sent a part of something.
     void in_midst(std::function<void()> fate) { fate_ = std::move(fate); }
     void excuse(clock::duration time) noexcept { excused_ += time; }
+    void be_short_of_memory(std::size_t failing) noexcept {
+        system.no_memory = failing;
+        was_short_ = was_short_ || failing != 0;
+    }
     void post(const endpoint& to, std::string text, bool waits, bool opens_link,
               bool keeps = false);
     void broadcast(std::size_t size);
@@ -206,6 +211,7 @@ public:
 
 private:
     void turn();
+    void do_work();
     void sleep();
     void take();
     void take_event(const event& what);
@@ -244,6 +250,7 @@ private:
     /// The last number shown, by the sender's life and by the name under which it wrote to us.
     std::map<std::pair<std::uint64_t, endpoint>, std::uint64_t> last_from_, last_kept_from_;
     std::set<endpoint> joined_;
+    bool was_short_ = false;  // of memory in this life, so that it may not know who left
 };
 
 class world {
@@ -320,6 +327,7 @@ void peer_process::start() {
         require(false, name(), " does not start: ", error);
     }
     life_ = ++all_.lives;
+    was_short_ = system.no_memory != 0;
     trace(name(), " starts its life ", life_, " as ", address());
     net->wake(system);
     for (const auto number : std::exchange(stored_, {})) post(number, false);
@@ -332,7 +340,7 @@ void peer_process::turn() {
     net->most_accepted = 0;
     net->out_of_descriptors = net->sent_in_part = false;
     auto& events = engine_->events();
-    engine_->do_work();
+    do_work();
     events.prepare();
     const auto began = os::now();
     const int count = events.wait(0);
@@ -341,16 +349,25 @@ void peer_process::turn() {
     const int ready = events.collect(count, began);
     for (int i = 0; i < ready; ++i) {
         if (net->random.chance(100)) handle_one();
+        const simulation::with_memory_of ours(&system);
         events.run_event(i);
     }
-    events.run_timers();
+    {
+        const simulation::with_memory_of ours(&system);
+        events.run_timers();
+    }
     take();
     check_waiting();
     check_bounds();
     if (net->sent_in_part && fate_ && !net->calm) return std::exchange(fate_, nullptr)();
     if (count != 0 || engine_->has_work()) return net->wake(system, system.stormy ? 1000us : 20us);
-    engine_->do_work();  // as the loop does before it sleeps
+    do_work();  // as the loop does before it sleeps
     sleep();
+}
+
+void peer_process::do_work() {
+    const simulation::with_memory_of ours(&system);
+    engine_->do_work();
 }
 
 /// Until the next timer, if nothing happens before.
@@ -395,10 +412,11 @@ void peer_process::take_event(const event& what) {
         take_message(what.content);
     } else if (what.kind == event_kind::joined) {
         trace(name(), ": ", about, " joined");
-        require(joined_.insert(about).second, name(), ": ", about, " joined twice");
+        require(joined_.insert(about).second || was_short_, name(), ": ", about, " joined twice");
     } else if (what.kind == event_kind::left) {
         trace(name(), ": ", about, " left");
-        require(joined_.erase(about) == 1, name(), ": ", about, " left, and had not joined");
+        require(joined_.erase(about) == 1 || was_short_, name(), ": ", about,
+                " left, and had not joined");
     } else if (what.kind == event_kind::kept) {
         trace(name(), " keeps ", what.content.text.substr(0, 40), " for ", about);
     } else if (what.kind == event_kind::rejected) {
@@ -445,7 +463,10 @@ void peer_process::confirm_later(std::uint64_t receipt, std::uint64_t number) {
         if (taken && number < all_.messages.size()) all_.messages[number].confirmed = true;
         net->current = &system;
         engine_->set_time(os::now(), os::wall_time());
-        engine_->confirm(receipt, taken);
+        {
+            const simulation::with_memory_of ours(&system);
+            engine_->confirm(receipt, taken);
+        }
         take();
         net->wake(system);
     });
@@ -542,7 +563,13 @@ void peer_process::post(std::uint64_t number, bool opens_link) {
             before.outcome == std::errc::operation_in_progress)
             queued += before.text.size();
     }
-    const auto error = engine_->post(message.to, message.text, item);
+    std::error_code error;
+    try {
+        const simulation::with_memory_of ours(&system);
+        error = engine_->post(message.to, message.text, item);
+    } catch (const std::bad_alloc&) {
+        error = std::make_error_code(std::errc::not_enough_memory);
+    }
     trace(name(), " posts ", message.text.substr(0, 40), " to ", message.to,
           message.answer ? ", waiting" : "", message.keeps ? ", to be kept" : "",
           error ? ": " + error.message() : "");
@@ -627,7 +654,8 @@ void peer_process::check_bounds() {
     require(ours <= settings_.max_connections, name(), " has opened ", ours);
     require(links <= settings_.max_links, name(), " has ", links, " links, at most ",
             settings_.max_links);
-    require(joined_.size() <= settings_.max_peers + links, name(), " knows ", joined_.size(),
+    require(joined_.size() <= settings_.max_peers + links || was_short_, name(), " knows ",
+            joined_.size(),
             " peers with ", links, " links");
     std::size_t kept = 0;
     for (const auto& one : engine_->kept()) kept += one.text.size();
@@ -648,7 +676,7 @@ void peer_process::check_at_end() {
                     all_.strangers.count(one.address) != 0,
                 name(), " knows ", one.address, ", the end of a link that has ended");
     }
-    require(known == joined_, name(), " knows others than have joined");
+    require(known == joined_ || was_short_, name(), " knows others than have joined");
     const auto left = net->accepted(system, nullptr);
     require(left == 0, name(), " keeps ", left, " connections that bring nothing");
 }
@@ -694,7 +722,10 @@ void peer_process::stop() {
     net->current = &system;
     engine_->set_time(os::now(), os::wall_time());
     const auto kept = pending_;
-    engine_->stop(make_error_code(errc::stopped));
+    {
+        const simulation::with_memory_of ours(&system);
+        engine_->stop(make_error_code(errc::stopped));
+    }
     take();
     check_waiting();
     for (const auto number : kept)
@@ -709,6 +740,7 @@ void peer_process::end_life() {
     pending_.clear();
     inbox_.clear();
     joined_.clear();
+    was_short_ = false;
     last_from_.clear();
     last_kept_from_.clear();
     held_ = 0;
@@ -782,7 +814,7 @@ void world::misfortune() {
     auto& random = wires.random;
     peer_process& who = any_peer();
     simulation::machine& where = *who.system.where;
-    const auto what = random.below(105);
+    const auto what = random.below(110);
     if (what < 10) {
         if (who.lives()) who.kill();
     } else if (what < 20) {
@@ -813,6 +845,10 @@ void world::misfortune() {
         who.system.stormy = true;
         wires.in(random.time(0ms, 4000ms), [&who] { who.system.stormy = false; });
         wires.wake(who.system);
+    } else if (what < 95) {
+        trace(who.name(), " is short of memory");
+        who.be_short_of_memory(random.chance(300) ? 1000 : random.between(1, 100));
+        wires.in(random.time(0ms, 1000ms), [&who] { who.be_short_of_memory(0); });
     } else if (!wires.sockets.empty()) {
         auto place = wires.sockets.begin();
         std::advance(place, static_cast<std::ptrdiff_t>(random.below(wires.sockets.size())));
