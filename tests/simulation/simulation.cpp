@@ -655,8 +655,7 @@ void peer_process::check_bounds() {
     require(links <= settings_.max_links, name(), " has ", links, " links, at most ",
             settings_.max_links);
     require(joined_.size() <= settings_.max_peers + links || was_short_, name(), " knows ",
-            joined_.size(),
-            " peers with ", links, " links");
+            joined_.size(), " peers with ", links, " links");
     std::size_t kept = 0;
     for (const auto& one : engine_->kept()) kept += one.text.size();
     require(kept <= settings_.max_kept_bytes, name(), " keeps ", kept, " bytes");
