@@ -9,18 +9,18 @@
 #define P2PCHAT_IMPLEMENTATION
 #include "p2pchat.hpp"
 
-#include "conversation.hpp"
-#include "outbox.hpp"
-#include "people.hpp"
-#include "settings/changed_keys.hpp"
-#include "settings/folder.hpp"
-#include "settings/log.hpp"
-#include "settings/options.hpp"
-#include "settings/remembered.hpp"
-#include "terminal/screen.hpp"
-#include "terminal/style.hpp"
-#include "terminal/text.hpp"
-#include "to_all.hpp"
+#include "menu/conversation.hpp"
+#include "menu/outbox.hpp"
+#include "menu/people.hpp"
+#include "menu/settings/changed_keys.hpp"
+#include "menu/settings/folder.hpp"
+#include "menu/settings/log.hpp"
+#include "menu/settings/options.hpp"
+#include "menu/settings/remembered.hpp"
+#include "menu/terminal/screen.hpp"
+#include "menu/terminal/style.hpp"
+#include "menu/terminal/text.hpp"
+#include "menu/to_all.hpp"
 
 #include <algorithm>
 #include <chrono>

@@ -3,7 +3,7 @@
 //
 // SPDX-License-Identifier: MIT
 
-#include "examples/settings/changed_keys.hpp"
+#include "examples/menu/settings/changed_keys.hpp"
 #include "menu_program.hpp"
 
 #include <doctest/doctest.h>

@@ -5,7 +5,7 @@
 #ifndef BRIDGE_BATCHES_HPP
 #define BRIDGE_BATCHES_HPP
 
-#include "../to_all.hpp"
+#include "../menu/to_all.hpp"
 #include "p2pchat.hpp"
 
 #include <algorithm>

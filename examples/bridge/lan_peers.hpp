@@ -5,7 +5,7 @@
 #ifndef BRIDGE_LAN_PEERS_HPP
 #define BRIDGE_LAN_PEERS_HPP
 
-#include "../terminal/text.hpp"
+#include "../menu/terminal/text.hpp"
 #include "options.hpp"
 #include "p2pchat.hpp"
 

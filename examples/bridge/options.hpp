@@ -5,9 +5,9 @@
 #ifndef BRIDGE_OPTIONS_HPP
 #define BRIDGE_OPTIONS_HPP
 
-#include "../settings/folder.hpp"
-#include "../settings/options.hpp"
-#include "../terminal/text.hpp"
+#include "../menu/settings/folder.hpp"
+#include "../menu/settings/options.hpp"
+#include "../menu/terminal/text.hpp"
 #include "mqtt.hpp"
 #include "p2pchat.hpp"
 

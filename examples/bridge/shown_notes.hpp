@@ -5,7 +5,7 @@
 #ifndef BRIDGE_SHOWN_NOTES_HPP
 #define BRIDGE_SHOWN_NOTES_HPP
 
-#include "../settings/folder.hpp"
+#include "../menu/settings/folder.hpp"
 
 #include <algorithm>
 #include <cstddef>

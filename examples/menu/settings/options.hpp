@@ -5,8 +5,8 @@
 #ifndef MENU_OPTIONS_HPP
 #define MENU_OPTIONS_HPP
 
-#include "p2pchat.hpp"
 #include "../terminal/text.hpp"
+#include "p2pchat.hpp"
 
 #include <cstdint>
 #include <iostream>

@@ -4,13 +4,13 @@
 // SPDX-License-Identifier: MIT
 
 #define P2PCHAT_IMPLEMENTATION
-#include "bridge/batches.hpp"
-#include "bridge/lan_peers.hpp"
-#include "bridge/mqtt.hpp"
-#include "bridge/options.hpp"
-#include "bridge/shown_notes.hpp"
+#include "../menu/terminal/text.hpp"
+#include "batches.hpp"
+#include "lan_peers.hpp"
+#include "mqtt.hpp"
+#include "options.hpp"
 #include "p2pchat.hpp"
-#include "terminal/text.hpp"
+#include "shown_notes.hpp"
 
 #include <atomic>
 #include <condition_variable>
