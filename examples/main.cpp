@@ -105,7 +105,7 @@ private:
             "4. Send mandatory message to default peers\n"
             "0. Quit";
         const char* more = "\nc. Chat  b. To all  r. Reply  ?. Help";
-        if (menu_is_due_) screen_.print(style_.quiet(screen_.live() ? menu + more : menu));
+        if (menu_is_due_) screen_.print(style_.dim(screen_.live() ? menu + more : menu));
         menu_is_due_ = !screen_.live();
         const auto choice = screen_.ask("Enter choice: ");
         const auto typed = choice ? menu::trimmed(*choice) : "";
@@ -166,12 +166,12 @@ private:
                 return std::cerr << "p2pchat: " << reason << '\n', 1;
         write_settings();
         const auto us = node_->address();
-        screen_.print(style_.quiet("Your detected IP address: " + us.address() +
-                                   "\nServer listening on all interfaces (port " +
-                                   std::to_string(us.port()) + ")"));
+        screen_.print(style_.dim("Your detected IP address: " + us.address() +
+                                 "\nServer listening on all interfaces (port " +
+                                 std::to_string(us.port()) + ")"));
         if (is_encrypted()) show_own_key();
         if (screen_.live())
-            screen_.print(style_.quiet(
+            screen_.print(style_.dim(
                 "Esc goes back to the menu, and so does Enter where it answers nothing."));
         screen_.complete_with([this](const std::string& typed) { return words_for(typed); });
         if (!settings_.quiet) screen_.set_title("p2pchat " + menu::visible(settings_.team));
@@ -205,8 +205,8 @@ private:
         if (error)
             screen_.print(style_.warning("Settings cannot be stored: " + error.message()));
         else if (!remembered_.name().empty())
-            screen_.print(style_.quiet("Team and port are remembered in " +
-                                       menu::visible(remembered_.name())));
+            screen_.print(
+                style_.dim("Team and port are remembered in " + menu::visible(remembered_.name())));
     }
 
     /// A file that outlives the program. Empty: none is to.
@@ -427,10 +427,10 @@ private:
         // Not to a script, which knows the original's line.
         const auto line = conversation_->is_open() ? conversation_->shown(m)
                           : connects && screen_.live()
-                              ? style_.quiet(sender + " (" + team + ") connected.")
-                              : style_.quiet(all ? "[to all] " : "") +
-                                    style_.peer(sender, sender + ' ' + team) + ' ' + text;
-        screen_.notify(style_.quiet(time) + style_.good(encrypted) + style_.warning(mark) + line);
+                              ? style_.dim(sender + " (" + team + ") connected.")
+                              : style_.dim(all ? "[to all] " : "") +
+                                    style_.by_name(sender, sender + ' ' + team) + ' ' + text;
+        screen_.notify(style_.dim(time) + style_.good(encrypted) + style_.warning(mark) + line);
         if (!connects) screen_.ring();
         if (const auto error =
                 log_.add("<- " + encrypted + mark + sender + ' ' + m.team + ' ' + m.text))
@@ -442,9 +442,9 @@ private:
         outbox_->forget(peer.address);
         // Who leaves says exit. A link that ends without is that of a program that was killed.
         screen_.notify(
-            style_.quiet(called(peer.address, peer.team) +
-                         (how == p2pchat::departure::left ? " disconnected."
-                                                          : " was lost: the link to it broke.")));
+            style_.dim(called(peer.address, peer.team) +
+                       (how == p2pchat::departure::left ? " disconnected."
+                                                        : " was lost: the link to it broke.")));
     }
 
     /// Not to a script, and not more than a person can read: the list has them all.
@@ -455,8 +455,8 @@ private:
             found_lately_ = 0;
         }
         if (!screen_.live() || ++found_lately_ > 5) return;
-        screen_.notify(style_.quiet(called(who.address, who.team) +
-                                    (here ? " is on the network." : " is off the network.")));
+        screen_.notify(style_.dim(called(who.address, who.team) +
+                                  (here ? " is on the network." : " is off the network.")));
     }
 
     std::string called(const endpoint& peer, const std::string& team) const {
@@ -491,7 +491,7 @@ private:
             to = last_writer_;
         }
         if (!to) return screen_.print("Nobody has written yet.");
-        screen_.print(style_.quiet("To " + to_string(to)));
+        screen_.print(style_.dim("To " + to_string(to)));
         write_to(to);
     }
 
@@ -574,7 +574,7 @@ private:
 
     void decide_on(const p2pchat::peer& offered) {
         screen_.print(described(offered));
-        screen_.print(style_.quiet(
+        screen_.print(style_.dim(
             "Compare that, not by this chat, with what their program shows as \"Your key\"."));
         std::string said;
         const bool given = ask("Accept it (yes, no): ", [&](const std::string& answer) {
@@ -644,8 +644,8 @@ private:
         const auto team = peer.team.empty() ? "" : " - " + menu::visible(peer.team);
         const auto key = peer.key ? " key " + fingerprint(peer.key) : "";
         const auto name = names_.of(peer.address);
-        return style_.peer(address, address + team) + (peer.linked ? " (linked)" : "") +
-               (name.empty() ? "" : " is " + name) + style_.quiet(key);
+        return style_.by_name(address, address + team) + (peer.linked ? " (linked)" : "") +
+               (name.empty() ? "" : " is " + name) + style_.dim(key);
     }
 
     menu::options settings_;

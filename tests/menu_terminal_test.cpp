@@ -144,7 +144,7 @@ TEST_CASE("what comes in one go behind an answer is no choice") {
     SUBCASE("without") { kind.type = "dumb"; }
     party ours("Ours", kind), theirs("Theirs");
     const auto is_told = [&] {
-        return ours.program.expect("Not taken: what came in one go behind that line.");
+        return ours.program.expect("Ignored: the input that arrived together with that line.");
     };
     for (const char* rest : {"\nb\nmy private line\n", "\n0\n", "\n0"}) {
         say(ours, theirs.address(), std::string("my list") + rest);

@@ -45,10 +45,10 @@ public:
             const auto one = parsed(line);
             const auto who = one.is_ours ? "to " + called : with_ ? called : std::string(one.team);
             screen_.print(
-                style_.quiet(std::string(one.time) + ' ' + who + ": " + std::string(one.text)));
+                style_.dim(std::string(one.time) + ' ' + who + ": " + std::string(one.text)));
         }
-        screen_.print(style_.quiet("Each line goes to " + called +
-                                   ". /menu goes back, /help lists commands."));
+        screen_.print(
+            style_.dim("Each line goes to " + called + ". /menu goes back, /help lists commands."));
     }
     void close() { is_open_ = false; }
 
@@ -65,9 +65,9 @@ public:
     /// A message, with whose it is and to whom.
     std::string shown(const p2pchat::message& m) const {
         const auto sender = people_.name_of(m.reply_to(), m.team);
-        if (m.text == "CONNECT") return style_.quiet(sender + " connected.");
-        return style_.peer(to_string(m.reply_to()), sender) +
-               style_.quiet(is_to_all(m.text) ? " to all" : "") + ": " +
+        if (m.text == "CONNECT") return style_.dim(sender + " connected.");
+        return style_.by_name(to_string(m.reply_to()), sender) +
+               style_.dim(is_to_all(m.text) ? " to all" : "") + ": " +
                visible(without_mark(m.text));
     }
 

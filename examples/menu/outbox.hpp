@@ -51,8 +51,8 @@ public:
                 screen_.print(style_.bad("✗ Not sent, " + to_string(one.to) + " did not come: ") +
                               visible(one.text));
         if (!letters.empty())
-            screen_.print(style_.quiet("Kept from before: " + std::to_string(letters.size()) +
-                                       ", to be sent as soon as who they are for is there."));
+            screen_.print(style_.dim("Kept from before: " + std::to_string(letters.size()) +
+                                     ", to be sent as soon as who they are for is there."));
         send(letters);
     }
 
@@ -88,14 +88,14 @@ public:
         std::unique_lock<std::mutex> lock(mutex_);
         if (!settled_.wait_for(lock, std::chrono::milliseconds(300),
                                [&] { return line->open == 0; }))
-            screen_.print(shown(*line) + style_.quiet(" …"));
+            screen_.print(shown(*line) + style_.dim(" …"));
     }
 
     /// Sends the last of those that failed once more. Should it fail again, the others come first.
     void send_again() {
         auto last = take_unsent();
         if (!last) return screen_.print("Nothing has failed to be sent.");
-        screen_.print(style_.quiet("To " + to_string(last->to) + ": " + visible(last->text)));
+        screen_.print(style_.dim("To " + to_string(last->to) + ": " + visible(last->text)));
         last->again = true;
         send({*last});
     }
@@ -132,7 +132,7 @@ public:
     /// those of whom the node does not. A person who leaves meanwhile has the outcomes come at once.
     void finish() {
         if (!wait_for_all() && !screen_.leaving())
-            screen_.print(style_.quiet("Waiting for what is under way; Ctrl-C leaves now."));
+            screen_.print(style_.dim("Waiting for what is under way; Ctrl-C leaves now."));
         while (!wait_for_all())
             if (screen_.leaving()) node_.stop();
         for (const auto& to : only_written_to()) {
@@ -143,8 +143,8 @@ public:
         node_.stop();
         const std::lock_guard<std::mutex> lock(mutex_);
         if (kept_ != 0)
-            screen_.print(style_.quiet("Kept for the next time: " + std::to_string(kept_) +
-                                       ", in " + visible(file_.name())));
+            screen_.print(style_.dim("Kept for the next time: " + std::to_string(kept_) + ", in " +
+                                     visible(file_.name())));
     }
 
 private:
@@ -314,15 +314,15 @@ private:
     }
 
     std::string shown(const said& line) const {
-        return style_.quiet(screen_.live() ? line.time : "") + style_.quiet("to ") + line.to +
-               ": " + visible(line.text);
+        return style_.dim(screen_.live() ? line.time : "") + style_.dim("to ") + line.to + ": " +
+               visible(line.text);
     }
 
     void report_success(const letter& what, const std::string& to, const std::string& text) {
         if (screen_.live())
-            screen_.print(style_.good("✓ ") + style_.quiet(what.sent.empty()
-                                                               ? "Delivered to " + to + ": " + text
-                                                               : what.sent + to));
+            screen_.print(style_.good("✓ ") + style_.dim(what.sent.empty()
+                                                             ? "Delivered to " + to + ": " + text
+                                                             : what.sent + to));
         else if (!what.sent.empty())
             screen_.print(what.sent + to);
     }
@@ -331,7 +331,7 @@ private:
                         std::error_code error) {
         const std::string others = keep(what) ? "" : ", after the others";
         screen_.print(style_.bad(failure("Error sending to " + to + ": " + error.message())) +
-                      style_.quiet("\nNot sent: " + text + " (s sends it again" + others + ')'));
+                      style_.dim("\nNot sent: " + text + " (s sends it again" + others + ')'));
     }
 
     void report_connection(const std::string& to, const p2pchat::connect_result& result) {
@@ -340,9 +340,8 @@ private:
                 style_.bad(failure("Could not connect to " + to + ": " + result.error.message())));
         const char* means = result.linked ? " by a link: you are told when it ends"
                                           : " without a link: the program there knows none";
-        screen_.print(screen_.live()
-                          ? style_.good("✓ ") + "Connected to " + to + style_.quiet(means)
-                          : "Connected to " + to);
+        screen_.print(screen_.live() ? style_.good("✓ ") + "Connected to " + to + style_.dim(means)
+                                     : "Connected to " + to);
     }
 
     std::string failure(const std::string& line) const {

@@ -1,10 +1,9 @@
-// console_editor.hpp - a line being typed on a Windows console, that can step aside for another one.
+// console_editor.hpp - edits a line on a Windows console, and hides it while other output is shown.
 //
 // SPDX-License-Identifier: MIT
 //
-// The console's own editing cannot: it loses its place when something else is written. This does
-// the least that a person expects: typing, Backspace, Esc, Tab, and the arrows for what was typed
-// before.
+// The console's own editing cannot: it loses its place when something else is written. This has the
+// minimum that people expect: typing, Backspace, Esc, Tab, and the arrow keys for the history.
 
 #ifndef MENU_CONSOLE_EDITOR_HPP
 #define MENU_CONSOLE_EDITOR_HPP
@@ -29,7 +28,7 @@ public:
         : in_(in), out_(out), callbacks_(std::move(callbacks)) {}
 
     std::optional<std::string> read_line(const std::string& prompt,
-                                         const line_predicate& goes) override {
+                                         const line_predicate& erase_if) override {
         prompt_ = to_wide(prompt);
         line_.clear();
         history_ = &histories_[prompt];
@@ -39,7 +38,7 @@ public:
             const wchar_t c = key.uChar.UnicodeChar;
             if (c == L'\x1a' && line_.empty()) break;  // Ctrl-Z
             if (c == L'\x1b') return "\x1b";
-            if (c == L'\r') return finished(goes);
+            if (c == L'\r') return finish(erase_if);
             obey(key);
         }
         return std::nullopt;
@@ -50,7 +49,7 @@ public:
         GetConsoleScreenBufferInfo(out_, &info);
         const int columns = std::max<int>(info.dwSize.X, 1);
         const int cells = cells_of(to_utf8(prompt_ + line_), columns);
-        // A row that is just full has the cursor at its end, or in the next one: consoles differ.
+        // After a row that is full the cursor is at its end or in the next row: consoles differ.
         const bool just_full = cells > 0 && cells % columns == 0 && info.dwCursorPosition.X != 0;
         const int row = info.dwCursorPosition.Y - cells / columns + (just_full ? 1 : 0);
         const COORD start = {0, static_cast<SHORT>(std::max(row, 0))};
@@ -73,7 +72,7 @@ private:
             if (record.EventType == FOCUS_EVENT)
                 callbacks_.on_focus(record.Event.FocusEvent.bSetFocus != 0);
             key = record.Event.KeyEvent;
-            // A character typed by its number comes when Alt is let go.
+            // A character typed by its number comes when Alt is released.
             if (record.EventType == KEY_EVENT &&
                 (key.bKeyDown != 0 || key.wVirtualKeyCode == VK_MENU))
                 return true;
@@ -107,9 +106,9 @@ private:
         put(to_wide(result.insert));
     }
 
-    std::optional<std::string> finished(const line_predicate& goes) {
+    std::optional<std::string> finish(const line_predicate& erase_if) {
         const auto line = to_utf8(line_);
-        if (goes && goes(line))
+        if (erase_if && erase_if(line))
             hide();
         else
             put(L"\r\n");
@@ -129,7 +128,7 @@ private:
         WriteConsoleW(out_, text.data(), static_cast<DWORD>(text.size()), &done, nullptr);
     }
 
-    /// One character less, which may be two surrogates.
+    /// Without the last character, which may be two surrogates.
     static std::wstring without_last(std::wstring line) {
         const auto is_surrogate = [](wchar_t c) { return (c & 0xf800) == 0xd800; };
         if (line.size() > 1 && is_surrogate(line.back())) line.pop_back();
@@ -137,7 +136,7 @@ private:
         return line;
     }
 
-    /// How many cells `text` takes in rows of `columns`: a wide character does not break.
+    /// How many cells `text` takes in rows of `columns`: a wide character is not split.
     static int cells_of(std::string_view text, int columns) {
         int cells = 0;
         while (!text.empty()) {
@@ -153,16 +152,17 @@ private:
         static constexpr std::pair<char32_t, char32_t> ranges[] = {
             {0x1100, 0x115f}, {0x2e80, 0xa4cf}, {0xac00, 0xd7a3},   {0xf900, 0xfaff},
             {0xfe30, 0xfe6f}, {0xff01, 0xff60}, {0x1f300, 0x1faff}, {0x20000, 0x3fffd}};
-        return std::any_of(std::begin(ranges), std::end(ranges),
-                           [c](const auto& r) { return c >= r.first && c <= r.second; });
+        return std::any_of(std::begin(ranges), std::end(ranges), [c](const auto& range) {
+            return c >= range.first && c <= range.second;
+        });
     }
 
     const HANDLE in_, out_;
     const editor_callbacks callbacks_;
     std::wstring prompt_, line_;
-    std::map<std::string, std::vector<std::wstring>> histories_;  // one for each question
+    std::map<std::string, std::vector<std::wstring>> histories_;  // one for each prompt
     std::vector<std::wstring>* history_ = nullptr;
-    std::size_t recalled_ = 0;  // of the history; its size: none
+    std::size_t recalled_ = 0;  // index in the history; its size: none
 };
 
 }  // namespace menu

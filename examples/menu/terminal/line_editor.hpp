@@ -1,9 +1,9 @@
-// line_editor.hpp - a line being typed on a live terminal, that can step aside for another one.
+// line_editor.hpp - edits a line on a live terminal, and hides it while other output is shown.
 //
 // SPDX-License-Identifier: MIT
 //
-// Editing, history and the redrawing are libedit's, where the build found it; else there is no
-// editor, and lines are typed as the system's terminal has it. (Windows: see console_editor.hpp.)
+// Editing, history and redrawing are libedit's, where the build found it; without it there is no
+// editor, and lines are typed as the system's terminal takes them. (Windows: console_editor.hpp.)
 
 #ifndef MENU_LINE_EDITOR_HPP
 #define MENU_LINE_EDITOR_HPP
@@ -25,28 +25,28 @@ public:
     line_editor& operator=(const line_editor&) = delete;
     virtual ~line_editor() = default;
 
-    /// The line typed, ended by Esc if the person goes back; nothing at the end of the input.
-    /// Prompt and line go from the screen once it is entered, if `goes` says so.
+    /// The line typed; just an Esc if the user goes back, and nothing at the end of the input.
+    /// Prompt and line are erased from the screen once it is entered if `erase_if` is true for it.
     virtual std::optional<std::string> read_line(const std::string& prompt,
-                                                 const line_predicate& goes) = 0;
+                                                 const line_predicate& erase_if) = 0;
 
     virtual void hide() = 0;    ///< clears prompt and line from the screen, for other output
     virtual void show() = 0;    ///< draws both again, where the cursor is now
-    virtual void pause() = 0;   ///< the same, and gives the terminal back to whoever started us
-    virtual void resume() = 0;  ///< ... and takes it again
+    virtual void pause() = 0;   ///< hides both, and restores the terminal for the shell
+    virtual void resume() = 0;  ///< takes the terminal again, and shows both
 };
 
-/// What Tab does to a line: text to insert or, where several words are possible, these to show.
+/// The effect of Tab: text to insert or, where several words are possible, the words to list.
 struct completion {
     std::string insert;
     std::vector<std::string> choices;
 };
 
-/// What an editor needs of whoever has it.
+/// What an editor needs from its owner.
 struct editor_callbacks {
-    std::function<bool()> wait_for_key;  ///< true: there is one to read
+    std::function<bool()> wait_for_key;  ///< true: a key can be read
     std::function<completion(const std::string& typed)> complete;
-    std::function<void(bool)> on_focus;  ///< the window has got it, or lost it
+    std::function<void(bool)> on_focus;  ///< true: the window has gained it; false: lost it
 };
 
 /// Null without libedit.
@@ -79,8 +79,8 @@ inline std::unique_ptr<menu::line_editor> menu::make_line_editor(editor_callback
 
 namespace menu {
 
-/// Has wide characters be UTF-8, in a system without a language too.
-inline void speak_utf8() {
+/// Makes multibyte strings UTF-8, even on a system without a configured locale.
+inline void use_utf8() {
     for (const char* name : {"", "C.UTF-8", "en_US.UTF-8", "UTF-8"}) {
         std::setlocale(LC_CTYPE, name);
         if (nl_langinfo(CODESET) == std::string_view("UTF-8")) return;
@@ -90,17 +90,17 @@ inline void speak_utf8() {
 class libedit_editor : public line_editor {
 public:
     explicit libedit_editor(editor_callbacks callbacks) : callbacks_(std::move(callbacks)) {
-        speak_utf8();
+        use_utf8();
         editline_ = el_init("p2pchat", stdin, stdout, stderr);
         el_set(editline_, EL_CLIENTDATA, this);
         el_set(editline_, EL_EDITOR, "emacs");
         el_set(editline_, EL_PROMPT, prompt_of);
         bind_keys();
         el_wset(editline_, EL_GETCFN, next_key);
-        el_source(editline_, nullptr);  // the person's own .editrc
+        el_source(editline_, nullptr);  // the user's own .editrc
         const char* mode = nullptr;
         el_get(editline_, EL_EDITOR, &mode);
-        own_keys_ = mode != nullptr && mode == std::string_view("emacs");  // not in vi's way
+        own_keys_ = mode != nullptr && mode == std::string_view("emacs");  // vi mode keeps its own
         prepare(true);
     }
 
@@ -111,19 +111,19 @@ public:
     }
 
     std::optional<std::string> read_line(const std::string& prompt,
-                                         const line_predicate& goes) override {
+                                         const line_predicate& erase_if) override {
         prompt_ = prompt;
         went_back_ = false;
         el_set(editline_, EL_HIST, ::history, history_of(prompt));
         int size = 0;
         const char* typed = el_gets(editline_, &size);
-        el_set(editline_, EL_PREP_TERM, 1);  // what is typed between two questions is not echoed
+        el_set(editline_, EL_PREP_TERM, 1);  // input between two questions is not echoed
         if (went_back_) return "\x1b";
         if (typed == nullptr || size <= 0) return std::nullopt;
         std::string line(typed, static_cast<std::size_t>(size));
         if (line.back() != '\n') return std::nullopt;  // the input ended in the middle of it
         line.pop_back();
-        if (goes && goes(line)) go_up(rows_of(wide(line)) + 1);
+        if (erase_if && erase_if(line)) go_up(rows_of(wide(line)) + 1);
         HistEvent event;
         if (!line.empty()) ::history(history_of(prompt), &event, H_ENTER, line.c_str());
         return line;
@@ -131,7 +131,7 @@ public:
 
     void hide() override {
         el_resize(editline_);
-        // By how many rows the cursor is below the prompt's first: libedit knows, but does not tell.
+        // libedit knows how many rows the cursor is below the prompt's first, but does not tell.
         const LineInfoW* line = el_wline(editline_);
         go_up(rows_of({line->buffer, static_cast<std::size_t>(line->cursor - line->buffer)}));
     }
@@ -161,13 +161,13 @@ private:
         const int count = editor.read_key(*key);
         if (count == 0 || *key != L'\x1b' || !editor.own_keys_) return count;
         struct pollfd more = {STDIN_FILENO, POLLIN, 0};
-        if (poll(&more, 1, 100) > 0) return count;  // the first of what a longer key sends
+        if (poll(&more, 1, 100) > 0) return count;  // the start of a longer key sequence
         editor.went_back_ = true;
         return editor.leave_line(), 0;
     }
 
-    /// Pasted text, without what it would do as keys: its lines become one, which is the person's
-    /// to end.
+    /// Inserts pasted text without obeying it as keys: its lines become one, which is the user's to
+    /// enter.
     static unsigned char paste(EditLine* editline, int) {
         static constexpr std::wstring_view end = L"\x1b[201~";
         std::wstring text;
@@ -188,7 +188,7 @@ private:
         return CC_REFRESH;
     }
 
-    /// Completes what a word may begin; elsewhere a tab is one, as pasted text may hold them.
+    /// Completes a word where there are candidates; elsewhere inserts a tab, if the owner says so.
     static unsigned char complete(EditLine* editline, int) {
         auto& editor = self(editline);
         const LineInfo* line = el_line(editline);
@@ -208,8 +208,8 @@ private:
         return self(editline).callbacks_.on_focus(false), CC_NORM;
     }
 
-    /// Takes the terminal, or gives it back. It is asked to put pasted text in brackets, and to
-    /// tell whether its window has the focus.
+    /// Takes the terminal, or gives it back. While it is ours, the terminal brackets pasted text
+    /// and reports changes of the focus.
     void prepare(bool take) {
         if (own_keys_)
             std::fputs(take ? "\x1b[?2004h\x1b[?1004h" : "\x1b[?1004l\x1b[?2004l", stdout);
@@ -217,8 +217,8 @@ private:
         el_set(editline_, EL_PREP_TERM, take ? 1 : 0);
     }
 
-    /// What people expect of keys and libedit does not know; the end of what an unknown key sends
-    /// would be taken for text.
+    /// Binds keys that people expect and libedit does not know; the end of an unknown
+    /// key's sequence would be taken for text.
     void bind_keys() {
         const auto bind = [this](const std::string& key, const char* function) {
             el_set(editline_, EL_BIND, key.c_str(), function, nullptr);
@@ -234,8 +234,8 @@ private:
         const auto bind_number = [&](int key, const char* function) {
             const auto prefix = "\\e[" + std::to_string(key);
             bind(prefix + '~', function);
-            for (int with = 2; with < 17; ++with)
-                bind(prefix + ';' + std::to_string(with) + '~', function);
+            for (int modifiers = 2; modifiers < 17; ++modifiers)
+                bind(prefix + ';' + std::to_string(modifiers) + '~', function);
         };
         bind("^R", "em-inc-search-prev");
         const auto bind_own = [&](const wchar_t* name, const char* function, const char* key,
@@ -252,14 +252,15 @@ private:
         for (const int home : {1, 7}) bind_number(home, "ed-move-to-beg");
         for (const int end : {4, 8}) bind_number(end, "ed-move-to-end");
         bind_number(3, "ed-delete-next-char");
-        // With Shift, Alt, Ctrl, Meta and what they make together; Alt also as ESC before the key.
-        for (int with = 2; with < 17; ++with) bind_arrows("\\e[1;" + std::to_string(with));
+        // With Shift, Alt, Ctrl, Meta and their combinations; Alt also as ESC before the key.
+        for (int modifiers = 2; modifiers < 17; ++modifiers)
+            bind_arrows("\\e[1;" + std::to_string(modifiers));
         bind_arrows("\\e\\e[");
-        for (const char* key : {"A", "B", "C", "D", "E"})  // F1 to F5 of Linux's own terminal
+        for (const char* key : {"A", "B", "C", "D", "E"})  // F1 to F5 of the Linux console
             bind(std::string("\\e[[") + key, "ed-ignore");
     }
 
-    /// Reads a character, which may be several bytes: 1, or 0 if the person leaves.
+    /// Reads a character, of one or more bytes: 1, or 0 if the user leaves.
     int read_key(wchar_t& key) {
         std::mbstate_t state = {};
         for (;;) {
@@ -267,7 +268,7 @@ private:
             if (!callbacks_.wait_for_key() || read(STDIN_FILENO, &byte, 1) != 1)
                 return leave_line(), 0;
             auto size = std::mbrtowc(&key, &byte, 1, &state);
-            if (size == static_cast<std::size_t>(-1)) {  // what came before was no UTF-8
+            if (size == static_cast<std::size_t>(-1)) {  // the bytes before were not UTF-8
                 state = {};
                 size = std::mbrtowc(&key, &byte, 1, &state);
             }
@@ -276,7 +277,7 @@ private:
         }
     }
 
-    /// Puts the cursor behind what was typed, so that the next output leaves it whole.
+    /// Moves the cursor to the end of the line, so that further output does not overwrite it.
     void leave_line() {
         hide();
         const LineInfoW* line = el_wline(editline_);
@@ -284,7 +285,7 @@ private:
         show();
     }
 
-    /// Each question has a history of its own, so that addresses are offered for addresses.
+    /// Each question has a history of its own, which offers earlier answers to that question.
     History* history_of(const std::string& prompt) {
         auto& history = histories_[prompt];
         if (history == nullptr) {
@@ -296,7 +297,7 @@ private:
         return history;
     }
 
-    /// Puts the cursor at the beginning of a row above, and clears the screen from there.
+    /// Moves the cursor to the beginning of a row above, and clears the screen from there.
     static void go_up(unsigned rows) {
         if (rows > 0) std::printf("\x1b[%uA", rows);
         std::fputs("\r\x1b[J", stdout);
@@ -309,13 +310,13 @@ private:
         return result;
     }
 
-    /// How many rows the prompt with `line` behind it has, but for the last.
+    /// How many row breaks there are in the prompt followed by `line`.
     unsigned rows_of(std::wstring_view line) const {
         unsigned row = 0, column = 0;
         const unsigned columns = width_of_terminal();
         const auto put = [&](wchar_t c) {
             const auto width = width_of(c, column);
-            if (wcwidth(c) == 2 && column + 1 == columns) ++column;  // does not fit: left blank
+            if (wcwidth(c) == 2 && column + 1 == columns) ++column;  // the last cell stays blank
             column += width;
             row += column / columns;
             column %= columns;

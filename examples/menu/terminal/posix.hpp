@@ -33,15 +33,15 @@ inline std::vector<std::string> utf8_arguments(int argc, char** argv) {
     return {argv + 1, argv + argc};
 }
 
-/// Signals, as something to wait for together with keys: a handler may do no more than write them
-/// into a pipe.
+/// Signals, as something to wait for together with keys: a handler may do little more than write
+/// them to a pipe.
 class signals {
 public:
-    /// `resets`: the second signal to leave ends the program at once, whatever it waits for. On a
-    /// live terminal it does not, for that would leave the terminal as the editor has it.
-    explicit signals(bool resets) : resets_(resets) {
-        // What is closed would be given to the pipe, and then read and written in our place. This
-        // has an end at once, and cannot be written.
+    /// `reset`: the second signal to leave ends the program at once, whatever it is waiting for.
+    /// Not for a live terminal, which would then stay in the editor's mode.
+    explicit signals(bool reset) : reset_(reset) {
+        // The pipe would get the descriptor of a closed standard stream, and be read and written as
+        // that stream. /dev/null, read-only, is at its end at once, and cannot be written.
         for (const int stream : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO})
             if (fcntl(stream, F_GETFD) < 0) static_cast<void>(open("/dev/null", O_RDONLY));
         if (pipe(ends_) != 0) std::abort();
@@ -49,58 +49,59 @@ public:
             fcntl(end, F_SETFD, FD_CLOEXEC);
             fcntl(end, F_SETFL, O_NONBLOCK);
         }
-        for (const int number : {SIGPIPE, SIGXFSZ}) signal(number, SIG_IGN);  // write() says it too
+        for (const int number : {SIGPIPE, SIGXFSZ})
+            signal(number, SIG_IGN);  // write() reports them
         for (const int number : {SIGINT, SIGTERM, SIGHUP}) watch(number);
     }
 
-    /// Unless whoever started us has it ignored, as nohup does.
+    /// Unless the parent process had it ignored, as nohup does.
     void watch(int number) {
         struct sigaction action = {};
         sigaction(number, nullptr, &action);
         if (action.sa_handler == SIG_IGN) return;
         action = {};
         action.sa_handler = note;
-        if (resets_) action.sa_flags = static_cast<int>(SA_RESETHAND);
+        if (reset_) action.sa_flags = static_cast<int>(SA_RESETHAND);
         sigaction(number, &action, nullptr);
     }
 
     int readable_end() const { return ends_[0]; }
     bool leaving() const { return leaving_; }
 
-    /// The next signal that came; 0 if there is none.
+    /// The next signal that has come; 0: none.
     int next() {
         char number = 0;
         return read(ends_[0], &number, 1) == 1 ? number : 0;
     }
 
-    /// As a handler does: SIGTERM, say, for our own reasons.
+    /// The handler; the terminal calls it, too, with SIGTERM, to leave for a reason of its own.
     static void note(int number) {
-        const int kept = errno;
+        const int saved = errno;
         if (number == SIGINT || number == SIGTERM || number == SIGHUP) leaving_ = true;
         const char byte = static_cast<char>(number);
-        if (write(ends_[1], &byte, 1) != 1) errno = 0;  // full: then it wakes whoever waits anyway
-        errno = kept;
+        if (write(ends_[1], &byte, 1) != 1) errno = 0;  // full: it wakes its reader anyway
+        errno = saved;
     }
 
 private:
     static inline int ends_[2] = {-1, -1};
     static inline std::atomic<bool> leaving_{false};
-    const bool resets_;
+    const bool reset_;
 };
 
 class terminal {
 public:
-    /// `complete` is what Tab does; `on_key` is called when the person does anything.
+    /// `complete` tells the effect of Tab; `on_key` is called at any input.
     terminal(std::function<completion(const std::string&)> complete, std::function<void()> on_key)
         : on_key_(std::move(on_key)) {
         if (live_)
             editor_ = make_line_editor({[this] { return wait_for_input(); }, std::move(complete),
-                                        [this](bool has) { focused_ = has; }});
+                                        [this](bool focused) { focused_ = focused; }});
         if (editor_ == nullptr) return;
         for (const int number : {SIGWINCH, SIGTSTP}) signals_.watch(number);
     }
 
-    /// Whether the person's Enter ends the line on the screen too.
+    /// Whether the user's Enter ends the line on the screen too.
     bool echoes() const { return is_terminal_; }
     bool live() const { return live_; }
     bool colours() const { return live_; }
@@ -113,32 +114,32 @@ public:
 
     void write(std::string_view text) {
         const bool whole = std::fwrite(text.data(), 1, text.size(), stdout) == text.size();
-        if (std::fflush(stdout) != 0 || !whole) signals::note(SIGTERM);  // nobody sees us any more
+        if (std::fflush(stdout) != 0 || !whole) signals::note(SIGTERM);  // nobody reads it any more
     }
 
-    /// The next line of the input without its end; nothing at its end or when the person leaves.
-    /// `lock` is let go while it waits. Where lines are edited, it goes from the screen if `goes`.
-    std::optional<std::string> read_line(const std::string& prompt, const line_predicate& goes,
+    /// The next line of the input without its line end; nothing at the end of the input or when the
+    /// user leaves. `lock` is released while it waits. `erase_if`: see line_editor.
+    std::optional<std::string> read_line(const std::string& prompt, const line_predicate& erase_if,
                                          std::unique_lock<std::mutex>& lock) {
         prompt_ = prompt;
         lock_ = &lock;
-        auto line = editor_ != nullptr ? editor_->read_line(prompt, goes) : read_plain_line();
+        auto line = editor_ != nullptr ? editor_->read_line(prompt, erase_if) : read_plain_line();
         if (!line) signals::note(SIGTERM);
         return leaving() ? std::nullopt : line;
     }
 
-    /// Drops what came in one go behind the line just read: the rest of what was pasted, say, which
-    /// answers no later question. Whether there was any.
-    bool drop_rest() {
+    /// Drops the input that arrived together with the line just read, such as the rest of a paste:
+    /// it answers no later question. Returns whether there was any.
+    bool drop_pending() {
         if (!is_terminal_ || leaving()) return false;
         struct termios usual = {};
         tcgetattr(STDIN_FILENO, &usual);
-        auto unbuffered = usual;  // so that a line that is not whole can be read too
+        auto unbuffered = usual;  // so that an incomplete line can be read, too
         unbuffered.c_lflag &= ~static_cast<tcflag_t>(ICANON);
         tcsetattr(STDIN_FILENO, TCSANOW, &unbuffered);
         struct pollfd more = {STDIN_FILENO, POLLIN, 0};
-        // The system gives out lines while it still takes in those behind them; only the editor
-        // has the whole at once.
+        // The system delivers lines while those behind them are still coming in; only the editor
+        // reads all of it at once.
         const int patience = editor_ != nullptr ? 0 : 20;
         bool any = !std::exchange(typed_, {}).empty();
         while (poll(&more, 1, any ? 20 : patience) > 0 && read_more()) any = true;
@@ -147,8 +148,8 @@ public:
         return any;
     }
 
-    /// Around a line that comes while a question stands. Without an editor what is half typed is
-    /// the system's; it stays in view above.
+    /// Around output while a question is open. Without an editor a half-typed line is the system's;
+    /// it stays visible above.
     void hide() { editor_ != nullptr ? editor_->hide() : write("\n"); }
     void show() {
         editor_ != nullptr ? editor_->show() : write(prompt_);
@@ -166,7 +167,7 @@ private:
         return take_line();
     }
 
-    /// Waits for something to read; false when the person leaves.
+    /// Waits for something to read; false when the user leaves.
     bool wait_for_input() {
         while (!leaving()) {
             fd_set readable;
@@ -183,12 +184,12 @@ private:
         return false;
     }
 
-    /// Those that do not end the program are watched for the editor.
+    /// Handles a signal that does not end the program; only with an editor are these watched.
     void obey(int number) {
         if (number == SIGTSTP) {
             editor_->pause();
             signal(SIGTSTP, SIG_DFL);
-            raise(SIGTSTP);  // stops here, until the shell continues us
+            raise(SIGTSTP);  // stops here, until the shell continues the program
             signals_.watch(SIGTSTP);
             editor_->resume();
         } else if (number == SIGWINCH) {
@@ -224,7 +225,7 @@ private:
     std::unique_ptr<line_editor> editor_;           // where lines can be edited
     std::unique_lock<std::mutex>* lock_ = nullptr;  // of the screen, while a line is read
     std::string prompt_;
-    std::string typed_;  // and not yet asked for
+    std::string typed_;  // read, and not yet asked for
 };
 
 }  // namespace menu

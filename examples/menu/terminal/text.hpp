@@ -1,4 +1,4 @@
-// text.hpp - what bytes that strangers sent look like on a screen, and small things about text.
+// text.hpp - untrusted bytes made safe to show on a terminal, and small helpers for text.
 //
 // SPDX-License-Identifier: MIT
 
@@ -27,7 +27,7 @@ inline std::string_view trimmed(std::string_view text) {
     return text.substr(first, text.find_last_not_of(white_space) - first + 1);
 }
 
-/// A decimal number in low..high and nothing else.
+/// A decimal number in low..high, with nothing around it.
 inline std::optional<std::size_t> number(std::string_view text, std::size_t low, std::size_t high) {
     std::size_t value = 0;
     const auto end = text.data() + text.size();
@@ -36,8 +36,8 @@ inline std::optional<std::size_t> number(std::string_view text, std::size_t low,
     return value;
 }
 
-/// Decodes the UTF-8 character that `bytes` begins with; returns its length, 0 if there is none
-/// (cut short, too long a form, a surrogate, beyond Unicode).
+/// Decodes the UTF-8 character at the start of `bytes`; returns its length, or 0 if it is invalid
+/// (truncated, overlong, a surrogate, beyond Unicode).
 inline std::size_t decode(std::string_view bytes, char32_t& character) {
     static constexpr struct {
         unsigned char mask, lead;
@@ -45,8 +45,9 @@ inline std::size_t decode(std::string_view bytes, char32_t& character) {
     } forms[] = {{0x80, 0x00, 0}, {0xe0, 0xc0, 0x80}, {0xf0, 0xe0, 0x800}, {0xf8, 0xf0, 0x10000}};
     if (bytes.empty()) return 0;
     const auto lead = static_cast<unsigned char>(bytes[0]);
-    const auto form = std::find_if(std::begin(forms), std::end(forms),
-                                   [&](const auto& f) { return (lead & f.mask) == f.lead; });
+    const auto form = std::find_if(std::begin(forms), std::end(forms), [&](const auto& each) {
+        return (lead & each.mask) == each.lead;
+    });
     const auto length = static_cast<std::size_t>(form - std::begin(forms)) + 1;
     if (form == std::end(forms) || bytes.size() < length) return 0;
     character = lead & static_cast<unsigned char>(~form->mask);
@@ -58,10 +59,10 @@ inline std::size_t decode(std::string_view bytes, char32_t& character) {
     return character < form->least || character > 0x10ffff || surrogate ? 0 : length;
 }
 
-/// Whether a terminal would obey this character, turn the text round it about, or show nothing
-/// where it stands: controls, line separators, marks of the direction of writing, and whatever
-/// Unicode calls default-ignorable. The joiners and selectors within emoji are among these: as good
-/// for making two names look alike as the others.
+/// Whether a terminal would interpret this character, reorder the text around it, or show nothing
+/// in its place: control characters, line separators, directional marks, and everything that
+/// Unicode calls default-ignorable. The joiners and selectors within emoji are among these: they
+/// can make two names look alike just as well as the others.
 inline bool is_invisible(char32_t c) {
     static constexpr struct {
         char32_t first, last;
@@ -74,23 +75,23 @@ inline bool is_invisible(char32_t c) {
                        [c](const auto& range) { return c >= range.first && c <= range.last; });
 }
 
-/// `bytes` as they may be shown: what cannot be seen, or is no UTF-8, as \x1b.
+/// `bytes` as they may be shown: invisible characters and invalid UTF-8 are escaped, as \x1b.
 inline std::string visible(std::string_view bytes) {
     constexpr char digits[] = "0123456789abcdef";
-    std::string shown;
+    std::string result;
     while (!bytes.empty()) {
         char32_t character = 0;
         const auto length = decode(bytes, character);
-        const auto taken = std::max<std::size_t>(length, 1);
+        const auto size = std::max<std::size_t>(length, 1);
         if (length != 0 && !is_invisible(character)) {
-            shown += bytes.substr(0, taken);
+            result += bytes.substr(0, size);
         } else {
-            for (const char byte : bytes.substr(0, taken))
-                shown += {'\\', 'x', digits[byte >> 4 & 15], digits[byte & 15]};
+            for (const char byte : bytes.substr(0, size))
+                result += {'\\', 'x', digits[byte >> 4 & 15], digits[byte & 15]};
         }
-        bytes.remove_prefix(taken);
+        bytes.remove_prefix(size);
     }
-    return shown;
+    return result;
 }
 
 /// The local time, as std::strftime() writes it. Thread-safe, which std::localtime() alone is not.

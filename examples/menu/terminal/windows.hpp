@@ -25,7 +25,7 @@
 
 namespace menu {
 
-/// The command line as it was typed; main()'s has lost what the code page lacks.
+/// The command line as it was typed; main()'s has lost characters that the code page lacks.
 inline std::vector<std::string> utf8_arguments(int, char**) {
     int count = 0;
     wchar_t** const values = CommandLineToArgvW(GetCommandLineW(), &count);
@@ -37,7 +37,7 @@ inline std::vector<std::string> utf8_arguments(int, char**) {
 
 class terminal {
 public:
-    /// `complete` is what Tab does; `on_key` is called when the person does anything.
+    /// `complete` tells the effect of Tab; `on_key` is called at any input.
     terminal(std::function<completion(const std::string&)> complete, std::function<void()> on_key)
         : on_key_(std::move(on_key)) {
         DuplicateHandle(GetCurrentProcess(), GetCurrentThread(), GetCurrentProcess(), &main_, 0,
@@ -46,7 +46,7 @@ public:
         if (live())
             editor_.emplace(in_, out_,
                             editor_callbacks{[this] { return wait_for_key(); }, std::move(complete),
-                                             [this](bool has) { focused_ = has; }});
+                                             [this](bool focused) { focused_ = focused; }});
         colours_ = GetConsoleMode(out_, &mode_) != 0 &&
                    SetConsoleMode(out_, mode_ | ENABLE_VIRTUAL_TERMINAL_PROCESSING) != 0;
     }
@@ -57,7 +57,7 @@ public:
         SetConsoleCtrlHandler(on_control, FALSE);
     }
 
-    /// Whether the person's Enter ends the line on the screen too.
+    /// Whether the user's Enter ends the line on the screen too.
     bool echoes() const { return live(); }
     bool live() const { return console_in_ && console_out_; }
     bool colours() const { return live() && colours_; }
@@ -73,22 +73,22 @@ public:
             console_out_
                 ? WriteConsoleW(out_, wide.data(), static_cast<DWORD>(wide.size()), &done, nullptr)
                 : WriteFile(out_, text.data(), static_cast<DWORD>(text.size()), &done, nullptr);
-        if (fine == 0) leaving_ = true;  // nobody sees us any more
+        if (fine == 0) leaving_ = true;  // nobody reads it any more
     }
 
-    /// The next line of the input without its end; nothing at its end or when the person leaves.
-    /// `lock` is let go while it waits. Where lines are edited, it goes from the screen if `goes`.
-    std::optional<std::string> read_line(const std::string& prompt, const line_predicate& goes,
+    /// The next line of the input without its line end; nothing at the end of the input or when the
+    /// user leaves. `lock` is released while it waits. `erase_if`: see line_editor.
+    std::optional<std::string> read_line(const std::string& prompt, const line_predicate& erase_if,
                                          std::unique_lock<std::mutex>& lock) {
         lock_ = &lock;
-        auto line = editor_ ? editor_->read_line(prompt, goes) : read_plain_line(prompt);
+        auto line = editor_ ? editor_->read_line(prompt, erase_if) : read_plain_line(prompt);
         if (!line) leaving_ = true;
         return leaving_ ? std::nullopt : line;
     }
 
-    /// Drops what came in one go behind the line just read: the rest of what was pasted, say, which
-    /// answers no later question. Whether there was any.
-    bool drop_rest() {
+    /// Drops the input that arrived together with the line just read, such as the rest of a paste:
+    /// it answers no later question. Returns whether there was any.
+    bool drop_pending() {
         if (!live() || leaving_) return false;
         bool any = false;
         INPUT_RECORD record = {};
@@ -102,17 +102,17 @@ public:
         return any;
     }
 
-    /// Around a line that comes while a question stands.
+    /// Around output while a question is open.
     void hide() { editor_->hide(); }
     void show() { editor_->show(); }
 
 private:
-    /// Runs in a thread that the system makes. A window that is being closed takes the process
-    /// with it as soon as this returns, so it waits for main to leave in order.
+    /// Runs in a thread that the system makes. When a window is closed, the process ends as soon as
+    /// this returns, so it waits for main() to leave in order.
     static BOOL WINAPI on_control(DWORD event) {
         leaving_ = true;
         SetEvent(left_);
-        while (reading_) {  // again, in case that the reading had not begun
+        while (reading_) {  // again, in case the read had not begun
             CancelSynchronousIo(main_);
             Sleep(20);
         }
@@ -120,7 +120,7 @@ private:
         return TRUE;
     }
 
-    /// False when the person leaves.
+    /// False when the user leaves.
     bool wait_for_key() {
         const HANDLE ends[] = {left_, in_};
         lock_->unlock();
@@ -174,13 +174,13 @@ private:
     const HANDLE out_ = GetStdHandle(STD_OUTPUT_HANDLE);
     const bool console_in_ = is_console(in_);
     const bool console_out_ = is_console(out_);
-    DWORD mode_ = 0;  // of the console, as we found it
+    DWORD mode_ = 0;  // of the console, before it was changed
     bool colours_ = false;
     std::function<void()> on_key_;
     std::optional<bool> focused_;
     std::optional<console_editor> editor_;          // on a console
     std::unique_lock<std::mutex>* lock_ = nullptr;  // of the screen, while a line is read
-    std::string typed_;                             // and not yet asked for
+    std::string typed_;                             // read, and not yet asked for
 };
 
 }  // namespace menu

@@ -1,4 +1,4 @@
-// windows_text.hpp - between UTF-8 and what Windows speaks.
+// windows_text.hpp - conversion between UTF-8 and the UTF-16 of Windows.
 //
 // SPDX-License-Identifier: MIT
 
