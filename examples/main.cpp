@@ -2,9 +2,9 @@
 //
 // SPDX-License-Identifier: MIT
 //
-// Its prompts and lines are those of the Python original, to the letter, so that people,
-// transcripts and scripts carry over; it adds to them only where that leaves a person in the dark.
-// What is about the terminal is in the files it includes; here is what it does with the library.
+// Its prompts and lines are those of the Python original, to the letter, so that habits,
+// transcripts and scripts carry over; it adds lines only where the original leaves the user in the
+// dark. The terminal and the settings are in the files it includes; this file uses the library.
 
 #define P2PCHAT_IMPLEMENTATION
 #include "p2pchat.hpp"
@@ -52,50 +52,51 @@ public:
     }
 
 private:
-    /// What can be chosen from the menu by its key, and anywhere by its word.
+    /// An entry of the menu: chosen there by its key, and anywhere by its word.
     struct entry {
-        std::string_view key, word, argument, help;
-        void (chat::*run)(const std::string& argument);  // none: leave
+        std::string_view key, word, parameters, help;
+        void (chat::*run)(const std::string& argument);  // null: quit
     };
     static const std::vector<entry>& entries() {
         static const std::vector<entry> all = {
             {"1", "/send", "", "send a message", &chat::send_message},
-            {"2", "/peers", "", "show whom we have heard from, and who was found",
-             &chat::show_peers},
-            {"3", "/connect", "", "connect to one of them", &chat::connect_to_peer},
+            {"2", "/peers", "", "list the peers, and others on the network", &chat::show_peers},
+            {"3", "/connect", "", "connect to a peer", &chat::connect_to_peer},
             {"4", "/mandatory", "", "send a message to the default peers", &chat::send_mandatory},
-            {"c", "/chat", "NAME", "each line is a message: to NAME, or to all", &chat::open_chat},
+            {"c", "/chat", "NAME", "start a chat: each line goes to NAME, or to all",
+             &chat::open_chat},
             {"b", "/all", "TEXT", "send a message to all peers", &chat::send_to_all},
-            {"r", "/reply", "", "answer whoever wrote last", &chat::reply},
-            {"s", "/again", "", "send again what could not be sent", &chat::send_again},
-            {"n", "/name", "WHO NAME", "call somebody so, for good", &chat::give_name},
-            {"k", "/key", "", "accept the key of somebody who has another now", &chat::accept_key},
-            {"m", "/menu", "", "leave a chat for the menu", &chat::show_menu},
-            {"?", "/help", "", "show this", &chat::show_help},
-            {"0", "/quit", "", "leave", nullptr}};
+            {"r", "/reply", "", "reply to the last message", &chat::reply},
+            {"s", "/again", "", "send a failed message again", &chat::send_again},
+            {"n", "/name", "PEER NAME", "name a peer, permanently", &chat::give_name},
+            {"k", "/key", "", "accept a changed key of a peer", &chat::accept_key},
+            {"m", "/menu", "", "go back from a chat to the menu", &chat::show_menu},
+            {"?", "/help", "", "show this help", &chat::show_help},
+            {"0", "/quit", "", "quit", nullptr}};
         return all;
     }
-    bool offers(std::string_view key) const { return key != "k" || is_encrypted(); }
+    bool is_offered(std::string_view key) const { return key != "k" || is_encrypted(); }
     bool is_encrypted() const { return settings_.encryption != p2pchat::encryption::off; }
 
-    /// Runs what was typed, if it is one of those: a key, or a word with what is behind it. Whether
-    /// the program goes on; nothing if it is none.
+    /// Runs the entry that was typed, by its key or by its word with an argument. Returns whether
+    /// the program goes on; nothing if no entry was typed.
     std::optional<bool> run_entry(std::string_view typed) {
         const auto space = typed.find(' ');
-        const auto name = typed.substr(0, space);
+        const auto command = typed.substr(0, space);
         const std::string argument(
             space == std::string_view::npos ? "" : menu::trimmed(typed.substr(space)));
-        for (const auto& [key, word, takes, help, run] : entries()) {
-            const bool chosen = name == word || (name == key && !conversation_->is_open());
-            if (!chosen || !offers(key) || (takes.empty() && !argument.empty())) continue;
+        for (const auto& [key, word, parameters, help, run] : entries()) {
+            const bool is_chosen = command == word || (command == key && !conversation_->is_open());
+            if (!is_chosen || !is_offered(key)) continue;
+            if (parameters.empty() && !argument.empty()) continue;
             if (run != nullptr) (this->*run)(argument);
             return run != nullptr;
         }
         return std::nullopt;
     }
 
-    /// A script gets the menu before each choice, as from the original; a person once, and then by
-    /// Enter. False: leave.
+    /// A script gets the menu before each choice, as from the original; a user at a terminal gets
+    /// it once, and then by Enter. False: quit.
     bool choose_from_menu() {
         const std::string menu =
             "**** Menu ****\n"
@@ -116,9 +117,10 @@ private:
         return goes_on.value_or(true);
     }
 
-    /// A line of a conversation: a message, a command, or `//` for a message that begins with a
-    /// slash. False: leave.
+    /// Handles a line of a conversation: a message, a command, or `//` for a message that begins
+    /// with a slash. False: quit.
     bool converse() {
+        // A line that is shown again with its outcome is erased where it was typed.
         const auto is_shown_as_sent = [](const std::string& line) {
             return line.rfind('/', 0) != 0 || line.rfind("//", 0) == 0 ||
                    line.rfind("/all ", 0) == 0;
@@ -136,34 +138,34 @@ private:
         return goes_on.value_or(true);
     }
 
-    /// What Tab may put in place of the last word.
-    std::vector<std::string> words_for(const std::string& typed) const {
-        std::vector<std::string> words;
+    /// The candidates that Tab has for the last word.
+    std::vector<std::string> candidates_for(const std::string& typed) const {
+        std::vector<std::string> candidates;
         const auto space = typed.find(' ');
         const auto first = std::string_view(typed).substr(0, space);
         const bool takes_name = first == "/chat" || first == "/name";
         if (asks_recipient_ || (takes_name && space != std::string::npos)) {
-            for (const auto& peer : people_->names()) words.push_back(peer.name);
+            for (const auto& peer : people_->recipients()) candidates.push_back(peer.name);
         } else if (space == std::string::npos && !typed.empty()) {
-            for (const auto& one : entries())
-                if (offers(one.key)) words.emplace_back(one.word);
+            for (const auto& each : entries())
+                if (is_offered(each.key)) candidates.emplace_back(each.word);
         }
-        return words;
+        return candidates;
     }
 
     // ---- beginning and end
 
-    /// Asks for what the flags left open and starts; an exit status if that ends the program.
+    /// Asks for what the flags left open, and starts; returns an exit status if the program ends.
     std::optional<int> begin() {
         read_settings();
         if (!settings_.log.empty())
             if (const auto error = log_.open(settings_.log))
-                return menu::wrong_flag("--log " + settings_.log, error.message());
-        if (const auto status = find_keys()) return status;
-        if (!ask_who_we_are()) return end();
+                return menu::reject_flag("--log " + settings_.log, error.message());
+        if (const auto status = set_up_keys()) return status;
+        if (!ask_team_and_port()) return end();
         if (!node_)
-            if (const auto reason = start(settings_.port); !reason.empty())
-                return std::cerr << "p2pchat: " << reason << '\n', 1;
+            if (const auto problem = start(settings_.port); !problem.empty())
+                return std::cerr << "p2pchat: " << problem << '\n', 1;
         write_settings();
         const auto us = node_->address();
         screen_.print(style_.dim("Your detected IP address: " + us.address() +
@@ -171,17 +173,17 @@ private:
                                  std::to_string(us.port()) + ")"));
         if (is_encrypted()) show_own_key();
         if (screen_.live())
-            screen_.print(style_.dim(
-                "Esc goes back to the menu, and so does Enter where it answers nothing."));
-        screen_.complete_with([this](const std::string& typed) { return words_for(typed); });
+            screen_.print(
+                style_.dim("Esc goes back to the menu, as does Enter where an answer is needed."));
+        screen_.complete_with([this](const std::string& typed) { return candidates_for(typed); });
         if (!settings_.quiet) screen_.set_title("p2pchat " + menu::visible(settings_.team));
         outbox_->resume();
         return std::nullopt;
     }
 
-    /// What was answered at an earlier start. A script answers each time.
+    /// Reads the answers of an earlier start. A script answers each time.
     void read_settings() {
-        if (!settings_.keeps || !screen_.live())
+        if (!settings_.use_folder || !screen_.live())
             settings_.folder.clear();
         else if (settings_.folder.empty())
             settings_.folder = menu::default_folder();
@@ -189,13 +191,13 @@ private:
         names_.read(state_file("names"));
         const auto team = remembered_.find("team");
         const auto port = menu::number(remembered_.find("port"), 1, 65535);
-        if (settings_.team.empty() && menu::wrong_team(team).empty()) settings_.team = team;
+        if (settings_.team.empty() && menu::team_error(team).empty()) settings_.team = team;
         if (settings_.port != 0 || !port) return;
         settings_.port = static_cast<std::uint16_t>(*port);
         port_is_remembered_ = true;
     }
 
-    /// Each answer of a person, the first time.
+    /// Stores each answer the first time.
     void write_settings() {
         std::error_code error;
         for (const auto& [key, value] :
@@ -209,46 +211,47 @@ private:
                 style_.dim("Team and port are remembered in " + menu::visible(remembered_.name())));
     }
 
-    /// A file that outlives the program. Empty: none is to.
+    /// The path of a file in the settings folder. Empty: there is no folder.
     std::string state_file(const std::string& name) const {
         return settings_.folder.empty() ? "" : settings_.folder + '/' + name;
     }
 
-    /// Sets which files no flag says, and finds out what is wrong with a flag, which no answer to a
-    /// question would mend: an exit status, then.
-    std::optional<int> find_keys() {
+    /// Sets the key files that no flag names, and tries them: an error in these ends the program
+    /// before the first question. Returns an exit status then.
+    std::optional<int> set_up_keys() {
         if (!is_encrypted()) return std::nullopt;
         if (settings_.identity.empty()) settings_.identity = state_file("identity");
         if (settings_.pins.empty()) settings_.pins = state_file("pins");
-        p2pchat::config trial;  // what is wrong is what was set last
+        p2pchat::config trial;  // an error is that of the setting made last
         trial.team = "trial";
         trial.address = "127.0.0.1";
-        const auto try_out = [&](const std::string& flag, const std::string& value,
-                                 const std::string& file) -> std::optional<int> {
-            auto error = menu::make_folder_of(menu::native(file));
+        const auto try_start = [&](const std::string& flag, const std::string& value,
+                                   const std::string& file) -> std::optional<int> {
+            auto error = menu::create_folder_of(menu::native_path(file));
             if (!error) error = p2pchat::node(trial).start();
             if (!error) return std::nullopt;
-            return menu::wrong_flag(flag + ' ' + value, error.message());
+            return menu::reject_flag(flag + ' ' + value, error.message());
         };
         trial.encryption = settings_.encryption;
         const std::string word(menu::encryption_words[static_cast<int>(settings_.encryption)]);
-        if (const auto status = try_out("--encryption", word, {})) return status;
+        if (const auto status = try_start("--encryption", word, {})) return status;
         trial.identity = settings_.identity;
-        if (const auto status = try_out("--identity", trial.identity, trial.identity))
+        if (const auto status = try_start("--identity", trial.identity, trial.identity))
             return status;
         trial.pins = settings_.pins;
-        return try_out("--pins", trial.pins, trial.pins);
+        return try_start("--pins", trial.pins, trial.pins);
     }
 
     void show_own_key() {
         screen_.print("Your key: " + fingerprint(node_->key()));
         if (!settings_.identity.empty() && !settings_.pins.empty()) return;
-        const std::string lost = settings_.identity.empty() ? "yours is a new one each time."
-                                                            : "those of others are forgotten.";
-        screen_.print(style_.warning("There is no folder to keep keys in: " + lost));
+        const std::string loss = settings_.identity.empty()
+                                     ? "your key is a new one at each start."
+                                     : "the keys of others are forgotten at the end.";
+        screen_.print(style_.warning("There is no folder to store keys in: " + loss));
     }
 
-    /// Makes a node that listens on `port`. Returns what is wrong; empty: nothing.
+    /// Starts a node that listens on `port`. Returns the error; empty: none.
     std::string start(std::uint16_t port) {
         p2pchat::config config;
         config.team = settings_.team;
@@ -267,14 +270,14 @@ private:
         conversation_.emplace(screen_, style_, *people_, *outbox_, log_);
         node_->on_message([this](const p2pchat::message& m) { show_message(m); });
         node_->on_peer_left(
-            [this](const p2pchat::peer& p, p2pchat::departure how) { show_departure(p, how); });
-        node_->on_peer_found([this](const p2pchat::candidate& who) { show_found(who, true); });
-        node_->on_peer_gone([this](const p2pchat::candidate& who) { show_found(who, false); });
+            [this](const p2pchat::peer& p, p2pchat::departure d) { show_departure(p, d); });
+        node_->on_peer_found([this](const p2pchat::candidate& c) { show_found(c, true); });
+        node_->on_peer_gone([this](const p2pchat::candidate& c) { show_found(c, false); });
         node_->on_key_changed([this](const p2pchat::peer& offered) { show_changed_key(offered); });
         const auto error = node_->start();
         if (!error) return {};
-        const bool taken = error == std::errc::address_in_use;
-        return "Port " + std::to_string(port) + (taken ? " is taken: " : ": ") + error.message();
+        const bool is_taken = error == std::errc::address_in_use;
+        return "Port " + std::to_string(port) + (is_taken ? " is taken: " : ": ") + error.message();
     }
 
     int end() {
@@ -286,30 +289,30 @@ private:
 
     // ---- questions
 
-    /// Finds out what is wrong with an answer; empty: nothing.
+    /// Uses an answer, and returns the error in it; empty: none.
     using check = std::function<std::string(const std::string& answer)>;
 
-    /// Asks until nothing is wrong with the answer; false if the person leaves or goes back: by
-    /// Esc or, once there is a menu, by an empty line that answers nothing.
-    bool ask(const std::string& prompt, const check& wrong) {
+    /// Asks until the answer is valid; false if the user leaves or goes back: by Esc or, once there
+    /// is a menu, by an empty line where that is no answer.
+    bool ask(const std::string& prompt, const check& use) {
         while (const auto line = screen_.ask(prompt)) {
             const std::string answer(menu::trimmed(*line));
-            const auto reason = wrong(answer);
-            if (reason.empty()) return true;
+            const auto problem = use(answer);
+            if (problem.empty()) return true;
             if (answer.empty() && node_ && screen_.live()) return false;
-            screen_.print(style_.warning(reason));
+            screen_.print(style_.warning(problem));
         }
         return false;
     }
 
     /// Asks for what the flags left open. Esc goes back to the first question.
-    bool ask_who_we_are() {
+    bool ask_team_and_port() {
         const bool team_is_given = !settings_.team.empty();
         if (port_is_remembered_) {
             const auto port = std::exchange(settings_.port, std::uint16_t{0});
-            const auto reason = team_is_given ? take_port(port) : "";
+            const auto problem = team_is_given ? try_port(port) : "";
             if (node_) return true;
-            if (!reason.empty()) screen_.print(style_.warning(reason));
+            if (!problem.empty()) screen_.print(style_.warning(problem));
         }
         while (!screen_.leaving())
             if ((team_is_given || ask_team()) && (settings_.port != 0 || ask_own_port()))
@@ -317,21 +320,22 @@ private:
         return false;
     }
 
-    /// Says what is wrong with a port; empty: it is ours.
-    std::string take_port(std::uint16_t port) {
-        auto reason = start(port);
-        if (!reason.empty()) conversation_.reset(), people_.reset(), outbox_.reset(), node_.reset();
-        return reason;
+    /// Starts on a port, or leaves nothing behind. Returns the error; empty: none.
+    std::string try_port(std::uint16_t port) {
+        auto problem = start(port);
+        if (!problem.empty())
+            conversation_.reset(), people_.reset(), outbox_.reset(), node_.reset();
+        return problem;
     }
 
     bool ask_team() {
-        std::string offer;
+        std::string suggestion;
         return ask("Enter your team name: ", [&](const std::string& answer) {
-            settings_.team = answer.empty() ? offer : answer;
-            offer = menu::joined(answer);
-            const auto wrong = menu::wrong_team(settings_.team);
-            const bool cured = !wrong.empty() && menu::wrong_team(offer).empty();
-            return cured ? wrong + " Press Enter for " + offer + ", or type another." : wrong;
+            settings_.team = answer.empty() ? suggestion : answer;
+            suggestion = menu::with_underscores(answer);
+            auto problem = menu::team_error(settings_.team);
+            if (problem.empty() || !menu::team_error(suggestion).empty()) return problem;
+            return problem + " Press Enter for " + suggestion + ", or type another.";
         });
     }
 
@@ -345,60 +349,62 @@ private:
 
     bool ask_own_port() {
         return ask_port("Enter your port number: ",
-                        [&](std::uint16_t port) { return take_port(port); });
+                        [&](std::uint16_t port) { return try_port(port); });
     }
 
-    /// Takes an address, which may be with its port, a number from the list, or none: the last one.
+    /// The answer is an address with or without a port, a name, a number from the list or, if
+    /// empty, the last recipient.
     bool ask_recipient(endpoint& to) {
         const auto peers = people_->known();
         show_recipients(peers);
-        bool back = false;
+        bool goes_back = false;
         asks_recipient_ = true;
-        const bool given = ask("Enter recipient's IP address: ", [&](const std::string& answer) {
-            back = answer == "0";
-            return back ? std::string() : read_recipient(answer, peers, to);
+        const bool is_given = ask("Enter recipient's IP address: ", [&](const std::string& answer) {
+            goes_back = answer == "0";
+            return goes_back ? std::string() : read_recipient(answer, peers, to);
         });
         asks_recipient_ = false;
-        if (!given || back) return false;
-        const bool whole =
+        if (!is_given || goes_back) return false;
+        const bool is_complete =
             to.port() != 0 || ask_port("Enter recipient's port number: ", [&](std::uint16_t port) {
                 to = endpoint(to.bytes(), port, to.scope());
                 return std::string();
             });
-        if (whole) last_recipient_ = to;
-        return whole;
+        if (is_complete) last_recipient_ = to;
+        return is_complete;
     }
 
-    /// Port 0 in `to` means that it is still to be asked for.
+    /// Returns the error; empty: none. Port 0 in `to` means that the port is still to be asked for.
     std::string read_recipient(const std::string& answer, const std::vector<p2pchat::peer>& peers,
                                endpoint& to) const {
         if (answer.empty()) {
             to = last_recipient_;
-            return to ? "" : "Nobody was written to yet: an address is needed.";
+            return to ? "" : "There is no last recipient yet: enter an address.";
         }
         if (const auto index = menu::number(answer, 1, peers.size())) {
             to = peers[*index - 1].address;
             return {};
         }
-        const auto called = people_->called(answer);
-        if (called.size() == 1) to = called.front().address;
-        if (called.size() > 1) return "Several are called so: Tab or /peers tells them apart.";
-        if (!called.empty()) return {};
+        const auto named = people_->named(answer);
+        if (named.size() == 1) to = named.front().address;
+        if (named.size() > 1)
+            return "Several peers have that name: Tab or /peers tells them apart.";
+        if (!named.empty()) return {};
         auto error = parse(answer, to);
         if (!error && to) return {};
         const auto colon = answer.find(':');
-        const bool with_port =
-            colon != std::string::npos && colon == answer.rfind(':');  // not IPv6
-        const auto port = with_port ? menu::number(answer.substr(colon + 1), 1, 65535) : 1;
+        const bool has_port = colon != std::string::npos && colon == answer.rfind(':');  // not IPv6
+        const auto port = has_port ? menu::number(answer.substr(colon + 1), 1, 65535) : 1;
         if (!port) return menu::visible(answer) + ": a port is a number from 1 to 65535";
-        const auto host = answer.substr(0, with_port ? colon : std::string::npos);
+        const auto host = answer.substr(0, has_port ? colon : std::string::npos);
         if (answer.front() != '[') error = resolve(host, static_cast<std::uint16_t>(*port), to);
-        const bool is_name = host.find_first_not_of("0123456789.") != std::string::npos &&
-                             host.find(':') == std::string::npos;
-        if (error && is_name) return menu::visible(answer) + ": unknown host";
+        const bool is_host_name = host.find_first_not_of("0123456789.") != std::string::npos &&
+                                  host.find(':') == std::string::npos;
+        if (error && is_host_name) return menu::visible(answer) + ": unknown host";
         if (error || !to)
-            return menu::visible(answer) + ": " + (error ? error.message() : "nobody's address");
-        if (!with_port) to = endpoint(to.bytes(), 0, to.scope());
+            return menu::visible(answer) + ": " +
+                   (error ? error.message() : "not the address of a host");
+        if (!has_port) to = endpoint(to.bytes(), 0, to.scope());
         return {};
     }
 
@@ -409,72 +415,72 @@ private:
         });
     }
 
-    // ---- what comes from others; called by the node's thread
+    // ---- events; called by the node's thread
 
     void show_message(const p2pchat::message& m) {
         const auto sender = to_string(m.sender), team = menu::visible(m.team);
-        const bool connects = m.text == "CONNECT";
-        if (!connects) {
+        const bool is_connect = m.text == "CONNECT";
+        if (!is_connect) {
             const std::lock_guard<std::mutex> lock(mutex_);
             last_writer_ = m.reply_to();
         }
         const std::string encrypted = m.key ? "[encrypted] " : "";
         const std::string mark =
             m.verified ? "" : "[not verified, came from " + to_string(m.origin) + "] ";
-        const bool all = menu::is_to_all(m.text) && screen_.live();
-        const auto text = menu::visible(all ? menu::without_mark(m.text) : m.text);
+        const bool marks_all = menu::is_to_all(m.text) && screen_.live();
+        const auto text = menu::visible(marks_all ? menu::without_mark(m.text) : m.text);
         const std::string time = screen_.live() ? menu::now("%H:%M:%S ") : "";
-        // Not to a script, which knows the original's line.
-        const auto line = conversation_->is_open() ? conversation_->shown(m)
-                          : connects && screen_.live()
+        // A script gets the line of the original.
+        const auto line = conversation_->is_open() ? conversation_->formatted(m)
+                          : is_connect && screen_.live()
                               ? style_.dim(sender + " (" + team + ") connected.")
-                              : style_.dim(all ? "[to all] " : "") +
+                              : style_.dim(marks_all ? "[to all] " : "") +
                                     style_.by_name(sender, sender + ' ' + team) + ' ' + text;
         screen_.notify(style_.dim(time) + style_.good(encrypted) + style_.warning(mark) + line);
-        if (!connects) screen_.ring();
+        if (!is_connect) screen_.ring();
         if (const auto error =
                 log_.add("<- " + encrypted + mark + sender + ' ' + m.team + ' ' + m.text))
             screen_.notify(style_.warning("The log cannot be written: " + error.message()));
     }
 
-    void show_departure(const p2pchat::peer& peer, p2pchat::departure how) {
-        if (how == p2pchat::departure::forgotten) return;
+    void show_departure(const p2pchat::peer& peer, p2pchat::departure departure) {
+        if (departure == p2pchat::departure::forgotten) return;
         outbox_->forget(peer.address);
-        // Who leaves says exit. A link that ends without is that of a program that was killed.
-        screen_.notify(
-            style_.dim(called(peer.address, peer.team) +
-                       (how == p2pchat::departure::left ? " disconnected."
-                                                        : " was lost: the link to it broke.")));
+        // A peer that leaves says exit. A link that ends without one is that of a killed program.
+        screen_.notify(style_.dim(label_of(peer.address, peer.team) +
+                                  (departure == p2pchat::departure::left
+                                       ? " disconnected."
+                                       : " was lost: the link to it broke.")));
     }
 
-    /// Not to a script, and not more than a person can read: the list has them all.
-    void show_found(const p2pchat::candidate& who, bool here) {
+    /// At a terminal only, and no more than five in ten seconds; /peers lists them all.
+    void show_found(const p2pchat::candidate& candidate, bool is_present) {
         const auto now = std::chrono::steady_clock::now();
         if (now - found_since_ > std::chrono::seconds(10)) {
             found_since_ = now;
             found_lately_ = 0;
         }
         if (!screen_.live() || ++found_lately_ > 5) return;
-        screen_.notify(style_.dim(called(who.address, who.team) +
-                                  (here ? " is on the network." : " is off the network.")));
+        screen_.notify(style_.dim(label_of(candidate.address, candidate.team) +
+                                  (is_present ? " is on the network." : " has left the network.")));
     }
 
-    std::string called(const endpoint& peer, const std::string& team) const {
+    std::string label_of(const endpoint& peer, const std::string& team) const {
         return conversation_->is_open() ? people_->name_of(peer, team)
                                         : to_string(peer) + " (" + menu::visible(team) + ')';
     }
 
-    /// Once for each address and key, and no more than there is room for.
+    /// Reports each address and key once, and no more of them than there is room for.
     void show_changed_key(const p2pchat::peer& offered) {
         if (!changed_.add(offered)) return;
         const auto team = offered.team.empty() ? "" : " (" + menu::visible(offered.team) + ")";
-        screen_.notify(
-            style_.bad("KEY CHANGED: " + to_string(offered.address) + team +
-                       " does not have the key that is known, and is refused. Its key now: " +
-                       fingerprint(offered.key) + ". If you know why, type k to accept it."));
+        screen_.notify(style_.bad("KEY CHANGED: " + to_string(offered.address) + team +
+                                  " was refused, as its key is not the known one. Its key now: " +
+                                  fingerprint(offered.key) +
+                                  ". If you know why it changed, type k to accept it."));
         if (!changed_.has_room(offered.address))
-            screen_.notify(
-                style_.bad("Of further keys from there you are not told, until k makes room."));
+            screen_.notify(style_.bad(
+                "No further keys from there are reported until you decide on these with k."));
     }
 
     // ---- the menu's entries
@@ -490,7 +496,7 @@ private:
             const std::lock_guard<std::mutex> lock(mutex_);
             to = last_writer_;
         }
-        if (!to) return screen_.print("Nobody has written yet.");
+        if (!to) return screen_.print("There is no message to reply to yet.");
         screen_.print(style_.dim("To " + to_string(to)));
         write_to(to);
     }
@@ -509,7 +515,7 @@ private:
 
     void open_chat(const std::string& name) {
         if (name.empty()) return conversation_->open(std::nullopt);
-        if (const auto with = find_peer(name)) conversation_->open(with);
+        if (const auto peer = find_peer(name)) conversation_->open(peer);
     }
 
     void show_menu(const std::string&) {
@@ -517,30 +523,29 @@ private:
         menu_is_due_ = true;
     }
 
-    /// By a name, a number from the list, or IP:PORT; says so if that is nobody.
+    /// By a name, a number from the list, or IP:PORT; prints an error if there is no such peer.
     std::optional<endpoint> find_peer(const std::string& name) {
         endpoint to;
-        const auto wrong = read_recipient(name, people_->known(), to);
-        if (wrong.empty() && to.port() != 0) return to;
-        screen_.print(style_.warning(wrong.empty() ? name + ": its port is needed, too" : wrong));
+        const auto problem = read_recipient(name, people_->known(), to);
+        if (problem.empty() && to.port() != 0) return to;
+        screen_.print(style_.warning(problem.empty() ? name + ": a port is needed, too" : problem));
         return std::nullopt;
     }
 
     void give_name(const std::string& argument) {
         const auto space = argument.find(' ');
         if (space == std::string::npos)
-            return screen_.print(
-                style_.warning("/name WHO NAME: who is it, and what is the name?"));
+            return screen_.print(style_.warning("Usage: /name PEER NAME"));
         const auto peer = find_peer(argument.substr(0, space));
         if (!peer) return;
         const std::string name(menu::trimmed(argument.substr(space)));
-        const auto wrong = people_->give_name(*peer, name);
-        screen_.print(wrong.empty() ? to_string(*peer) + " is " + name + " now."
-                                    : style_.warning(wrong));
+        const auto problem = people_->give_name(*peer, name);
+        screen_.print(problem.empty() ? to_string(*peer) + " is now called " + name + '.'
+                                      : style_.warning(problem));
     }
 
-    void send_to_all(const std::string& given) {
-        if (!given.empty()) return conversation_->say_to_all(given);
+    void send_to_all(const std::string& message) {
+        if (!message.empty()) return conversation_->say_to_all(message);
         if (conversation_->is_open()) return conversation_->open(std::nullopt);
         const auto peers = people_->known();
         if (peers.empty()) return screen_.print("No active peers to send to.");
@@ -550,44 +555,45 @@ private:
         for (const auto& peer : peers) all.push_back(peer.address);
         std::string text;
         if (ask_text("Enter message to all peers: ", text))
-            outbox_->send(all, std::string(menu::to_all) + text, "Sent to ");
+            outbox_->send(all, std::string(menu::to_all_mark) + text, "Sent to ");
     }
 
     void send_again(const std::string&) { outbox_->send_again(); }
 
     void accept_key(const std::string&) {
         const auto offered = changed_.all();
-        if (offered.empty()) return screen_.print("Nobody has another key.");
-        std::size_t which = 1;
+        if (offered.empty()) return screen_.print("No key has changed.");
+        std::size_t number = 1;
         if (offered.size() > 1) {
             list(offered);
-            const auto wrong = [&](const std::string& answer) {
+            const auto choose = [&](const std::string& answer) {
                 const auto value = menu::number(answer, 0, offered.size());
-                if (value) which = *value;
+                if (value) number = *value;
                 return value ? ""
                              : "Enter a number from 1 to " + std::to_string(offered.size()) + ".";
             };
-            if (!ask("Select key number: ", wrong) || which == 0) return;
+            if (!ask("Select key number: ", choose) || number == 0) return;
         }
-        decide_on(offered[which - 1]);
+        decide_on(offered[number - 1]);
     }
 
     void decide_on(const p2pchat::peer& offered) {
         screen_.print(described(offered));
-        screen_.print(style_.dim(
-            "Compare that, not by this chat, with what their program shows as \"Your key\"."));
-        std::string said;
-        const bool given = ask("Accept it (yes, no): ", [&](const std::string& answer) {
-            said = answer;
-            const bool clear = said == "yes" || said == "no" || said == "0";
-            return clear ? "" : "yes accepts it, no forgets that it was shown, 0 goes back.";
+        screen_.print(
+            style_.dim("Compare it, over another channel than this, with \"Your key\" in the "
+                       "peer's program."));
+        std::string decision;
+        const bool is_given = ask("Accept it (yes, no): ", [&](const std::string& answer) {
+            decision = answer;
+            const bool is_clear = answer == "yes" || answer == "no" || answer == "0";
+            return is_clear ? "" : "yes accepts the key, no discards it, 0 goes back.";
         });
-        if (!given || said == "0") return;
-        if (said == "no") return changed_.remove(offered);
+        if (!is_given || decision == "0") return;
+        if (decision == "no") return changed_.remove(offered);
         changed_.accept(offered);
         const auto error = node_->trust(offered.address, offered.key);
-        screen_.print(error ? style_.bad("Not accepted for good: " + error.message())
-                            : "Accepted: " + to_string(offered.address) + " has this key now.");
+        screen_.print(error ? style_.bad("The key cannot be stored: " + error.message())
+                            : "Accepted: " + to_string(offered.address) + " now has this key.");
     }
 
     void show_peers(const std::string&) {
@@ -617,17 +623,18 @@ private:
 
     void show_help(const std::string&) {
         menu_is_due_ = !conversation_->is_open();
-        for (const auto& [key, word, argument, help, run] : entries()) {
-            if (!offers(key)) continue;
-            auto line = std::string(key) + " or " + std::string(word) + ' ' + std::string(argument);
+        for (const auto& [key, word, parameters, help, run] : entries()) {
+            if (!is_offered(key)) continue;
+            auto line =
+                std::string(key) + " or " + std::string(word) + ' ' + std::string(parameters);
             line.resize(24, ' ');
             screen_.print(line + std::string(help));
         }
         screen_.print(
-            "A recipient is a name, a number from the list of peers, an IP, IP:PORT, a host's "
-            "name,\n"
-            "HOST:PORT, or Enter for the last one; Tab completes names. 0 goes back to the menu,\n"
-            "as Esc does from anywhere.");
+            "A recipient is a name, a number from the list of peers, an IP address, IP:PORT, a "
+            "host\n"
+            "name, HOST:PORT, or Enter for the last one; Tab completes names. 0 goes back to the\n"
+            "menu, as does Esc at any prompt.");
     }
 
     void show_recipients(const std::vector<p2pchat::peer>& peers) {
@@ -660,9 +667,9 @@ private:
     menu::changed_keys changed_;
     endpoint last_recipient_;
     std::mutex mutex_;                                     // guards the next
-    endpoint last_writer_;                                 // who can be answered
-    std::chrono::steady_clock::time_point found_since_{};  // the next is counted since; for the
-    int found_lately_ = 0;                                 // node's thread
+    endpoint last_writer_;                                 // the recipient of a reply
+    std::chrono::steady_clock::time_point found_since_{};  // for the node's thread, as is the next
+    int found_lately_ = 0;                                 // since then
     std::optional<p2pchat::node> node_;
     std::optional<menu::outbox> outbox_;
     std::optional<menu::people> people_;

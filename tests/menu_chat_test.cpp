@@ -132,7 +132,7 @@ TEST_CASE(
     const auto absent = to_string(here.address());
     chat(ann, absent, absent + "> ");
     ann.program.enter("later");
-    CHECK(shows(ann.program, "to " + absent + ": later kept until " + absent + " is there"));
+    CHECK(shows(ann.program, "to " + absent + ": later kept until " + absent + " is reachable"));
     REQUIRE(ann.program.shows_line(absent + ">"));
     ann.program.enter("/chat Bob");
     REQUIRE(ann.program.shows_line("Bob>"));
@@ -221,7 +221,7 @@ TEST_CASE("Tab completes commands and names, and two of one name are told apart"
     ann.program.enter("");
     REQUIRE(ann.program.shows_line("Bob@" + other.name() + ">"));
     ann.program.enter("/chat Bob");
-    CHECK(shows(ann.program, "Several are called so"));
+    CHECK(shows(ann.program, "Several peers have that name"));
     ann.program.type("/chat B\t\t");
     CHECK(shows(ann.program, "Bob@" + other.name() + "  "));
     CHECK(shows(ann.program, "Bob@" + third.name() + "  "));
@@ -243,10 +243,10 @@ TEST_CASE("a name that is given lasts, and what was said is shown again, dimmed"
         greet(bob, ann);
         REQUIRE(ann.program.shows_line("Enter choice:"));
         ann.program.enter("/name Bob 7");
-        CHECK(shows(ann.program, "A name is no number"));
+        CHECK(shows(ann.program, "A name cannot be a number"));
         REQUIRE(ann.program.shows_line("Enter choice:"));
         ann.program.enter("/name Bob robert");
-        CHECK(shows(ann.program, bob.name() + " is robert now."));
+        CHECK(shows(ann.program, bob.name() + " is now called robert."));
         chat(ann, "robert", "robert> ");
         for (int i = 1; i <= 30; ++i) {
             ann.program.enter("line " + std::to_string(i));

@@ -72,8 +72,8 @@ struct person {
 /// How it is told that somebody has another key.
 std::string changed(const p2pchat::endpoint& who, const std::string& team, const std::string& key) {
     return "KEY CHANGED: " + to_string(who) + (team.empty() ? "" : " (" + team + ')') +
-           " does not have the key that is known, and is refused. Its key now: " + key +
-           ". If you know why, type k to accept it.";
+           " was refused, as its key is not the known one. Its key now: " + key +
+           ". If you know why it changed, type k to accept it.";
 }
 
 p2pchat::config encrypted(const std::string& team, std::uint16_t port) {
@@ -128,7 +128,7 @@ TEST_CASE("two people talk encrypted, and each shows the other's key") {
     REQUIRE(ann.program.choose("2"));
     CHECK(ann.program.expect(to_string(bob.address) + " - Bob (linked) key " + bob.key + '\n'));
     REQUIRE(ann.program.choose("?"));
-    CHECK(ann.program.expect("\nk or /key               accept the key of somebody"));
+    CHECK(ann.program.expect("\nk or /key               accept a changed key of a peer"));
 }
 
 TEST_CASE("the mark and the key are ASCII in a terminal, too") {
@@ -169,7 +169,7 @@ TEST_CASE("a key that has changed is refused and told, until it is accepted") {
         bob.leave();
     }
     REQUIRE(ann.program.choose("k"));
-    CHECK(ann.program.expect("Nobody has another key.\n"));
+    CHECK(ann.program.expect("No key has changed.\n"));
     person bob("Bob", there);
     std::string team;
     SUBCASE("first by whoever has it") { team = "Bob"; }
@@ -196,14 +196,14 @@ TEST_CASE("a key that has changed is refused and told, until it is accepted") {
     CHECK(ann.program.expect(described));
     for (const char* unclear : {"", "y", "k", "YES"}) {
         REQUIRE(ann.program.answer(question, unclear));
-        CHECK(ann.program.expect("yes accepts it, no forgets that it was shown, 0 goes back.\n"));
+        CHECK(ann.program.expect("yes accepts the key, no discards it, 0 goes back.\n"));
     }
     REQUIRE(ann.program.answer(question, "0"));
     bob.send(ann.address, "not yet");
     REQUIRE(bob.program.expect("Not sent: not yet"));
     REQUIRE(ann.program.choose("k"));
     REQUIRE(ann.program.answer(question, "yes"));
-    CHECK(ann.program.expect("Accepted: " + to_string(bob.address) + " has this key now.\n"));
+    CHECK(ann.program.expect("Accepted: " + to_string(bob.address) + " now has this key.\n"));
     bob.send(ann.address, "at last");
     CHECK(ann.program.expect_line("[encrypted] " + bob.name() + " at last"));
     ann.send(bob.address, "welcome");
@@ -211,7 +211,7 @@ TEST_CASE("a key that has changed is refused and told, until it is accepted") {
     REQUIRE(ann.program.choose("2"));
     CHECK(ann.program.expect(to_string(bob.address) + " - Bob key " + bob.key + '\n'));
     REQUIRE(ann.program.choose("k"));
-    CHECK(ann.program.expect("Nobody has another key.\n"));
+    CHECK(ann.program.expect("No key has changed.\n"));
     CHECK_EQ(count(ann.program.text(), "KEY CHANGED"), 1);
     CHECK_EQ(count(ann.program.text(), "[encrypted] " + bob.name() + ' '), 2);
     CHECK_EQ(count(bob.program.text(), "[encrypted] " + ann.name() + ' '), 1);
@@ -246,7 +246,7 @@ TEST_CASE("of several keys that have changed one is chosen; no forgets one") {
     REQUIRE(ann.program.expect(of_bob));
     REQUIRE(ann.program.answer(question, "no"));
     REQUIRE(ann.program.choose("k"));
-    CHECK(ann.program.expect("Nobody has another key.\n"));
+    CHECK(ann.program.expect("No key has changed.\n"));
     CHECK((*bob)->send(ann.address, "It is me") == p2pchat::errc::not_taken);
     CHECK(ann.program.wait_until_output([&] {
         return count(ann.program.text(), "KEY CHANGED: " + to_string(bob->address())) == 2;
@@ -266,8 +266,8 @@ TEST_CASE("a flood of changed keys does not flood the screen") {
     recording_node carl(encrypted("Carl", 0));
     REQUIRE_FALSE(carl->send(ann.address, "is told after all those"));
     REQUIRE(ann.program.expect("Carl is told after all those\n"));
-    CHECK_EQ(count(ann.program.text(), "KEY CHANGED"), menu::changed_keys::share_of_host);
-    CHECK_EQ(count(ann.program.text(), "Of further keys from there you are not told"), 1);
+    CHECK_EQ(count(ann.program.text(), "KEY CHANGED"), menu::changed_keys::max_per_host);
+    CHECK_EQ(count(ann.program.text(), "No further keys from there are reported"), 1);
 
     ann.program.enter("k");
     REQUIRE(ann.program.answer("\n8. ", "8"));
@@ -285,7 +285,7 @@ TEST_CASE("keys that have changed are each kept once, within bounds for all and 
     CHECK(keys.add(offer({"10.1.1.1", 5001}, 1)));
     std::size_t added = 2;
     for (unsigned char key = 2; key < 100; ++key) added += keys.add(offer(bob, key));
-    CHECK_EQ(added, menu::changed_keys::share_of_host);
+    CHECK_EQ(added, menu::changed_keys::max_per_host);
     CHECK_FALSE(keys.has_room(bob));
     CHECK(keys.has_room({"10.1.1.2", 5000}));
     for (int host = 2; host < 200; ++host)
@@ -298,7 +298,7 @@ TEST_CASE("keys that have changed are each kept once, within bounds for all and 
     keys.accept(offer(bob, 3));
     CHECK_FALSE(keys.add(offer(bob, 3)));  // was on its way
     const auto left = keys.all();
-    CHECK_EQ(left.size(), menu::changed_keys::max - menu::changed_keys::share_of_host + 1);
+    CHECK_EQ(left.size(), menu::changed_keys::max - menu::changed_keys::max_per_host + 1);
     CHECK_EQ(left[0].address.port(), 5001);
 }
 
@@ -339,9 +339,10 @@ TEST_CASE("keys stand in the folder of settings, at a terminal and if nothing el
         REQUIRE(program->choose("0"));
         REQUIRE_EQ(program->finish(), 0);
         const bool is_kept = at_terminal && more.front() == "--config";
-        CHECK_NE(program->text().find("There is no folder to keep keys in: yours is a new one") !=
-                     std::string::npos,
-                 is_kept);
+        CHECK_NE(
+            program->text().find("There is no folder to store keys in: your key is a new one") !=
+                std::string::npos,
+            is_kept);
         return result;
     };
     const menu_program::words with_folder = {"--config", home.file("new")};
@@ -367,8 +368,8 @@ TEST_CASE("a wrong flag about keys is named, before any question") {
         wrong, std::filesystem::perms::owner_read | std::filesystem::perms::owner_write);
     ends({"--encryption"}, "--encryption: needs a value");
     ends({"--encryption", "maybe"}, "--encryption maybe: off, preferred or required");
-    ends({"--identity="}, "--identity : needs a file's name");
-    ends({"--pins="}, "--pins : needs a file's name");
+    ends({"--identity="}, "--identity : needs a file name");
+    ends({"--pins="}, "--pins : needs a file name");
     ends({"--identity", good}, "--identity " + good + ": needs --encryption preferred or required");
     ends({"--encryption=off", "--pins", good},
          "--pins " + good + ": needs --encryption preferred or required");

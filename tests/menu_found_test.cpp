@@ -102,7 +102,7 @@ TEST_CASE("two people type a team and a port, choose b, and talk") {
     CHECK(ann->shows("Connected to 10.99.0.2:6000 by a link"));
     REQUIRE(bob->choose("0"));
     CHECK_EQ(bob->finish(), 0);
-    CHECK(ann->shows("10.99.0.2:6000 (Bob) is off the network."));
+    CHECK(ann->shows("10.99.0.2:6000 (Bob) has left the network."));
 }
 
 TEST_CASE("who was found has a number at each question; --no-discovery finds nobody") {
@@ -142,7 +142,7 @@ TEST_CASE("what is for somebody who is not there is kept, and sent when he is") 
     const auto port = port_of(here), theirs = port_of(there);
     person ours("Ours", port);
     ours.send(theirs, "are you there?");
-    CHECK(ours.program.shows("Kept until 127.0.0.1:" + theirs + " is there: are you there?"));
+    CHECK(ours.program.shows("Kept until 127.0.0.1:" + theirs + " is reachable: are you there?"));
     CHECK(content(kept_file(port)).find(" 127.0.0.1:" + theirs + " are you there?\n") !=
           std::string::npos);
     recording_node them(known_by_port(theirs));
@@ -168,13 +168,13 @@ TEST_CASE("what is kept outlives the program, in a file that nobody else can rea
         person ours("Ours", port, where);
         for (const char* text : {"first", "second", "third"}) {
             ours.send(theirs, text);
-            REQUIRE(ours.program.shows(std::string("is there: ") + text));
+            REQUIRE(ours.program.shows(std::string("is reachable: ") + text));
         }
         ours.send(theirs, "exit");  // is about now: nobody is told it tomorrow
         REQUIRE(ours.program.shows("Not sent: exit"));
         SUBCASE("left in order") {
             ours.leave();
-            CHECK(ours.program.shows("Kept for the next time: 3, in " + file));
+            CHECK(ours.program.shows("Kept for the next start: 3, in " + file));
         }
         SUBCASE("killed") {
             ours.program.interrupt(SIGKILL);
@@ -207,14 +207,15 @@ TEST_CASE("what was kept for a day is told as not sent; a file that cannot be wr
     std::ofstream(file) << "1000 127.0.0.1:" << theirs << " long ago\nnonsense\n1000 nobody x\n";
     {
         person ours("Ours", port, {"--outbox", file});
-        CHECK(ours.program.shows("✗ Not sent, 127.0.0.1:" + theirs + " did not come: long ago"));
+        CHECK(
+            ours.program.shows("✗ Expired, 127.0.0.1:" + theirs + " was not reachable: long ago"));
         ours.leave();
     }
     person ours("Ours", port, {"--outbox", "/dev/null/none"});
     ours.send(theirs, "one");
-    CHECK(ours.program.shows("What is kept cannot be stored: "));
+    CHECK(ours.program.shows("The kept messages cannot be stored: "));
     ours.send(theirs, "two");
-    CHECK(ours.program.shows("is there: two"));
+    CHECK(ours.program.shows("is reachable: two"));
     const auto text = ours.program.screen().text();
     CHECK(text.find("cannot be stored") == text.rfind("cannot be stored"));
 }

@@ -183,7 +183,7 @@ TEST_CASE("Esc leads back from every question, and Enter where it answers nothin
         REQUIRE(program.expect("**** Menu ****"));
         REQUIRE(program.expect("Enter choice: "));
     }
-    for (const char* none : {"cannot be empty", "Not sent", "Invalid choice", "is needed"})
+    for (const char* none : {"cannot be empty", "Not sent", "Invalid choice", "enter an address"})
         CHECK_FALSE(contains(program.text(), none));
     say(theirs, ours.address(), "Hi");
     REQUIRE(program.shows("Theirs Hi"));
@@ -333,7 +333,7 @@ TEST_CASE("nobody waits at a frozen prompt for a peer that does not answer") {
     again.close();
     CHECK(ours.program.shows("✓ Delivered to " + to_string(silent.address()) + ": anybody"));
     ours.program.enter("s");
-    CHECK(ours.program.shows("Nothing has failed to be sent."));
+    CHECK(ours.program.shows("No message has failed."));
 }
 
 TEST_CASE("who leaves waits for what is under way, or presses Ctrl-C") {
@@ -343,7 +343,7 @@ TEST_CASE("who leaves waits for what is under way, or presses Ctrl-C") {
     say(ours, silent.address(), "Hi");
     auto peer = silent.accept();
     REQUIRE(ours.program.choose("0"));
-    REQUIRE(ours.program.shows("Waiting for what is under way; Ctrl-C leaves now."));
+    REQUIRE(ours.program.shows("Waiting for pending messages; Ctrl-C quits now."));
     SUBCASE("it arrives") {
         peer.read_to_end();
         peer.close();
@@ -367,7 +367,7 @@ TEST_CASE("nobody who presses Ctrl-C is told to wait, or to press it") {
     ours.program.press('\x03');
     CHECK_EQ(ours.program.finish(), 0);
     CHECK(contains(ours.program.screen().text(), "Not sent: Hi"));
-    CHECK_FALSE(contains(ours.program.text(), "Waiting for what is under way"));
+    CHECK_FALSE(contains(ours.program.text(), "Waiting for pending messages"));
 }
 
 TEST_CASE("what is beyond the numbers has keys and words, and ? shows them") {
@@ -380,7 +380,7 @@ TEST_CASE("what is beyond the numbers has keys and words, and ? shows them") {
                              "/again", "/quit", "IP:PORT", "Enter for the last one"})
         CHECK(program.shows(word));
     REQUIRE(program.choose("r"));
-    CHECK(program.expect("Nobody has written yet."));
+    CHECK(program.expect("There is no message to reply to yet."));
     REQUIRE(program.choose("b"));
     CHECK(program.expect("No active peers to send to."));
 
@@ -460,7 +460,7 @@ TEST_CASE("a connection is told as such, and is nobody's last word") {
     CHECK(ours.program.shows(" 127.0.0.1:4711 (Raw) connected.\n"));
     CHECK_FALSE(contains(ours.program.text(), "CONNECT"));
     REQUIRE(ours.program.choose("r"));
-    CHECK(ours.program.expect("Nobody has written yet."));
+    CHECK(ours.program.expect("There is no message to reply to yet."));
 }
 
 TEST_CASE("colours are for terminals, and for those who do not mind") {

@@ -235,7 +235,7 @@ TEST_CASE("every prompt checks at once and asks again with a reason") {
     support::raw_listener other;
     menu_program ours(flags());
     REQUIRE(ours.answer("Enter your team name: ", ""));
-    CHECK(ours.expect("A team needs a name.\n"));
+    CHECK(ours.expect("A team name cannot be empty.\n"));
     REQUIRE(ours.answer("Enter your team name: ", std::string(65, 'x')));
     CHECK(ours.expect("at most 64 bytes.\n"));
     REQUIRE(ours.answer("Enter your team name: ", " The  big Team "));

@@ -37,7 +37,7 @@ inline std::string on_one_line(std::string_view text) {
 
 /// A message as it is shown on the other LANs.
 inline std::string with_origin(const p2pchat::message_view& what, const std::string& site) {
-    std::string result(is_to_all(what.text) ? to_all : "");
+    std::string result(is_to_all(what.text) ? to_all_mark : "");
     return result.append(what.team).append(1, '@').append(site).append(": ").append(
         without_mark(what.text));
 }

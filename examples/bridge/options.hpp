@@ -99,7 +99,7 @@ inline std::optional<int> read_bridge_options(int argc, char** argv, bridge_opti
     if (!is_site(room) || !is_site(result.site))
         return wrong("--room and --site (or --team) take up to 32 of a-z A-Z 0-9 - _");
     const auto team = given["--team"].empty() ? "" : given["--team"] + '@' + result.site;
-    if (const auto why = wrong_team(team); !why.empty()) return wrong("--team: " + why);
+    if (const auto why = team_error(team); !why.empty()) return wrong("--team: " + why);
     const auto port = number(given["--port"], 0, 65535);
     if (!port) return wrong("--port takes a number up to 65535");
     if (!address.empty() && !p2pchat::endpoint(address, 1)) return wrong("--address takes an IP");

@@ -31,7 +31,7 @@ public:
     static constexpr std::size_t max_batches = 4;   // of an epoch: two may come again, in order
 
     explicit shown_notes(std::string file) : file_(std::move(file)) {
-        std::ifstream in(native(file_));
+        std::ifstream in(native_path(file_));
         for (std::string line; std::getline(in, line);) {
             std::istringstream words(line);
             note one;

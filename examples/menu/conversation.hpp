@@ -1,4 +1,4 @@
-// conversation.hpp - lines to one peer, or to everybody, and how they are shown.
+// conversation.hpp - a conversation with one peer, or with all, and how its lines are shown.
 //
 // SPDX-License-Identifier: MIT
 
@@ -24,7 +24,7 @@
 
 namespace menu {
 
-/// For the asking thread, but for is_open() and shown().
+/// For the asking thread, except is_open() and formatted().
 class conversation {
 public:
     conversation(screen& screen, const style& style, people& people, outbox& outbox,
@@ -32,38 +32,43 @@ public:
         : screen_(screen), style_(style), people_(people), outbox_(outbox), log_(log) {}
 
     bool is_open() const { return is_open_; }
-    std::string prompt() const { return name() + "> "; }
+    std::string prompt() const { return partner() + "> "; }
 
-    /// With one or, if that is nobody, with all. Shows what was said last.
-    void open(std::optional<p2pchat::endpoint> with) {
-        with_ = std::move(with);
+    /// Opens a conversation with a peer or, without one, with all. Shows its last lines.
+    void open(std::optional<p2pchat::endpoint> peer) {
+        peer_ = std::move(peer);
         is_open_ = true;
-        const auto address = with_ ? to_string(*with_) : "";
-        const auto called = name();
-        const auto take = [&](const std::string& line) { return is_of(parsed(line), address); };
-        for (const auto& line : log_.last(history, take)) {
-            const auto one = parsed(line);
-            const auto who = one.is_ours ? "to " + called : with_ ? called : std::string(one.team);
+        const auto address = peer_ ? to_string(*peer_) : "";
+        const auto name = partner();
+        const auto is_wanted = [&](const std::string& line) {
+            return is_in_conversation(parsed(line), address);
+        };
+        for (const auto& line : log_.last(max_history, is_wanted)) {
+            const auto entry = parsed(line);
+            const auto label = entry.is_sent ? "to " + name
+                               : peer_       ? name
+                                             : std::string(entry.team);
             screen_.print(
-                style_.dim(std::string(one.time) + ' ' + who + ": " + std::string(one.text)));
+                style_.dim(std::string(entry.time) + ' ' + label + ": " + std::string(entry.text)));
         }
         screen_.print(
-            style_.dim("Each line goes to " + called + ". /menu goes back, /help lists commands."));
+            style_.dim("Each line goes to " + name + ". /menu goes back, /help lists commands."));
     }
     void close() { is_open_ = false; }
 
     void say(const std::string& text) {
-        with_ ? outbox_.say({{*with_, name()}}, name(), "", text) : say_to_all(text);
+        peer_ ? outbox_.say({{*peer_, partner()}}, partner(), "", text) : say_to_all(text);
     }
     void say_to_all(const std::string& text) {
-        const auto all = people_.names();
-        if (all.empty())
-            return screen_.print(style_.warning("Nobody is known yet. Not sent: ") + visible(text));
-        outbox_.say(all, "all", std::string(to_all), text);
+        const auto recipients = people_.recipients();
+        if (recipients.empty())
+            return screen_.print(style_.warning("No peers are known yet. Not sent: ") +
+                                 visible(text));
+        outbox_.say(recipients, "all", std::string(to_all_mark), text);
     }
 
-    /// A message, with whose it is and to whom.
-    std::string shown(const p2pchat::message& m) const {
+    /// A message, with its sender, and whether it went to all.
+    std::string formatted(const p2pchat::message& m) const {
         const auto sender = people_.name_of(m.reply_to(), m.team);
         if (m.text == "CONNECT") return style_.dim(sender + " connected.");
         return style_.by_name(to_string(m.reply_to()), sender) +
@@ -72,14 +77,14 @@ public:
     }
 
 private:
-    static constexpr std::size_t history = 20;
+    static constexpr std::size_t max_history = 20;  // lines
 
-    std::string name() const { return with_ ? people_.name_of(*with_) : "all"; }
+    std::string partner() const { return peer_ ? people_.name_of(*peer_) : "all"; }
 
-    /// A line of the log; views into it.
-    struct entry {
+    /// A parsed line of the log; views into it.
+    struct log_entry {
         std::string_view time, address, team;
-        bool is_ours = false, is_to_all = false;
+        bool is_sent = false, is_to_all = false;
         std::string_view text;
     };
 
@@ -90,12 +95,12 @@ private:
         return word;
     }
 
-    static entry parsed(std::string_view line) {
+    static log_entry parsed(std::string_view line) {
         constexpr std::string_view encrypted = "[encrypted] ", origin = "[not verified, came from ";
-        entry result;
+        log_entry result;
         result.time = line.substr(0, std::string_view("2000-01-01 00:00:00").size());
         line.remove_prefix(std::min(line.size(), result.time.size() + 1));
-        result.is_ours = take_word(line) == "->";
+        result.is_sent = take_word(line) == "->";
         if (line.substr(0, encrypted.size()) == encrypted) line.remove_prefix(encrypted.size());
         if (line.substr(0, origin.size()) == origin) {
             line.remove_prefix(origin.size());
@@ -105,16 +110,16 @@ private:
         } else {
             result.address = take_word(line);
         }
-        if (!result.is_ours) result.team = take_word(line);
-        result.is_to_all = result.is_ours ? result.address == "all" : is_to_all(line);
-        result.text = result.is_ours ? line : without_mark(line);
+        if (!result.is_sent) result.team = take_word(line);
+        result.is_to_all = result.is_sent ? result.address == "all" : is_to_all(line);
+        result.text = result.is_sent ? line : without_mark(line);
         return result;
     }
 
-    /// Whether it was said in the conversation with this address; empty: with all.
-    static bool is_of(const entry& one, const std::string& address) {
-        if (address.empty()) return one.is_to_all;
-        return !one.is_to_all && one.address == address && one.text != "CONNECT";
+    /// Whether it belongs to the conversation with this address; empty: with all.
+    static bool is_in_conversation(const log_entry& entry, const std::string& address) {
+        if (address.empty()) return entry.is_to_all;
+        return !entry.is_to_all && entry.address == address && entry.text != "CONNECT";
     }
 
     screen& screen_;
@@ -123,7 +128,7 @@ private:
     outbox& outbox_;
     const chat_log& log_;
     std::atomic<bool> is_open_{false};
-    std::optional<p2pchat::endpoint> with_;  // nobody: all
+    std::optional<p2pchat::endpoint> peer_;  // none: all
 };
 
 }  // namespace menu

@@ -1,5 +1,5 @@
-// outbox.hpp - what goes to others: told when it has arrived; kept, in a file too, while they are not
-// there.
+// outbox.hpp - sends messages and reports their outcomes; messages for absent peers are kept, in a
+// file, too.
 //
 // SPDX-License-Identifier: MIT
 
@@ -28,42 +28,43 @@
 
 namespace menu {
 
-/// Sends messages and tells their outcomes: on a live screen when they come, elsewhere at once and
-/// in order, as the original does. For the thread that asks; outcomes come by the node's.
+/// Sends messages and reports their outcomes: on a live screen as they come, elsewhere at once and
+/// in order, as the original does. For the asking thread; outcomes come on the node's thread.
 class outbox {
 public:
     outbox(p2pchat::node& node, screen& screen, const style& style, chat_log& log,
-           const std::string& kept)
-        : node_(node), screen_(screen), style_(style), log_(log), file_(kept) {
-        node_.on_kept([this](const p2pchat::kept_message& what) { note_kept(what); });
+           const std::string& file_name)
+        : node_(node), screen_(screen), style_(style), log_(log), file_(file_name) {
+        node_.on_kept([this](const p2pchat::kept_message& kept) { on_kept(kept); });
     }
 
-    /// Posts again what the program of before kept. A person reads it on a live screen only, and
-    /// only there anything is kept.
+    /// Posts again the messages that the last run kept. Messages are kept on a live screen only,
+    /// where a user sees their outcomes.
     void resume() {
         if (!screen_.live()) return;
-        std::vector<letter> letters;
-        const auto oldest = std::time(nullptr) - 24 * 60 * 60;  // as config::keep_for has it
-        for (const auto& one : file_.read())
-            if (one.since > oldest)
-                letters.push_back({one.to, one.text, "", false, one.since, true});
+        std::vector<outgoing> messages;
+        const auto oldest = std::time(nullptr) - 24 * 60 * 60;  // the default of config::keep_for
+        for (const auto& entry : file_.read())
+            if (entry.since > oldest)
+                messages.push_back({entry.to, entry.text, "", false, entry.since, true});
             else
-                screen_.print(style_.bad("✗ Not sent, " + to_string(one.to) + " did not come: ") +
-                              visible(one.text));
-        if (!letters.empty())
-            screen_.print(style_.dim("Kept from before: " + std::to_string(letters.size()) +
-                                     ", to be sent as soon as who they are for is there."));
-        send(letters);
+                screen_.print(
+                    style_.bad("✗ Expired, " + to_string(entry.to) + " was not reachable: ") +
+                    visible(entry.text));
+        if (!messages.empty())
+            screen_.print(style_.dim("Kept from before: " + std::to_string(messages.size()) +
+                                     ", to be sent once their recipients are reachable."));
+        send(messages);
     }
 
-    /// Sends `text` to each of `peers`, side by side. `sent` is how the line about a delivered one
-    /// begins; empty: the original has none.
+    /// Sends `text` to each of `peers`, in parallel. `on_delivery` begins the line about a
+    /// delivered message; empty: the original prints no such line.
     void send(const std::vector<p2pchat::endpoint>& peers, const std::string& text,
-              const std::string& sent) {
-        std::vector<letter> letters;
+              const std::string& on_delivery) {
+        std::vector<outgoing> messages;
         for (const auto& to : peers)
-            letters.push_back({to, text, sent, false, std::time(nullptr), false});
-        send(letters);
+            messages.push_back({to, text, on_delivery, false, std::time(nullptr), false});
+        send(messages);
     }
 
     struct recipient {
@@ -71,51 +72,52 @@ public:
         std::string name;
     };
 
-    /// Sends a line of a conversation to one, or to all of many: `to` is what they are called
-    /// together. It is shown with what became of it, in one line; and, if that takes long, before.
+    /// Sends a line of a conversation to one recipient, or to many that are together called `to`.
+    /// It is shown with its outcome and, if that takes long, without one before.
     void say(const std::vector<recipient>& recipients, const std::string& to,
              const std::string& prefix, const std::string& text) {
-        const auto line = std::make_shared<said>();
+        const auto line = std::make_shared<conversation_line>();
         line->to = to;
         line->text = text;
-        line->recipients = line->open = recipients.size();
+        line->recipients = line->unsettled = recipients.size();
         line->is_to_all = !prefix.empty();
-        std::vector<letter> letters;
+        std::vector<outgoing> messages;
         for (const auto& [address, name] : recipients)
-            letters.push_back(
+            messages.push_back(
                 {address, prefix + text, "", false, std::time(nullptr), false, line, name});
-        send(letters);
+        send(messages);
         std::unique_lock<std::mutex> lock(mutex_);
         if (!settled_.wait_for(lock, std::chrono::milliseconds(300),
-                               [&] { return line->open == 0; }))
-            screen_.print(shown(*line) + style_.dim(" …"));
+                               [&] { return line->unsettled == 0; }))
+            screen_.print(formatted(*line) + style_.dim(" …"));
     }
 
-    /// Sends the last of those that failed once more. Should it fail again, the others come first.
+    /// Sends the last message that failed once more. If it fails again, the others come first.
     void send_again() {
-        auto last = take_unsent();
-        if (!last) return screen_.print("Nothing has failed to be sent.");
-        screen_.print(style_.dim("To " + to_string(last->to) + ": " + visible(last->text)));
-        last->again = true;
-        send({*last});
+        auto message = take_failed();
+        if (!message) return screen_.print("No message has failed.");
+        screen_.print(style_.dim("To " + to_string(message->to) + ": " + visible(message->text)));
+        message->is_retry = true;
+        send({*message});
     }
 
-    /// Connects, and says whether by a link where that helps.
+    /// Connects; on a live screen it also says whether a link was made.
     void connect(const p2pchat::endpoint& to) {
-        one_more();
+        begin_operation();
         const auto outcome = std::make_shared<std::promise<void>>();
-        auto told = outcome->get_future();
+        auto future = outcome->get_future();
         const auto done = [this, to, outcome](p2pchat::connect_result result) {
             report_connection(to_string(to), result);
             outcome->set_value();
-            one_less();
+            end_operation();
         };
         if (const auto refused = node_.connect(to, done)) done({refused, false});
-        if (!screen_.live()) wait(told);
+        if (!screen_.live()) wait(future);
     }
 
-    /// Whom a message has reached, but who has not written: they are no peers of the node.
-    std::vector<p2pchat::endpoint> only_written_to() {
+    /// Addresses that a message has reached and that have not written back: they are no peers of
+    /// the node.
+    std::vector<p2pchat::endpoint> silent_recipients() {
         std::set<p2pchat::endpoint> result;
         {
             const std::lock_guard<std::mutex> lock(reached_mutex_);
@@ -125,243 +127,246 @@ public:
         return {result.begin(), result.end()};
     }
 
-    /// Somebody has left.
-    void forget(const p2pchat::endpoint& peer) { note(peer, false); }
+    /// For a peer that has left.
+    void forget(const p2pchat::endpoint& peer) { set_reached(peer, false); }
 
-    /// Waits until every outcome is known that does not wait for an absent peer, and takes leave of
-    /// those of whom the node does not. A person who leaves meanwhile has the outcomes come at once.
+    /// Waits for all outcomes but those of kept messages, and says exit to the silent recipients,
+    /// which the node does not do. If the user leaves meanwhile, the outcomes come at once.
     void finish() {
-        if (!wait_for_all() && !screen_.leaving())
-            screen_.print(style_.dim("Waiting for what is under way; Ctrl-C leaves now."));
-        while (!wait_for_all())
+        if (!wait_until_idle() && !screen_.leaving())
+            screen_.print(style_.dim("Waiting for pending messages; Ctrl-C quits now."));
+        while (!wait_until_idle())
             if (screen_.leaving()) node_.stop();
-        for (const auto& to : only_written_to()) {
-            one_more();
-            if (node_.post(to, "exit", [this](std::error_code) { one_less(); })) one_less();
+        for (const auto& to : silent_recipients()) {
+            begin_operation();
+            if (node_.post(to, "exit", [this](std::error_code) { end_operation(); }))
+                end_operation();
         }
-        wait_for_all(std::chrono::seconds(1));
+        wait_until_idle(std::chrono::seconds(1));
         node_.stop();
         const std::lock_guard<std::mutex> lock(mutex_);
         if (kept_ != 0)
-            screen_.print(style_.dim("Kept for the next time: " + std::to_string(kept_) + ", in " +
+            screen_.print(style_.dim("Kept for the next start: " + std::to_string(kept_) + ", in " +
                                      visible(file_.name())));
     }
 
 private:
-    /// What one line of a conversation has come to.
-    struct said {
+    /// A line of a conversation, and the outcomes of its messages so far.
+    struct conversation_line {
         std::string to, text, time = now("%H:%M:%S ");
-        std::size_t recipients = 0, open = 0, delivered = 0;  // open: without an outcome
+        std::size_t recipients = 0, unsettled = 0, delivered = 0;  // unsettled: without an outcome
         bool is_to_all = false;
-        std::string rest;  // what became of it where it was not delivered
+        std::string failures;  // the outcomes other than delivery
     };
-    struct letter {
+    struct outgoing {
         p2pchat::endpoint to;
         std::string text;
-        std::string sent;
-        bool again;  // not for the first time
+        std::string on_delivery;  // see send()
+        bool is_retry;
         std::int64_t since;
-        bool kept;  // its peer is not there
-        std::shared_ptr<said> line = {};
-        std::string name = {};  // of its peer, in that line
+        bool is_kept;  // as its peer is absent
+        std::shared_ptr<conversation_line> line = {};
+        std::string name = {};  // of its recipient, in that line
     };
-    using letter_list = std::list<letter>;
+    using outgoing_list = std::list<outgoing>;
 
-    static constexpr std::chrono::milliseconds patience{50};
-    static constexpr std::size_t max_unsent = 100;
+    static constexpr std::chrono::milliseconds poll_interval{50};
+    static constexpr std::size_t max_failed = 100;
 
-    void send(const std::vector<letter>& letters) {
+    void send(const std::vector<outgoing>& messages) {
         std::vector<std::future<std::error_code>> outcomes;
-        for (const auto& what : letters) outcomes.push_back(post(what));
+        for (const auto& message : messages) outcomes.push_back(post(message));
         if (screen_.live()) return;
-        for (std::size_t i = 0; i < letters.size(); ++i) report(letters[i], wait(outcomes[i]));
+        for (std::size_t i = 0; i < messages.size(); ++i) report(messages[i], wait(outcomes[i]));
     }
 
-    std::future<std::error_code> post(const letter& what) {
-        one_more();
-        const auto place = add(what);
+    std::future<std::error_code> post(const outgoing& message) {
+        begin_operation();
+        const auto position = add(message);
         auto outcome = std::make_shared<std::promise<std::error_code>>();
         auto future = outcome->get_future();
-        const auto done = [this, place, outcome](std::error_code error) {
-            const bool waits = error == p2pchat::errc::not_sent && place->kept;
-            if (!waits) {
-                const letter was = remove(place);
-                if (screen_.live()) report(was, error);
+        const auto done = [this, position, outcome](std::error_code error) {
+            const bool stays_kept = error == p2pchat::errc::not_sent && position->is_kept;
+            if (!stays_kept) {
+                const outgoing settled = remove(position);
+                if (screen_.live()) report(settled, error);
             }
             outcome->set_value(error);
-            one_less();
+            end_operation();
         };
-        const bool keeps = screen_.live() && !says_exit(what.text);
-        const auto absent = keeps ? p2pchat::when_absent::keep : p2pchat::when_absent::fail;
+        const bool may_keep = screen_.live() && !is_exit(message.text);
+        const auto absent = may_keep ? p2pchat::when_absent::keep : p2pchat::when_absent::fail;
         const auto refused =
-            node_.post(what.to, what.text, done, p2pchat::when_full::refuse, absent);
+            node_.post(message.to, message.text, done, p2pchat::when_full::refuse, absent);
         if (refused) done(refused);
         return future;
     }
 
-    /// Which is about now, or about nothing.
-    static bool says_exit(std::string text) {
+    /// An exit is never kept: delivered later, it would be wrong.
+    static bool is_exit(std::string text) {
         for (char& c : text) c = static_cast<char>(c | 0x20);
         return text == "exit";
     }
 
-    letter_list::iterator add(const letter& what) {
+    outgoing_list::iterator add(const outgoing& message) {
         const std::lock_guard<std::mutex> lock(mutex_);
-        if (what.kept) ++kept_;
-        return letters_.insert(letters_.end(), what);
+        if (message.is_kept) ++kept_;
+        return pending_.insert(pending_.end(), message);
     }
 
-    letter remove(letter_list::iterator place) {
+    outgoing remove(outgoing_list::iterator position) {
         const std::lock_guard<std::mutex> lock(mutex_);
-        letter was = std::move(*place);
-        letters_.erase(place);
-        if (!was.kept) return was;
+        outgoing message = std::move(*position);
+        pending_.erase(position);
+        if (!message.is_kept) return message;
         --kept_;
-        store();
-        return was;
+        store_kept();
+        return message;
     }
 
-    /// Its peer is not there.
-    void note_kept(const p2pchat::kept_message& what) {
+    /// The node keeps a message, as its peer is absent.
+    void on_kept(const p2pchat::kept_message& kept) {
         {
             const std::lock_guard<std::mutex> lock(mutex_);
-            const auto place =
-                std::find_if(letters_.begin(), letters_.end(), [&](const letter& one) {
-                    return !one.kept && one.to == what.to && one.text == what.text;
+            const auto position =
+                std::find_if(pending_.begin(), pending_.end(), [&](const outgoing& message) {
+                    return !message.is_kept && message.to == kept.to && message.text == kept.text;
                 });
-            if (place == letters_.end()) return;  // it is from before, or went by another name
-            place->kept = true;
+            // It is from the last run, or was posted to another address of the peer.
+            if (position == pending_.end()) return;
+            position->is_kept = true;
             ++kept_;
-            store();
-            none_left_.notify_all();
-            // From now on it has a line of its own.
-            if (const auto line = std::exchange(place->line, nullptr))
-                return settle(*line, "kept until " + place->name + " is there");
+            store_kept();
+            idle_.notify_all();
+            // From now on its outcome is reported in a line of its own.
+            if (const auto line = std::exchange(position->line, nullptr))
+                return settle(*line, "kept until " + position->name + " is reachable");
         }
-        screen_.print(style_.warning("Kept until " + to_string(what.to) + " is there: ") +
-                      visible(what.text));
+        screen_.print(style_.warning("Kept until " + to_string(kept.to) + " is reachable: ") +
+                      visible(kept.text));
     }
 
-    /// Whatever ends the program, what is kept is in the file.
-    void store() {
-        std::vector<kept_entry> all;
-        for (const auto& one : letters_)
-            if (one.kept) all.push_back({one.since, one.to, one.text});
-        const auto error = file_.name().empty() ? std::error_code() : file_.write(all);
+    /// At each change, so that the file is up to date even if the program is killed.
+    void store_kept() {
+        std::vector<kept_entry> entries;
+        for (const auto& message : pending_)
+            if (message.is_kept) entries.push_back({message.since, message.to, message.text});
+        const auto error = file_.name().empty() ? std::error_code() : file_.write(entries);
         if (error && !std::exchange(store_failed_, true))
-            screen_.notify(style_.warning("What is kept cannot be stored: " + error.message()));
+            screen_.notify(
+                style_.warning("The kept messages cannot be stored: " + error.message()));
     }
 
     template <class Outcome>
     Outcome wait(std::future<Outcome>& outcome) {
-        while (outcome.wait_for(patience) != std::future_status::ready)
+        while (outcome.wait_for(poll_interval) != std::future_status::ready)
             if (screen_.leaving()) node_.stop();
         return outcome.get();
     }
 
-    /// Waits, for a moment if not told otherwise; whether nothing is under way any more.
-    bool wait_for_all(std::chrono::milliseconds bound = patience) {
+    /// Waits until nothing but kept messages is pending; false after `timeout`.
+    bool wait_until_idle(std::chrono::milliseconds timeout = poll_interval) {
         std::unique_lock<std::mutex> lock(mutex_);
-        return none_left_.wait_for(lock, bound, [this] { return under_way_ <= kept_; });
+        return idle_.wait_for(lock, timeout, [this] { return operations_ <= kept_; });
     }
 
-    void one_more() {
+    void begin_operation() {
         const std::lock_guard<std::mutex> lock(mutex_);
-        ++under_way_;
+        ++operations_;
     }
 
-    void one_less() {
+    void end_operation() {
         const std::lock_guard<std::mutex> lock(mutex_);
-        if (--under_way_ <= kept_) none_left_.notify_all();
+        if (--operations_ <= kept_) idle_.notify_all();
     }
 
-    void note(const p2pchat::endpoint& peer, bool reached) {
+    void set_reached(const p2pchat::endpoint& peer, bool is_reached) {
         const std::lock_guard<std::mutex> lock(reached_mutex_);
-        reached ? void(reached_.insert(peer)) : void(reached_.erase(peer));
+        is_reached ? void(reached_.insert(peer)) : void(reached_.erase(peer));
     }
 
-    void report(const letter& what, std::error_code error) {
-        note(what.to, !error);
-        const auto to = to_string(what.to), text = visible(what.text);
-        if (!what.line || !what.line->is_to_all)
-            log(to + ' ' + what.text, error ? "not sent: " + error.message() : "");
-        if (!what.line)
-            return error ? report_failure(what, to, text, error) : report_success(what, to, text);
-        if (error) keep(what);
+    void report(const outgoing& message, std::error_code error) {
+        set_reached(message.to, !error);
+        const auto to = to_string(message.to), text = visible(message.text);
+        if (!message.line || !message.line->is_to_all)
+            log(to + ' ' + message.text, error ? "not sent: " + error.message() : "");
+        if (!message.line)
+            return error ? report_failure(message, to, text, error)
+                         : report_success(message, to, text);
+        if (error) keep_failed(message);
         const std::lock_guard<std::mutex> lock(mutex_);
-        if (!error) ++what.line->delivered;
-        const auto whose = what.line->recipients > 1 ? what.name + ": " : "";
-        settle(*what.line, error ? "✗ " + whose + error.message() : "");
+        if (!error) ++message.line->delivered;
+        const auto name = message.line->recipients > 1 ? message.name + ": " : "";
+        settle(*message.line, error ? "✗ " + name + error.message() : "");
     }
 
     void log(const std::string& line, const std::string& remark) {
-        const auto failed = log_.add("-> " + line + (remark.empty() ? "" : " [" + remark + ']'));
-        if (failed)
-            screen_.notify(style_.warning("The log cannot be written: " + failed.message()));
+        const auto error = log_.add("-> " + line + (remark.empty() ? "" : " [" + remark + ']'));
+        if (error) screen_.notify(style_.warning("The log cannot be written: " + error.message()));
     }
 
-    /// One of its recipients has it, or will not have it now. With the mutex held.
-    void settle(said& line, const std::string& remark) {
-        if (!remark.empty()) line.rest += (line.rest.empty() ? "" : ", ") + remark;
-        if (--line.open != 0) return;
+    /// Counts one outcome of a line; with the last one the line is shown. With the mutex held.
+    void settle(conversation_line& line, const std::string& failure) {
+        if (!failure.empty()) line.failures += (line.failures.empty() ? "" : ", ") + failure;
+        if (--line.unsettled != 0) return;
         const auto count =
             std::to_string(line.delivered) + " of " + std::to_string(line.recipients);
         const auto mark = line.delivered == 0 ? "" : line.recipients == 1 ? " ✓" : " ✓ " + count;
-        screen_.notify(shown(line) + style_.good(mark) +
-                       (line.rest.empty() ? "" : style_.bad(' ' + line.rest)));
-        if (line.is_to_all) log("all " + line.text, line.rest);
+        screen_.notify(formatted(line) + style_.good(mark) +
+                       (line.failures.empty() ? "" : style_.bad(' ' + line.failures)));
+        if (line.is_to_all) log("all " + line.text, line.failures);
         settled_.notify_all();
     }
 
-    std::string shown(const said& line) const {
+    std::string formatted(const conversation_line& line) const {
         return style_.dim(screen_.live() ? line.time : "") + style_.dim("to ") + line.to + ": " +
                visible(line.text);
     }
 
-    void report_success(const letter& what, const std::string& to, const std::string& text) {
+    void report_success(const outgoing& message, const std::string& to, const std::string& text) {
         if (screen_.live())
-            screen_.print(style_.good("✓ ") + style_.dim(what.sent.empty()
+            screen_.print(style_.good("✓ ") + style_.dim(message.on_delivery.empty()
                                                              ? "Delivered to " + to + ": " + text
-                                                             : what.sent + to));
-        else if (!what.sent.empty())
-            screen_.print(what.sent + to);
+                                                             : message.on_delivery + to));
+        else if (!message.on_delivery.empty())
+            screen_.print(message.on_delivery + to);
     }
 
-    void report_failure(const letter& what, const std::string& to, const std::string& text,
+    void report_failure(const outgoing& message, const std::string& to, const std::string& text,
                         std::error_code error) {
-        const std::string others = keep(what) ? "" : ", after the others";
-        screen_.print(style_.bad(failure("Error sending to " + to + ": " + error.message())) +
+        const std::string others = keep_failed(message) ? "" : ", after the others";
+        screen_.print(style_.bad(failed("Error sending to " + to + ": " + error.message())) +
                       style_.dim("\nNot sent: " + text + " (s sends it again" + others + ')'));
     }
 
     void report_connection(const std::string& to, const p2pchat::connect_result& result) {
         if (result.error)
             return screen_.print(
-                style_.bad(failure("Could not connect to " + to + ": " + result.error.message())));
-        const char* means = result.linked ? " by a link: you are told when it ends"
-                                          : " without a link: the program there knows none";
-        screen_.print(screen_.live() ? style_.good("✓ ") + "Connected to " + to + style_.dim(means)
+                style_.bad(failed("Could not connect to " + to + ": " + result.error.message())));
+        const char* how = result.linked ? " by a link: you will see when it ends"
+                                        : " without a link: the program there supports none";
+        screen_.print(screen_.live() ? style_.good("✓ ") + "Connected to " + to + style_.dim(how)
                                      : "Connected to " + to);
     }
 
-    std::string failure(const std::string& line) const {
+    std::string failed(const std::string& line) const {
         return (screen_.live() ? "✗ " : "") + line;
     }
 
-    /// Keeps it for `s`; whether it is the one that `s` sends next.
-    bool keep(const letter& what) {
+    /// Keeps a message for `s`; whether it is the one that `s` sends next.
+    bool keep_failed(const outgoing& message) {
         const std::lock_guard<std::mutex> lock(mutex_);
-        if (unsent_.size() == max_unsent) unsent_.erase(unsent_.begin());
-        unsent_.insert(what.again ? unsent_.begin() : unsent_.end(), what);
-        return !what.again || unsent_.size() == 1;
+        if (failed_.size() == max_failed) failed_.erase(failed_.begin());
+        failed_.insert(message.is_retry ? failed_.begin() : failed_.end(), message);
+        return !message.is_retry || failed_.size() == 1;
     }
 
-    std::optional<letter> take_unsent() {
+    std::optional<outgoing> take_failed() {
         const std::lock_guard<std::mutex> lock(mutex_);
-        if (unsent_.empty()) return std::nullopt;
-        letter last = std::move(unsent_.back());
-        unsent_.pop_back();
-        return last;
+        if (failed_.empty()) return std::nullopt;
+        outgoing message = std::move(failed_.back());
+        failed_.pop_back();
+        return message;
     }
 
     p2pchat::node& node_;
@@ -371,15 +376,16 @@ private:
 
     std::mutex mutex_;  // guards all below
     const kept_file file_;
-    std::condition_variable none_left_;
+    std::condition_variable idle_;
     std::condition_variable settled_;  // a line
-    letter_list letters_;              // without an outcome, in the order posted
-    std::size_t under_way_ = 0;
-    std::size_t kept_ = 0;       // of the letters
-    bool store_failed_ = false;  // and the person knows
-    std::vector<letter> unsent_;
+    outgoing_list pending_;            // without an outcome, in the order posted
+    std::size_t operations_ = 0;       // posts and connects without an outcome
+    std::size_t kept_ = 0;             // of the pending messages
+    bool store_failed_ = false;        // and has been reported
+    std::vector<outgoing> failed_;     // the last one is sent again first
 
-    // Of its own: it is asked for with the screen locked, which is taken with the other one held.
+    // A mutex of its own: reached_ is read with the screen locked, and the screen is locked with
+    // mutex_ held.
     std::mutex reached_mutex_;             // guards the next
     std::set<p2pchat::endpoint> reached_;  // by the last message to them
 };

@@ -1,4 +1,4 @@
-// people.hpp - who is there, and what each is called.
+// people.hpp - the known peers, and their names.
 //
 // SPDX-License-Identifier: MIT
 
@@ -23,38 +23,38 @@ public:
     people(const p2pchat::node& node, outbox& outbox, given_names& names)
         : node_(node), outbox_(outbox), names_(names) {}
 
-    /// Whom we have heard from, behind them who was found, and then whom we have only written to.
+    /// The peers, then those found by discovery, then the addresses we have only written to.
     std::vector<p2pchat::peer> known() const {
         auto all = node_.peers();
         add_found(all);
-        for (const auto& address : outbox_.only_written_to())
-            add(all, {address, {}, {}, false, {}});
+        for (const auto& address : outbox_.silent_recipients())
+            add_new(all, {address, {}, {}, false, {}});
         return all;
     }
 
-    /// Who is on the network and has not been heard from.
+    /// Those found by discovery that have not been heard from.
     std::vector<p2pchat::peer> found() const {
         auto all = node_.peers();
-        const auto peers = static_cast<std::ptrdiff_t>(all.size());
+        const auto peer_count = static_cast<std::ptrdiff_t>(all.size());
         add_found(all);
-        all.erase(all.begin(), all.begin() + peers);
+        all.erase(all.begin(), all.begin() + peer_count);
         return all;
     }
 
-    /// What a peer is called: as the person says, else its team, and its address behind that where
-    /// another peer has the same. Thread-safe.
+    /// The name of a peer: the one that the user gave it, or else its team, followed by its address
+    /// where another peer has the same team. Thread-safe.
     std::string name_of(const p2pchat::endpoint& peer, const std::string& team) const {
         return name_of(peer, team, known());
     }
     std::string name_of(const p2pchat::endpoint& peer) const {
         const auto all = known();
         const auto found = std::find_if(all.begin(), all.end(),
-                                        [&](const auto& one) { return one.address == peer; });
+                                        [&](const auto& known) { return known.address == peer; });
         return name_of(peer, found == all.end() ? "" : found->team, all);
     }
 
-    /// All who are known, with what they are called.
-    std::vector<outbox::recipient> names() const {
+    /// All known peers with their names.
+    std::vector<outbox::recipient> recipients() const {
         std::vector<outbox::recipient> result;
         const auto all = known();
         for (const auto& peer : all)
@@ -62,8 +62,8 @@ public:
         return result;
     }
 
-    /// Who goes by this name: one, or several of the same team.
-    std::vector<p2pchat::peer> called(const std::string& name) const {
+    /// The peers of this name: one, or several of the same team.
+    std::vector<p2pchat::peer> named(const std::string& name) const {
         std::vector<p2pchat::peer> by_name, by_team;
         const auto all = known();
         for (const auto& peer : all) {
@@ -73,10 +73,10 @@ public:
         return by_name.empty() ? by_team : by_name;
     }
 
-    /// Says what is wrong with a name; empty: it is given, for good if it can be stored.
+    /// Names a peer, permanently if that can be stored. Returns the error; empty: none.
     std::string give_name(const p2pchat::endpoint& peer, const std::string& name) {
-        const auto wrong = wrong_name(name);
-        if (!wrong.empty()) return wrong;
+        auto problem = name_error(name);
+        if (!problem.empty()) return problem;
         const auto error = names_.give(peer, name);
         return error ? "The name cannot be stored: " + error.message() : "";
     }
@@ -93,25 +93,26 @@ private:
         return visible(team) + (is_shared ? '@' + to_string(peer) : "");
     }
 
-    static std::string wrong_name(const std::string& name) {
+    static std::string name_error(const std::string& name) {
         const bool is_word = name.find_first_of(white_space) == name.npos && visible(name) == name;
         if (name.empty() || name.size() > p2pchat::max_team_bytes || !is_word)
-            return "A name is one word of at most 64 bytes that can be seen.";
+            return "A name is one word of at most 64 bytes, without invisible characters.";
         p2pchat::endpoint address;
         if (name.front() == '/' || number(name, 0, SIZE_MAX) || !parse(name, address))
-            return "A name is no number, no address and no command.";
+            return "A name cannot be a number, an address or a command.";
         return {};
     }
 
-    void add_found(std::vector<p2pchat::peer>& to) const {
-        for (auto& who : node_.candidates())
-            add(to, {who.address, std::move(who.team), who.last_heard, false, {}});
+    void add_found(std::vector<p2pchat::peer>& peers) const {
+        for (auto& found : node_.candidates())
+            add_new(peers, {found.address, std::move(found.team), found.last_heard, false, {}});
     }
 
-    static void add(std::vector<p2pchat::peer>& to, p2pchat::peer one) {
-        const bool known = std::any_of(to.begin(), to.end(),
-                                       [&](const auto& p) { return p.address == one.address; });
-        if (!known) to.push_back(std::move(one));
+    static void add_new(std::vector<p2pchat::peer>& peers, p2pchat::peer peer) {
+        const bool is_known = std::any_of(peers.begin(), peers.end(), [&](const auto& known) {
+            return known.address == peer.address;
+        });
+        if (!is_known) peers.push_back(std::move(peer));
     }
 
     const p2pchat::node& node_;

@@ -635,7 +635,7 @@ TEST_CASE("what is wrong with the command line is said, and nothing is started")
     };
     CHECK(refused({"--loud"}, "bridge: --loud: no such flag"));
     CHECK(refused({"--user"}, "bridge: --user: needs a value"));
-    CHECK(refused({"--team", "", "--site", "a"}, "bridge: --team: A team needs a name."));
+    CHECK(refused({"--team", "", "--site", "a"}, "bridge: --team: A team name cannot be empty."));
     CHECK(refused({"--team", std::string(64, 'a'), "--site", "a"}, "at most 64 bytes"));
     CHECK(refused({"--team", ""}, "--room and --site"));
     CHECK(refused({"--room", "a/b"}, "--room and --site"));

@@ -1,4 +1,4 @@
-// changed_keys.hpp - keys that were shown in place of those that are known, until somebody decides.
+// changed_keys.hpp - keys that peers presented in place of known ones, for the user to decide on.
 //
 // SPDX-License-Identifier: MIT
 
@@ -15,21 +15,22 @@
 
 namespace menu {
 
-/// Each address with each key once. Bounded, as whoever sits at an address can make keys at will;
-/// one host has no more than its share, so that it cannot keep others from being told. Thread-safe.
+/// Each pair of an address and a key once. Bounded, as a host can make any number of keys; one host
+/// has at most max_per_host, so that it cannot keep those of others from being reported.
+/// Thread-safe.
 class changed_keys {
 public:
-    static constexpr std::size_t max = 64, share_of_host = 8;
+    static constexpr std::size_t max = 64, max_per_host = 8;
 
-    /// False if that is there already or, meanwhile, accepted; or there is no room.
+    /// False if it is listed already or has been accepted meanwhile, or if there is no room.
     bool add(const p2pchat::peer& offered) {
         const std::lock_guard<std::mutex> lock(mutex_);
-        const bool there = std::any_of(all_.begin(), all_.end(), [&](const auto& one) {
-            return one.address == offered.address && one.key == offered.key;
+        const bool is_listed = std::any_of(all_.begin(), all_.end(), [&](const auto& listed) {
+            return listed.address == offered.address && listed.key == offered.key;
         });
         const auto accepted = accepted_.find(offered.address);
-        const bool late = accepted != accepted_.end() && accepted->second == offered.key;
-        if (there || late || !room_for(offered.address)) return false;
+        const bool is_accepted = accepted != accepted_.end() && accepted->second == offered.key;
+        if (is_listed || is_accepted || !room_for(offered.address)) return false;
         all_.push_back(offered);
         return true;
     }
@@ -44,33 +45,33 @@ public:
     }
 
     void remove(const p2pchat::peer& offered) {
-        remove_if([&](const p2pchat::peer& one) {
-            return one.address == offered.address && one.key == offered.key;
+        remove_if([&](const p2pchat::peer& listed) {
+            return listed.address == offered.address && listed.key == offered.key;
         });
     }
-    /// No key of that address is in question any more.
+    /// Removes all keys of that address: none of them is in question any more.
     void accept(const p2pchat::peer& offered) {
-        remove_if([&](const p2pchat::peer& one) { return one.address == offered.address; });
+        remove_if([&](const p2pchat::peer& listed) { return listed.address == offered.address; });
         const std::lock_guard<std::mutex> lock(mutex_);
         accepted_[offered.address] = offered.key;
     }
 
 private:
     bool room_for(const p2pchat::endpoint& host) const {
-        const auto of_host = std::count_if(all_.begin(), all_.end(), [&](const auto& one) {
-            return one.address.same_address(host);
+        const auto of_host = std::count_if(all_.begin(), all_.end(), [&](const auto& listed) {
+            return listed.address.same_address(host);
         });
-        return all_.size() < max && static_cast<std::size_t>(of_host) < share_of_host;
+        return all_.size() < max && static_cast<std::size_t>(of_host) < max_per_host;
     }
     template <class Predicate>
-    void remove_if(Predicate goes) {
+    void remove_if(Predicate predicate) {
         const std::lock_guard<std::mutex> lock(mutex_);
-        all_.erase(std::remove_if(all_.begin(), all_.end(), goes), all_.end());
+        all_.erase(std::remove_if(all_.begin(), all_.end(), predicate), all_.end());
     }
 
     mutable std::mutex mutex_;  // guards the next
     std::vector<p2pchat::peer> all_;
-    std::map<p2pchat::endpoint, p2pchat::public_key> accepted_;  // by the person, one by one
+    std::map<p2pchat::endpoint, p2pchat::public_key> accepted_;  // by the user
 };
 
 }  // namespace menu

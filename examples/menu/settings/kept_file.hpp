@@ -1,4 +1,4 @@
-// kept_file.hpp - what waits for absent peers, in a file: so it outlives the program.
+// kept_file.hpp - a file of the messages kept for absent peers, so that they outlive the program.
 //
 // SPDX-License-Identifier: MIT
 
@@ -20,7 +20,7 @@
 
 namespace menu {
 
-/// One message: a line "SINCE ADDRESS TEXT", SINCE in seconds as std::time() has them.
+/// One message: a line "SINCE ADDRESS TEXT", SINCE in seconds, as from std::time().
 struct kept_entry {
     std::int64_t since = 0;
     p2pchat::endpoint to;
@@ -33,28 +33,29 @@ public:
 
     const std::string& name() const { return name_; }
 
-    /// What is there; lines that are none are skipped.
+    /// The messages in the file; malformed lines are skipped.
     std::vector<kept_entry> read() const {
         std::vector<kept_entry> result;
-        std::ifstream file(native(name_), std::ios::binary);
+        std::ifstream file(native_path(name_), std::ios::binary);
         for (std::string line; std::getline(file, line);) {
-            kept_entry one;
+            kept_entry entry;
             const auto to = line.find(' ') + 1, text = line.find(' ', to) + 1;
             if (to == 0 || text == 0) continue;
-            std::from_chars(line.data(), line.data() + to - 1, one.since);
-            if (parse(std::string_view(line).substr(to, text - 1 - to), one.to)) continue;
-            one.text = line.substr(text);
-            result.push_back(std::move(one));
+            std::from_chars(line.data(), line.data() + to - 1, entry.since);
+            if (parse(std::string_view(line).substr(to, text - 1 - to), entry.to)) continue;
+            entry.text = line.substr(text);
+            result.push_back(std::move(entry));
         }
         return result;
     }
 
-    std::error_code write(const std::vector<kept_entry>& all) const {
+    std::error_code write(const std::vector<kept_entry>& entries) const {
         std::error_code error;
-        if (all.empty()) return std::filesystem::remove(native(name_), error), error;
+        if (entries.empty()) return std::filesystem::remove(native_path(name_), error), error;
         std::string content;
-        for (const auto& one : all)
-            content += std::to_string(one.since) + ' ' + to_string(one.to) + ' ' + one.text + '\n';
+        for (const auto& entry : entries)
+            content +=
+                std::to_string(entry.since) + ' ' + to_string(entry.to) + ' ' + entry.text + '\n';
         return replace_file(name_, content);
     }
 

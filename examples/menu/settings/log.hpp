@@ -1,4 +1,4 @@
-// log.hpp - the conversation, kept in a file: one line a message.
+// log.hpp - a file of all messages, one line each.
 //
 // SPDX-License-Identifier: MIT
 
@@ -28,8 +28,8 @@
 
 namespace menu {
 
-/// A file that several threads and programs append to at once: a write each, at what is then its
-/// end, which the system does not mix.
+/// A file that several threads and programs append to at once: the system puts each write at the
+/// current end, and does not mix them.
 class appended_file {
 public:
     appended_file() = default;
@@ -49,10 +49,10 @@ public:
 
     std::error_code append(std::string_view text, std::size_t& written) {
         DWORD size = 0;
-        const BOOL fine =
+        const BOOL is_written =
             WriteFile(handle_, text.data(), static_cast<DWORD>(text.size()), &size, nullptr);
         written = size;
-        return fine != 0 ? std::error_code() : last_error();
+        return is_written != 0 ? std::error_code() : last_error();
     }
 
 private:
@@ -90,24 +90,24 @@ class chat_log {
 public:
     std::error_code open(const std::string& path) { return path_ = path, file_.open(path); }
 
-    /// What the end of the file has, in order; `take` says of each line whether it is wanted.
+    /// The last lines that `is_wanted` chooses, in order.
     std::vector<std::string> last(std::size_t count,
-                                  const std::function<bool(const std::string&)>& take) const {
-        constexpr std::streamoff bound = 1024 * 1024;  // of a file that may be of any size
+                                  const std::function<bool(const std::string&)>& is_wanted) const {
+        constexpr std::streamoff max_read = 1024 * 1024;  // of a file of any size
         std::deque<std::string> found;
-        std::ifstream file(native(path_), std::ios::binary | std::ios::ate);
+        std::ifstream file(native_path(path_), std::ios::binary | std::ios::ate);
         const auto size = static_cast<std::streamoff>(file.tellg());
-        file.seekg(std::max<std::streamoff>(size - bound, 0));
+        file.seekg(std::max<std::streamoff>(size - max_read, 0));
         std::string line;
-        if (size > bound) std::getline(file, line);  // the rest of one
+        if (size > max_read) std::getline(file, line);  // the rest of a line
         while (std::getline(file, line)) {
-            if (take(line)) found.push_back(line);
+            if (is_wanted(line)) found.push_back(line);
             if (found.size() > count) found.pop_front();
         }
         return {found.begin(), found.end()};
     }
 
-    /// Appends a line, time-stamped, if the log is open. The first failure is returned.
+    /// Appends a line with a timestamp, if the log is open. Returns an error the first time only.
     std::error_code add(const std::string& line) {
         const std::lock_guard<std::mutex> lock(mutex_);
         if (!file_.is_open()) return {};
@@ -119,7 +119,7 @@ public:
     }
 
 private:
-    /// All of it in one write, if the system can.
+    /// In one write, if the system can.
     std::error_code append(std::string_view text) {
         std::error_code error;
         while (!error && !text.empty()) {
@@ -134,8 +134,8 @@ private:
     std::string path_;
     std::mutex mutex_;  // guards all below
     appended_file file_;
-    bool torn_ = false;    // the file's last line is not whole
-    bool failed_ = false;  // and the person knows
+    bool torn_ = false;    // the file's last line is incomplete
+    bool failed_ = false;  // and that has been reported
 };
 
 }  // namespace menu

@@ -1,4 +1,4 @@
-// options.hpp - the flags of the menu program, for those who do not want prompts.
+// options.hpp - the flags of the menu program, which answer its prompts in advance.
 //
 // SPDX-License-Identifier: MIT
 
@@ -23,12 +23,12 @@ struct options {
     std::uint16_t port = 0;  ///< 0: ask
     std::string address;     ///< empty: detect
     std::vector<p2pchat::endpoint> default_peers;
-    std::string folder;     ///< where files are that outlive the program; empty: the default
-    bool keeps = true;      ///< write such files, where no other flag says so
-    bool quiet = false;     ///< no bell, no title
-    std::string log;        ///< a file; empty: none
-    std::string outbox;     ///< a file; empty: the default
-    bool discovery = true;  ///< find others on the LAN, and be found
+    std::string folder;      ///< of the files that outlive the program; empty: the default
+    bool use_folder = true;  ///< if not, only files that another flag names are used
+    bool quiet = false;      ///< no bell, no window title
+    std::string log;         ///< a file; empty: none
+    std::string outbox;      ///< a file; empty: the default
+    bool discovery = true;   ///< find others on the LAN, and be found
     p2pchat::encryption encryption = p2pchat::encryption::off;
     std::string identity;  ///< a file; empty: the default
     std::string pins;      ///< a file; empty: the default
@@ -39,51 +39,52 @@ inline constexpr std::string_view encryption_words[] = {"off", "preferred", "req
 
 inline constexpr std::string_view usage =
     R"(Usage: p2pchat [flags]
-Chats with the peers of the local network. Asks for whatever no flag says.
+Chats with the peers of the local network. Asks for what the flags leave open.
 
   --team NAME             your team's name: up to 64 bytes, no white space
   --port NUMBER           listen on this port, 1 to 65535
-  --address IP            be known by this address, not by the detected one
-  --default-peer IP:PORT  who gets mandatory messages; may be given several times
-  --no-discovery          do not look for others on the network, nor be found by them
-  --config DIR            where settings, names and keys are, and what is kept
-  --no-config             read and write nothing there; so it is with piped input
-  --log FILE              append what is said to this file, and show its end in a chat
-  --outbox FILE           where messages wait for who is not there
-  --quiet                 no bell, and nothing in the window's title
-  --encryption off        nothing is encrypted: the default
-  --encryption preferred  encrypted with those who announce it or whose key is known
-  --encryption required   encrypted with all; nothing else is sent or taken
-  --identity FILE         where your key is, made at the first start; with --encryption
-  --pins FILE             where the keys of others are remembered; with --encryption
-  -h, --help              show this and leave
-  --version               show the version and leave
+  --address IP            be reached at this address, not at the detected one
+  --default-peer IP:PORT  a recipient of mandatory messages; may be repeated
+  --no-discovery          do not find peers on the network, nor be found
+  --config DIR            the folder of settings, names, keys and kept messages
+  --no-config             read and write nothing there; the default for piped input
+  --log FILE              append messages to this file; a chat shows its last lines
+  --outbox FILE           keep messages for absent peers in this file
+  --quiet                 no bell, no window title
+  --encryption off        no encryption: the default
+  --encryption preferred  encrypt to peers that announce it or whose key is known
+  --encryption required   encrypt to all peers; send and accept nothing unencrypted
+  --identity FILE         your private key, made at the first start; with --encryption
+  --pins FILE             the known keys of peers; with --encryption
+  -h, --help              show this help and exit
+  --version               show the version and exit
 )";
 
-/// `name` with `_` for its white space: a team name that nobody can object to.
-inline std::string joined(std::string_view name) {
+/// `name` with `_` in place of white space, to suggest as a team name.
+inline std::string with_underscores(std::string_view name) {
     std::string result(trimmed(name));
     for (char& c : result)
         if (white_space.find(c) != white_space.npos) c = '_';
     return result;
 }
 
-/// What is wrong with a team name; empty: nothing.
-inline std::string wrong_team(std::string_view name) {
-    if (name.empty()) return "A team needs a name.";
+/// The error in a team name; empty: none.
+inline std::string team_error(std::string_view name) {
+    if (name.empty()) return "A team name cannot be empty.";
     if (name.size() > p2pchat::max_team_bytes) return "A team name has at most 64 bytes.";
-    if (name.find_first_of(white_space) != name.npos) return "A team name has no white space.";
+    if (name.find_first_of(white_space) != name.npos)
+        return "A team name cannot contain white space.";
     std::string ignored;
     if (auto error = p2pchat::format({"127.0.0.1", 1}, name, "x", ignored)) return error.message();
     return {};
 }
 
-/// Sets what the flag `name` says. Returns what is wrong with its value; empty: nothing.
+/// Sets the option of the flag `name`. Returns the error in its value; empty: none.
 inline std::string set_option(std::string_view name, const std::string& value, options& result) {
     if (name == "--team") {
         result.team = value;
-        const auto wrong = wrong_team(value);
-        return value == joined(value) || wrong.empty() ? wrong : wrong + " Try " + joined(value);
+        const auto problem = team_error(value), suggestion = with_underscores(value);
+        return problem.empty() || value == suggestion ? problem : problem + " Try " + suggestion;
     }
     if (name == "--port") {
         const auto port = number(value, 1, 65535);
@@ -113,7 +114,7 @@ inline std::string set_option(std::string_view name, const std::string& value, o
     for (const auto& [flag, file] : files) {
         if (name != flag) continue;
         result.*file = value;
-        return value.empty() ? "needs a file's name" : "";
+        return value.empty() ? "needs a file name" : "";
     }
     p2pchat::endpoint peer;  // --default-peer
     if (auto error = p2pchat::parse(value, peer)) return error.message() + ": IP:PORT is needed";
@@ -121,16 +122,17 @@ inline std::string set_option(std::string_view name, const std::string& value, o
     return {};
 }
 
-/// Whether there is a flag `name` without a value; then it is set.
+/// Sets a flag that takes no value; false if `name` is none.
 inline bool set_switch(std::string_view name, options& result) {
     if (name == "--no-discovery") return result.discovery = false, true;
-    if (name == "--no-config") return result.keeps = false, true;
+    if (name == "--no-config") return result.use_folder = false, true;
     if (name == "--quiet") return result.quiet = true;
     return false;
 }
 
-inline int wrong_flag(std::string_view flag, const std::string& why) {
-    std::cerr << "p2pchat: " << visible(flag) << ": " << why << "\nSee p2pchat --help.\n";
+/// Prints the error in a flag; returns the program's exit status.
+inline int reject_flag(std::string_view flag, const std::string& reason) {
+    std::cerr << "p2pchat: " << visible(flag) << ": " << reason << "\nSee p2pchat --help.\n";
     return 2;
 }
 
@@ -146,19 +148,19 @@ inline std::optional<int> read_options(const std::vector<std::string>& arguments
         if (*argument == "--version") return std::cout << "p2pchat " << p2pchat::version << '\n', 0;
         if (set_switch(*argument, result)) continue;
         if (std::find(std::begin(with_value), std::end(with_value), name) == std::end(with_value))
-            return wrong_flag(*argument, "no such flag");
+            return reject_flag(*argument, "no such flag");
         if (equals == argument->npos && argument + 1 == arguments.end())
-            return wrong_flag(name, "needs a value");
+            return reject_flag(name, "needs a value");
         const auto value = equals == argument->npos ? *++argument : argument->substr(equals + 1);
-        const auto wrong = set_option(name, value, result);
-        if (!wrong.empty()) return wrong_flag(name + ' ' + value, wrong);
+        const auto problem = set_option(name, value, result);
+        if (!problem.empty()) return reject_flag(name + ' ' + value, problem);
     }
-    // Whoever names a file of keys takes it that they are used.
+    // A file of keys that is not used would be a misunderstanding.
     if (result.encryption == p2pchat::encryption::off)
         for (const auto& [flag, file] :
              {std::pair("--identity ", result.identity), std::pair("--pins ", result.pins)})
             if (!file.empty())
-                return wrong_flag(flag + file, "needs --encryption preferred or required");
+                return reject_flag(flag + file, "needs --encryption preferred or required");
     if (result.default_peers.empty()) result.default_peers.push_back({"10.206.5.228", 6555});
     return std::nullopt;
 }

@@ -1,4 +1,4 @@
-// remembered.hpp - what was answered once, and what people are called.
+// remembered.hpp - earlier answers, and the names that the user gave to peers.
 //
 // SPDX-License-Identifier: MIT
 
@@ -19,12 +19,12 @@
 
 namespace menu {
 
-/// A file of lines "KEY VALUE". Without a name it is nowhere, and forgotten at the end.
+/// A file of lines "KEY VALUE". Without a file name the values are lost at the end.
 class remembered {
 public:
     void read(std::string name) {
         name_ = std::move(name);
-        std::ifstream file(native(name_), std::ios::binary);
+        std::ifstream file(native_path(name_), std::ios::binary);
         for (std::string line; !name_.empty() && std::getline(file, line);) {
             const std::string_view words = trimmed(line);
             const auto space = words.find(' ');
@@ -34,22 +34,22 @@ public:
     }
     const std::string& name() const { return name_; }
 
-    /// Empty: not there.
+    /// The value of `key`; empty: none.
     std::string find(const std::string& key) const {
         const auto found = values_.find(key);
         return found == values_.end() ? "" : found->second;
     }
 
-    /// Nothing to be found under any other key has this value afterwards.
+    /// Sets a value, and removes it from any other key.
     std::error_code set_unique(const std::string& key, const std::string& value) {
-        for (auto one = values_.begin(); one != values_.end();)
-            one = one->second == value ? values_.erase(one) : std::next(one);
+        for (auto entry = values_.begin(); entry != values_.end();)
+            entry = entry->second == value ? values_.erase(entry) : std::next(entry);
         return set(key, value);
     }
     std::error_code set(const std::string& key, const std::string& value) {
         values_[key] = value;
         std::string content;
-        for (const auto& [other, its_value] : values_) content += other + ' ' + its_value + '\n';
+        for (const auto& [each, its_value] : values_) content += each + ' ' + its_value + '\n';
         return name_.empty() ? std::error_code() : replace_file(name_, content);
     }
 
@@ -58,7 +58,7 @@ private:
     std::map<std::string, std::string> values_;
 };
 
-/// What the person calls whom. Thread-safe.
+/// The names that the user gave to peers. Thread-safe.
 class given_names {
 public:
     void read(const std::string& file) {
