@@ -1,4 +1,4 @@
-// batches.hpp - what a bridge publishes: batches of lines, one batch at a time.
+// batches.hpp - the messages of a LAN, which a bridge publishes in batches, one at a time.
 //
 // SPDX-License-Identifier: MIT
 
@@ -25,131 +25,136 @@
 
 namespace menu {
 
-/// A text as it goes over a link, where a line break is a VT. (A one-shot has others.)
+/// A text in the form of a link, where a line break is a VT. (One-shots may contain others.)
 inline std::string on_one_line(std::string_view text) {
     std::string result;
     for (std::size_t i = 0; i < text.size(); ++i) {
-        const bool ends = text[i] == '\r' || text[i] == '\n';
-        if (i == 0 || text.substr(i - 1, 2) != "\r\n") result += ends ? '\v' : text[i];
+        const bool is_break = text[i] == '\r' || text[i] == '\n';
+        if (i == 0 || text.substr(i - 1, 2) != "\r\n") result += is_break ? '\v' : text[i];
     }
     return result;
 }
 
 /// A message as it is shown on the other LANs.
-inline std::string with_origin(const p2pchat::message_view& what, const std::string& site) {
-    std::string result(is_to_all(what.text) ? to_all_mark : "");
-    return result.append(what.team).append(1, '@').append(site).append(": ").append(
-        without_mark(what.text));
+inline std::string with_origin(const p2pchat::message_view& message, const std::string& site) {
+    std::string result(is_to_all(message.text) ? to_all_mark : "");
+    return result.append(message.team)
+        .append(1, '@')
+        .append(site)
+        .append(": ")
+        .append(without_mark(message.text));
 }
 
-/// The line "sender team text" with a remark before the text, for its sender. If it is long, it is no
-/// longer than the line, which the broker took.
-inline std::string told(const std::string& line, const std::string& why) {
+/// The line "sender team text" with a remark before the text, as a notice for its sender. A long
+/// one is no longer than the line, whose size the broker has accepted.
+inline std::string notice(const std::string& line, const std::string& remark) {
     constexpr std::size_t long_line = 500;
-    p2pchat::message_view what;
+    p2pchat::message_view message;
     std::string result;
-    if (parse(line, what)) return result;
-    static_cast<void>(format(what.sender, what.team, why + ": " + std::string(what.text), result));
+    if (parse(line, message)) return result;
+    static_cast<void>(
+        format(message.sender, message.team, remark + ": " + std::string(message.text), result));
     result.resize(std::min(result.size(), std::max(line.size(), long_line)));
     return result;
 }
 
-struct said {
-    std::string line;          // "sender team text", as on the wire; empty: nothing to be published
+struct outgoing {
+    std::string line;          // "sender team text", as on the wire; empty: cannot be published
     std::uint64_t receipt;     // for p2pchat::node::confirm(); 0: confirmed
-    p2pchat::endpoint origin;  // of its connection: if one message is refused, a link breaks
+    p2pchat::endpoint origin;  // of its connection, which a refusal breaks if it is a link
     std::chrono::steady_clock::time_point since = std::chrono::steady_clock::now();
-    bool refused = false;  // when it was under way already
+    bool is_refused = false;  // after it was published
 };
 
-/// The next batch is published once the broker has this one and all sites that were there have
-/// shown it. So it can be published again if the broker has lost it, and no site gets more than it
-/// can show. Not thread-safe.
+/// The next batch is published once the broker has acknowledged this one and all sites that were
+/// present have shown it. Until then it can be published again if the broker loses it, and no site
+/// gets more than it can show. Not thread-safe.
 class batches {
 public:
-    struct ways {
-        std::function<int(const std::string& payload)> publish;  // returns its id; 0: it failed
+    struct callbacks {
+        std::function<int(const std::string& payload)> publish;  // returns its id; 0: an error
         std::function<void(std::uint64_t receipt, bool taken)> confirm;
-        std::function<std::uint64_t()> latest_receipt;  // that a message can have by now
-        std::function<void(const std::string& line, const std::string& why)> tell;  // its sender
+        std::function<std::uint64_t()> latest_receipt;  // of the messages so far
+        std::function<void(const std::string& line, const std::string& remark)> tell;  // its sender
     };
     using sites = std::map<std::string, std::string>;
     using clock = std::chrono::steady_clock;
-    static constexpr std::size_t max_bytes = 64 * 1024;  // or one message
-    static constexpr std::size_t max_refused = 1000;     // and what the node has taken meanwhile
-    static constexpr std::size_t max_name = 42;          // bytes, with its line end
-    static constexpr std::size_t max_waiting = 4 * 1024 * 1024;  // bytes; the node holds less, but
-                                                                 // not for links that have broken
-    static constexpr std::chrono::milliseconds max_age{3500};    // of what is not acknowledged: the
-                                                                 // node refuses it after 4 s
-    static constexpr std::chrono::seconds patience{3};           // for all to show it
-    static constexpr std::chrono::seconds timeout{10};  // for the broker to acknowledge it: as long
-                                                        // as its keep-alive
+    static constexpr std::size_t max_bytes = 64 * 1024;          // or one message
+    static constexpr std::size_t max_refused = 1000;             // beyond those still needed
+    static constexpr std::size_t max_name = 42;                  // bytes, with its line end
+    static constexpr std::size_t max_waiting = 4 * 1024 * 1024;  // bytes; the node limits its own
+                                                                 // links, but not broken ones
+    static constexpr std::chrono::milliseconds max_age{3500};    // without an acknowledgement; the
+                                                                 // node refuses after 4 s
+    static constexpr std::chrono::seconds show_timeout{3};       // for all sites to show a batch
+    static constexpr std::chrono::seconds ack_timeout{10};  // for the broker to acknowledge it: its
+                                                            // keep-alive interval
 
-    batches(ways with, const sites& others) : with_(std::move(with)), others_(others) {}
+    batches(callbacks on, const sites& others) : on_(std::move(on)), others_(others) {}
 
-    /// Drawn at each start, as the clock may have been put back since the last one. With a count it
-    /// names a batch.
+    /// Drawn at random at each start, as the clock may have been set back since the last one. With
+    /// a count it is the name of a batch.
     const std::string& epoch() const { return epoch_; }
-    void add(said one) {
-        const auto refused = refused_.find(one.origin);
-        if (refused != refused_.end() && one.receipt <= refused->second)
-            return with_.confirm(one.receipt, false);
-        if (largest_ == 0 || is_late() || waiting_bytes_ + bytes(one) > max_waiting)
-            return refuse(std::move(one));
-        waiting_bytes_ += bytes(one);
-        waiting_.push_back(std::move(one));
+    void add(outgoing message) {
+        const auto refused = refused_.find(message.origin);
+        if (refused != refused_.end() && message.receipt <= refused->second)
+            return on_.confirm(message.receipt, false);
+        if (max_payload_ == 0 || is_late() || waiting_bytes_ + bytes(message) > max_waiting)
+            return refuse(std::move(message));
+        waiting_bytes_ += bytes(message);
+        waiting_.push_back(std::move(message));
         next();
     }
 
-    /// There is a connection, to a broker that takes so many bytes, and that has perhaps lost what it
-    /// had acknowledged. (What it had not, the client sends again.)
+    /// For a new connection to a broker, which may have lost what it acknowledged. (The client
+    /// sends the rest again.)
     void connected(std::size_t max_payload) {
-        largest_ = max_payload;
-        size_ = std::min(max_bytes, max_payload);
-        tries_ = 0;
-        if (batch_.empty() || !acknowledged_) return;
+        max_payload_ = max_payload;
+        max_batch_ = std::min(max_bytes, max_payload);
+        repeats_ = 0;
+        if (batch_.empty() || !is_acknowledged_) return;
         since_ = clock::now();
         publish();
     }
-    void lost() {
-        largest_ = 0;
+    void disconnected() {
+        max_payload_ = 0;
         while (!waiting_.empty()) refuse(waiting_.front());
     }
-    /// A site has come, perhaps without its session. Bounded, as anybody may claim that repeatedly.
-    void came(const std::string& site) {
-        if (missing_.count(site) != 0 && ++tries_ < 10) publish();
+    /// For a site that has appeared, perhaps without its session. Bounded, as any client can claim
+    /// that repeatedly.
+    void site_appeared(const std::string& site) {
+        if (missing_.count(site) != 0 && ++repeats_ < 10) publish();
     }
-    /// A site is gone, or has shown the batch.
-    void settled(const std::string& site) {
+    /// For a site that is gone, or has shown the batch.
+    void site_done(const std::string& site) {
         missing_.erase(site);
         finish();
     }
     void shown(const std::string& site, const std::string& name) {
-        if (name == name_) settled(site);
+        if (name == name_) site_done(site);
     }
-    /// The broker has the batch.
+    /// For a publication that the broker has acknowledged.
     void acknowledged(int id) {
         if (id != id_) return;
         refuse_overdue();
-        for (auto& one : batch_) {
-            const auto receipt = std::exchange(one.receipt, 0);
-            if (std::exchange(one.refused, false))
-                with_.tell(one.line, "published all the same");
+        for (auto& message : batch_) {
+            const auto receipt = std::exchange(message.receipt, 0);
+            if (std::exchange(message.is_refused, false))
+                on_.tell(message.line, "published after all");
             else if (receipt != 0)
-                with_.confirm(receipt, true);
+                on_.confirm(receipt, true);
         }
-        acknowledged_ = true;
+        is_acknowledged_ = true;
         finish();
     }
-    /// The broker does not take the batch. If that is for its size, its messages may go in smaller
-    /// ones, and at last each alone.
+    /// For a batch that the broker refused. If it was too large, its messages go into smaller ones,
+    /// in the end each into one of its own.
     void refused(int id, bool too_large) {
-        if (id != id_ || acknowledged_) return;
+        if (id != id_ || is_acknowledged_) return;
         if (too_large && batch_.size() > 1) {
-            size_ = payload_.size() / 2;
+            max_batch_ = payload_.size() / 2;
             for (; !batch_.empty(); batch_.pop_back()) {
-                if (batch_.back().refused) continue;
+                if (batch_.back().is_refused) continue;
                 waiting_bytes_ += bytes(batch_.back());
                 waiting_.push_front(std::move(batch_.back()));
             }
@@ -157,64 +162,75 @@ public:
         drop();
         next();
     }
-    /// Refuses what the broker has not acknowledged by now, and what waits behind it: until it is
-    /// acknowledged, nothing else is taken. What has been published cannot be called back, but if it
-    /// is acknowledged later, its sender is told.
+    /// Refuses a batch that the broker has not acknowledged in time, and the messages behind it:
+    /// until it is acknowledged, no others are accepted. A publication cannot be revoked; if it is
+    /// acknowledged later, the senders are told.
     void refuse_overdue() {
         for (std::size_t i = 0; is_late() && i < batch_.size(); ++i)
-            if (!batch_[i].refused) refuse(batch_[i]);
+            if (!batch_[i].is_refused) refuse(batch_[i]);
         while (!waiting_.empty() && (is_late() || is_overdue(waiting_.front())))
             refuse(waiting_.front());
     }
-    /// Gives up a batch that the broker has not acknowledged in time; true if there was one.
-    bool timed_out() {
-        if (batch_.empty() || acknowledged_ || clock::now() < since_ + timeout) return false;
+    /// Drops a batch that the broker has not acknowledged by the timeout; true if there was one.
+    bool drop_timed_out() {
+        if (batch_.empty() || is_acknowledged_ || clock::now() < since_ + ack_timeout) return false;
         drop();
         return true;
     }
-    /// For so long nothing was read of what the broker said.
+    /// Extends the timeouts by a time in which nothing was read from the broker.
     void extend(clock::duration time) { since_ = std::min(clock::now(), since_ + time); }
-    /// Gives up sites that have not shown the batch in time; returns them, and the batch.
-    std::pair<std::set<std::string>, std::vector<said>> give_up() {
-        if (!acknowledged_ || missing_.empty() || clock::now() < since_ + patience) return {};
+    /// Stops waiting for sites that have not shown the batch in time; returns them, and the batch.
+    std::pair<std::set<std::string>, std::vector<outgoing>> give_up_sites() {
+        if (!is_acknowledged_ || missing_.empty() || clock::now() < since_ + show_timeout)
+            return {};
         std::pair result(std::exchange(missing_, {}), batch_);
         finish();
         return result;
     }
 
 private:
-    /// Its sender is told so, and as that breaks a link, nothing else of that link is published: not
-    /// what waits here, and not what the node has taken of it so far.
-    void refuse(said one) {
-        with_.confirm(one.receipt, false);
-        const auto is_past = [&](const auto& other) { return other.second < one.receipt; };
+    /// Refuses a message. As that breaks a link, nothing else from that link is published: neither
+    /// the messages waiting here, nor those that the node has received from it so far.
+    void refuse(outgoing message) {
+        on_.confirm(message.receipt, false);
+        const auto is_past = [&](const auto& entry) { return entry.second < message.receipt; };
         if (refused_.size() >= max_refused)
-            for (auto at = refused_.begin(); at != refused_.end();)
-                at = is_past(*at) ? refused_.erase(at) : std::next(at);
-        refused_[one.origin] = with_.latest_receipt();
-        const auto goes = [&](const said& other) { return other.origin == one.origin; };
-        for (auto& other : batch_) other.refused |= other.receipt != 0 && goes(other);
+            for (auto entry = refused_.begin(); entry != refused_.end();)
+                entry = is_past(*entry) ? refused_.erase(entry) : std::next(entry);
+        refused_[message.origin] = on_.latest_receipt();
+        const auto has_same_origin = [&](const outgoing& other) {
+            return other.origin == message.origin;
+        };
+        for (auto& other : batch_) other.is_refused |= other.receipt != 0 && has_same_origin(other);
         for (const auto& other : waiting_)
-            if (goes(other)) waiting_bytes_ -= bytes(other);
-        waiting_.erase(std::remove_if(waiting_.begin(), waiting_.end(), goes), waiting_.end());
+            if (has_same_origin(other)) waiting_bytes_ -= bytes(other);
+        waiting_.erase(std::remove_if(waiting_.begin(), waiting_.end(), has_same_origin),
+                       waiting_.end());
     }
     void finish() {
-        if (!acknowledged_ || !missing_.empty()) return;
+        if (!is_acknowledged_ || !missing_.empty()) return;
         batch_.clear();
         next();
     }
     void drop() {
         id_ = 0;
         missing_.clear();
-        for (const auto& one : std::exchange(batch_, {})) refuse(one);
+        for (const auto& message : std::exchange(batch_, {})) refuse(message);
     }
-    static std::size_t bytes(const said& one) { return sizeof one + one.line.size(); }
-    static bool is_overdue(const said& one) { return clock::now() >= one.since + max_age; }
-    bool is_late() const { return !batch_.empty() && !acknowledged_ && is_overdue(batch_.front()); }
-    bool fits(const said& one) const {
-        return !one.line.empty() && max_name + one.line.size() < largest_;
+    static std::size_t bytes(const outgoing& message) {
+        return sizeof message + message.line.size();
     }
-    /// What cannot be published, or not in time, is refused once all that came before it is confirmed.
+    static bool is_overdue(const outgoing& message) {
+        return clock::now() >= message.since + max_age;
+    }
+    bool is_late() const {
+        return !batch_.empty() && !is_acknowledged_ && is_overdue(batch_.front());
+    }
+    bool fits(const outgoing& message) const {
+        return !message.line.empty() && max_name + message.line.size() < max_payload_;
+    }
+    /// Publishes the next batch. A message that cannot be published, or not in time, is refused
+    /// once all before it are confirmed.
     void next() {
         while (batch_.empty() && !waiting_.empty()) {
             if (!fits(waiting_.front()) || is_overdue(waiting_.front())) {
@@ -223,8 +239,8 @@ private:
             }
             compose();
             for (const auto& other : others_) missing_.insert(other.first);
-            acknowledged_ = false;
-            tries_ = 0;
+            is_acknowledged_ = false;
+            repeats_ = 0;
             since_ = clock::now();
             id_ = 0;
             publish();
@@ -240,32 +256,32 @@ private:
             batch_.push_back(std::move(waiting_.front()));
             waiting_.pop_front();
         } while (!waiting_.empty() && fits(waiting_.front()) &&
-                 payload_.size() + waiting_.front().line.size() < size_);
+                 payload_.size() + waiting_.front().line.size() < max_batch_);
     }
     void publish() {
-        if (const int id = with_.publish(payload_)) id_ = id;
+        if (const int id = on_.publish(payload_)) id_ = id;
     }
 
-    static std::string draw() {
+    static std::string draw_epoch() {
         std::random_device device;
         return std::to_string(std::uint64_t{device()} << 32 | device());
     }
 
-    const std::string epoch_ = draw();
-    const ways with_;
+    const std::string epoch_ = draw_epoch();
+    const callbacks on_;
     const sites& others_;
-    std::deque<said> waiting_;
+    std::deque<outgoing> waiting_;
     std::size_t waiting_bytes_ = 0;
-    std::map<p2pchat::endpoint, std::uint64_t> refused_;  // up to this receipt
-    std::vector<said> batch_;                             // under way
+    std::map<p2pchat::endpoint, std::uint64_t> refused_;  // by origin, up to this receipt
+    std::vector<outgoing> batch_;                         // published, and not done
     std::uint64_t count_ = 0;                             // of batches
     std::string name_, payload_;                          // of the latest
-    std::size_t largest_ = 0;                             // that the broker takes; 0: there is none
-    std::size_t size_ = 0;                                // of a batch
+    std::size_t max_payload_ = 0;                         // of the broker; 0: not connected
+    std::size_t max_batch_ = 0;                           // bytes
     int id_ = 0;                                          // of its latest publication
-    int tries_ = 0;                                       // since the first one
+    int repeats_ = 0;                                     // of that publication
     clock::time_point since_;
-    bool acknowledged_ = false;      // by the broker
+    bool is_acknowledged_ = false;   // by the broker
     std::set<std::string> missing_;  // the sites that have not shown it
 };
 

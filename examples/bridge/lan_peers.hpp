@@ -1,4 +1,4 @@
-// lan_peers.hpp - who is on a bridge's LAN, other than bridges.
+// lan_peers.hpp - the peers on a bridge's LAN, without other bridges.
 //
 // SPDX-License-Identifier: MIT
 
@@ -17,38 +17,39 @@
 
 namespace menu {
 
-/// Thread-safe. A peer whose link broke still counts as there, until it is known not to answer.
+/// Thread-safe. A peer whose link broke stays listed until an attempt to connect to it fails.
 class lan_peers {
 public:
-    using all = std::map<p2pchat::endpoint, std::string>;  // with their teams
-    static constexpr std::size_t max_list = 1000;          // bytes
+    using teams = std::map<p2pchat::endpoint, std::string>;  // by address
+    static constexpr std::size_t max_list = 1000;            // bytes
 
     /// To be constructed before the node starts.
     explicit lan_peers(p2pchat::node& node) : node_(node) {
-        node.on_peer_joined([this](const p2pchat::peer& who) {
+        node.on_peer_joined([this](const p2pchat::peer& peer) {
             const std::lock_guard<std::mutex> lock(mutex_);
-            if (!is_bridge(who.team)) here_[who.address] = who.team;
+            if (!is_bridge(peer.team)) peers_[peer.address] = peer.team;
             changed_ = true;
         });
-        node.on_peer_left([this](const p2pchat::peer& who, p2pchat::departure how) {
-            const auto address = who.address;
-            const auto again = [this, address](p2pchat::connect_result result) {
+        node.on_peer_left([this](const p2pchat::peer& peer, p2pchat::departure departure) {
+            const auto address = peer.address;
+            const auto reconnected = [this, address](p2pchat::connect_result result) {
                 if (result.error) forget(address);
             };
-            if (how != p2pchat::departure::lost || node_.connect(address, again)) forget(address);
+            if (departure != p2pchat::departure::lost || node_.connect(address, reconnected))
+                forget(address);
         });
     }
     bool changed() { return changed_.exchange(false); }
     void set_changed() { changed_ = true; }
-    all snapshot() const {
+    teams snapshot() const {
         const std::lock_guard<std::mutex> lock(mutex_);
-        return here_;
+        return peers_;
     }
-    bool contains(const p2pchat::endpoint& who) const {
+    bool contains(const p2pchat::endpoint& address) const {
         const std::lock_guard<std::mutex> lock(mutex_);
-        return here_.count(who) != 0;
+        return peers_.count(address) != 0;
     }
-    /// Links to all that discovery has found.
+    /// Connects to all that discovery has found.
     void link_all() {
         const auto known = snapshot();
         for (const auto& found : node_.candidates())
@@ -63,15 +64,15 @@ public:
     }
 
 private:
-    void forget(const p2pchat::endpoint& who) {
+    void forget(const p2pchat::endpoint& address) {
         const std::lock_guard<std::mutex> lock(mutex_);
-        here_.erase(who);
+        peers_.erase(address);
         changed_ = true;
     }
 
     p2pchat::node& node_;
-    mutable std::mutex mutex_;  // guards:
-    all here_;
+    mutable std::mutex mutex_;  // guards the next
+    teams peers_;
     std::atomic<bool> changed_{true};
 };
 

@@ -1,5 +1,5 @@
-// mqtt.hpp - a client of an MQTT 5 broker, with libmosquitto: it stays connected, has a persistent
-// session, and acknowledges a message when its handler has returned.
+// mqtt.hpp - an MQTT 5 client with libmosquitto: it reconnects, has a persistent session, and
+// acknowledges a message when its handler has returned.
 //
 // SPDX-License-Identifier: MIT
 
@@ -30,21 +30,21 @@ struct settings {
     std::string host, id, user, password;
     int port = 0;
     std::string tls;   // a file of trusted certificates; empty: unencrypted
-    std::string will;  // a topic whose retained message is cleared when we are gone
+    std::string will;  // a topic whose retained message is cleared when the client is gone
 };
 
-/// publish() and room() may be called by any thread; all else, the handlers included, is for one.
+/// publish() and max_size() may be called by any thread; all else, and the handlers, by one.
 class client {
 public:
-    std::function<void(bool resumed)> on_connected;  // the broker knew our session
+    std::function<void(bool resumed)> on_connected;  // resumed: the broker knew the session
     std::function<void()> on_lost;
-    /// `retained`: published before we subscribed.
+    /// `retained`: published before the subscription.
     std::function<void(std::string_view topic, const std::string& payload, bool retained)>
         on_message;
     std::function<void(int id)> on_acknowledged;  // as publish() returned it
     std::function<void(int id, bool too_large)> on_refused;
 
-    explicit client(const settings& with) : with_(with) {
+    explicit client(const settings& settings) : settings_(settings) {
         mosquitto_lib_init();
         mosquitto_property_add_int32(&session_, MQTT_PROP_SESSION_EXPIRY_INTERVAL, 24 * 60 * 60);
         create();
@@ -57,30 +57,30 @@ public:
         mosquitto_lib_cleanup();
     }
 
-    /// Returns what is wrong, if anything. No answer yet is no error: turn() keeps trying.
+    /// Returns an error, if any. A broker that does not answer is none: turn() keeps trying.
     std::string open() {
-        if (!with_.user.empty())
-            mosquitto_username_pw_set(client_, with_.user.c_str(), with_.password.c_str());
-        mosquitto_will_set(client_, with_.will.c_str(), 0, nullptr, 1, true);
-        if (!with_.tls.empty())
-            if (const int error = mosquitto_tls_set(client_, with_.tls.c_str(), nullptr, nullptr,
-                                                    nullptr, nullptr))
+        if (!settings_.user.empty())
+            mosquitto_username_pw_set(client_, settings_.user.c_str(), settings_.password.c_str());
+        mosquitto_will_set(client_, settings_.will.c_str(), 0, nullptr, 1, true);
+        if (!settings_.tls.empty())
+            if (const int error = mosquitto_tls_set(client_, settings_.tls.c_str(), nullptr,
+                                                    nullptr, nullptr, nullptr))
                 return mosquitto_strerror(error);
-        const int error = mosquitto_connect_bind_v5(client_, with_.host.c_str(), with_.port, 10,
-                                                    nullptr, session_);
+        const int error = mosquitto_connect_bind_v5(client_, settings_.host.c_str(), settings_.port,
+                                                    10, nullptr, session_);
         return error == MOSQ_ERR_INVAL ? mosquitto_strerror(error) : "";
     }
-    /// Waits a while for something to do, and does it. A connection that was lost is made anew only
-    /// by the next turn.
+    /// Waits a while for something to do, and does it. A lost connection is made anew by the next
+    /// turn.
     void turn() {
         if (lost_) std::this_thread::sleep_for(std::chrono::milliseconds(200));
         const int error = lost_ ? mosquitto_reconnect(client_) : mosquitto_loop(client_, 200, 1);
         say_unreachable(error);
         lost_ = error != MOSQ_ERR_SUCCESS;
     }
-    /// Forgets what the broker has not acknowledged, and connects anew.
-    void renew() {
-        say("the broker is gone: it acknowledges nothing");
+    /// Forgets all that the broker has not acknowledged, and connects anew.
+    void reconnect() {
+        say("lost the broker: it acknowledges nothing");
         on_lost();
         {
             const std::lock_guard<std::mutex> lock(mutex_);
@@ -90,7 +90,7 @@ public:
         open();
     }
     /// Sends what is queued, and disconnects.
-    void leave() {
+    void close() {
         mosquitto_disconnect(client_);
         for (int i = 0; i < 20 && mosquitto_loop(client_, 100, 1) == MOSQ_ERR_SUCCESS; ++i) {
         }
@@ -99,8 +99,8 @@ public:
     void subscribe(const std::string& topics) {
         mosquitto_subscribe(client_, nullptr, topics.c_str(), 1);
     }
-    /// With QoS 1; without a connection, it is sent when there is one again. 0: it is more than the
-    /// broker takes, or there is no memory.
+    /// With QoS 1; without a connection, it is sent when there is one again. Returns its id; 0: it
+    /// is too large for the broker, or there is no memory.
     int publish(const std::string& topic, std::string_view payload, bool retained = false) {
         const std::lock_guard<std::mutex> lock(mutex_);
         int id = 0;
@@ -109,22 +109,22 @@ public:
                               payload.data(), 1, retained);
         return error == MOSQ_ERR_SUCCESS || error == MOSQ_ERR_NO_CONN ? id : 0;
     }
-    /// How large a payload may be that is published there.
-    std::size_t room(std::string_view topic) const {
+    /// The largest payload for a topic.
+    std::size_t max_size(std::string_view topic) const {
         constexpr std::size_t overhead = 10;  // of a packet with an id, and without properties
         const std::size_t all = max_packet_;
         return all - std::min(all, topic.size() + overhead);
     }
-    /// Prints a message once, even if each further attempt fails in the same way.
-    void say(const std::string& what) {
-        if (what != std::exchange(said_, what)) std::cout << what << '\n' << std::flush;
+    /// Prints a line once, even if each further attempt fails in the same way.
+    void say(const std::string& line) {
+        if (line != std::exchange(said_, line)) std::cout << line << '\n' << std::flush;
     }
 
 private:
     void create() {
-        client_ = mosquitto_new(with_.id.c_str(), false, this);  // false: resume the session
+        client_ = mosquitto_new(settings_.id.c_str(), false, this);  // false: resume the session
         mosquitto_int_option(client_, MOSQ_OPT_PROTOCOL_VERSION, MQTT_PROTOCOL_V5);
-        mosquitto_int_option(client_, MOSQ_OPT_TCP_NODELAY, 1);  // or each takes 40 ms
+        mosquitto_int_option(client_, MOSQ_OPT_TCP_NODELAY, 1);  // or each message takes 40 ms
         // So that turn() writes acknowledgements, not libmosquitto before it calls the handler.
         mosquitto_threaded_set(client_, true);
         mosquitto_connect_v5_callback_set(client_, [](mosquitto*, void* self, int reason, int flags,
@@ -132,9 +132,9 @@ private:
             static_cast<client*>(self)->on_answer(reason, flags, more);
         });
         mosquitto_disconnect_callback_set(client_, [](mosquitto*, void* self, int reason) {
-            auto& us = *static_cast<client*>(self);
-            us.say(std::string("the broker is gone: ") + mosquitto_reason_string(reason));
-            us.on_lost();
+            auto& owner = *static_cast<client*>(self);
+            owner.say(std::string("lost the broker: ") + mosquitto_reason_string(reason));
+            owner.on_lost();
         });
         mosquitto_publish_v5_callback_set(
             client_, [](mosquitto*, void* self, int id, int reason, const mosquitto_property*) {
@@ -157,17 +157,18 @@ private:
     void on_published(int id, int reason) {
         constexpr int first_error = MQTT_RC_UNSPECIFIED;
         if (reason < first_error) return on_acknowledged(id);
-        say(std::string("the broker does not take it: ") + mosquitto_reason_string(reason));
+        say(std::string("the broker refused a message: ") + mosquitto_reason_string(reason));
         on_refused(id, reason == MQTT_RC_PACKET_TOO_LARGE);
     }
     void say_unreachable(int error) {
-        const char* const why =
+        const char* const reason =
             error == MOSQ_ERR_ERRNO ? std::strerror(errno) : mosquitto_strerror(error);
-        const bool was_said = error == MOSQ_ERR_CONN_LOST || error == MOSQ_ERR_NO_CONN;
-        if (error != MOSQ_ERR_SUCCESS && !was_said)
-            say(std::string("the broker cannot be reached: ") + why);
+        const bool is_said = error == MOSQ_ERR_CONN_LOST || error == MOSQ_ERR_NO_CONN;
+        if (error != MOSQ_ERR_SUCCESS && !is_said)
+            say(std::string("the broker cannot be reached: ") + reason);
     }
-    /// Ignores what is too large, and takes at most 8 MB a second: the rest waits at the broker.
+    /// Ignores messages that are too large, and takes at most 8 MB a second: the rest waits at the
+    /// broker.
     void take(const mosquitto_message& m) {
         constexpr std::size_t overhead = 200;
         constexpr std::chrono::nanoseconds a_byte{120};
@@ -180,13 +181,13 @@ private:
 
     using clock = std::chrono::steady_clock;
     static constexpr std::size_t max_payload = 512 * 1024;
-    const settings with_;
+    const settings settings_;
     clock::time_point free_at_;
     std::string said_;
     bool lost_ = false;
     mosquitto_property* session_ = nullptr;
-    std::atomic<std::size_t> max_packet_{max_payload};  // that the broker takes
-    std::mutex mutex_;                                  // for others: guards which client it is
+    std::atomic<std::size_t> max_packet_{max_payload};  // of the broker
+    std::mutex mutex_;                                  // guards client_, for other threads
     mosquitto* client_ = nullptr;
 };
 

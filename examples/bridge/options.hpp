@@ -32,31 +32,31 @@ struct bridge_options {
 
 inline constexpr std::string_view bridge_usage =
     R"(Usage: bridge --team NAME --port NUMBER --broker HOST[:PORT] --room NAME [flags]
-What is said to all on this LAN reaches the other LANs in the room, and back.
+Passes messages to all between this LAN and the other LANs in the room.
 
-  --team NAME           by which the bridge is known on the LAN, as NAME@SITE
+  --team NAME           the bridge's team on the LAN is NAME@SITE
   --port NUMBER         listen on this port
-  --broker HOST[:PORT]  of MQTT 5; port 1883, with --tls 8883
-  --room NAME           the same for all LANs that are to hear each other
-  --site NAME           what this LAN is called in the room (default: as --team)
+  --broker HOST[:PORT]  the MQTT 5 broker; default port 1883, with --tls 8883
+  --room NAME           the same for all LANs to be joined
+  --site NAME           the name of this LAN in the room (default: that of --team)
   --tls CAFILE          encrypt, and trust the certificates in this file
   --user NAME           log in to the broker, with the password in P2PCHAT_BRIDGE_PASSWORD
-  --address IP          be known on the LAN by this address instead of the detected one
-  --no-discovery        neither look for others on the LAN nor be found
-  --state FILE          where to note what was shown, for the next start
-  -h, --help            show this and leave
+  --address IP          be reached at this address, not at the detected one
+  --no-discovery        do not find peers on the LAN, nor be found
+  --state FILE          where to record shown messages, for the next start
+  -h, --help            show this help and exit
 )";
 
-/// Whether a site or a room may be called so: the names become part of MQTT topics.
+/// Whether this can be the name of a site or a room, which becomes part of MQTT topics.
 inline bool is_site(std::string_view name) {
-    const auto fits = [](char c) {
+    const auto is_allowed = [](char c) {
         return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
                c == '-' || c == '_';
     };
-    return !name.empty() && name.size() <= 32 && std::all_of(name.begin(), name.end(), fits);
+    return !name.empty() && name.size() <= 32 && std::all_of(name.begin(), name.end(), is_allowed);
 }
 
-/// Bridges are known on their LAN as TEAM@SITE; what comes from one goes over no other.
+/// A bridge's team on its LAN is TEAM@SITE; its messages go over no other bridge.
 inline bool is_bridge(std::string_view team) { return team.find('@') != team.npos; }
 
 /// "host", "host:1883", "[::1]:1883" or "::1".
@@ -77,8 +77,8 @@ inline std::optional<int> read_bridge_options(int argc, char** argv, bridge_opti
     std::map<std::string, std::string> given = {{"--team", ""}, {"--port", ""},    {"--broker", ""},
                                                 {"--room", ""}, {"--site", ""},    {"--tls", ""},
                                                 {"--user", ""}, {"--address", ""}, {"--state", ""}};
-    const auto wrong = [](const std::string& what) {
-        std::cerr << "bridge: " << visible(what) << "\nSee bridge --help.\n";
+    const auto reject = [](const std::string& reason) {
+        std::cerr << "bridge: " << visible(reason) << "\nSee bridge --help.\n";
         return 2;
     };
     result.node.discovery = true;
@@ -90,22 +90,23 @@ inline std::optional<int> read_bridge_options(int argc, char** argv, bridge_opti
             result.node.discovery = false;
             continue;
         }
-        if (flag == given.end()) return wrong(name + ": no such flag");
-        if (++i == argc) return wrong(name + ": needs a value");
+        if (flag == given.end()) return reject(name + ": no such flag");
+        if (++i == argc) return reject(name + ": needs a value");
         flag->second = argv[i];
     }
     const auto room = given["--room"], address = given["--address"];
     result.site = given[given["--site"].empty() ? "--team" : "--site"];
     if (!is_site(room) || !is_site(result.site))
-        return wrong("--room and --site (or --team) take up to 32 of a-z A-Z 0-9 - _");
+        return reject("--room and --site (or --team) take up to 32 of a-z A-Z 0-9 - _");
     const auto team = given["--team"].empty() ? "" : given["--team"] + '@' + result.site;
-    if (const auto why = team_error(team); !why.empty()) return wrong("--team: " + why);
+    if (const auto problem = team_error(team); !problem.empty())
+        return reject("--team: " + problem);
     const auto port = number(given["--port"], 0, 65535);
-    if (!port) return wrong("--port takes a number up to 65535");
-    if (!address.empty() && !p2pchat::endpoint(address, 1)) return wrong("--address takes an IP");
+    if (!port) return reject("--port takes a number up to 65535");
+    if (!address.empty() && !p2pchat::endpoint(address, 1)) return reject("--address takes an IP");
     result.broker.tls = given["--tls"];
     result.broker.port = result.broker.tls.empty() ? 1883 : 8883;
-    if (!set_broker(given["--broker"], result.broker)) return wrong("--broker takes HOST[:PORT]");
+    if (!set_broker(given["--broker"], result.broker)) return reject("--broker takes HOST[:PORT]");
     result.broker.user = given["--user"];
     if (const char* const password = std::getenv("P2PCHAT_BRIDGE_PASSWORD"))
         result.broker.password = password;
@@ -118,12 +119,12 @@ inline std::optional<int> read_bridge_options(int argc, char** argv, bridge_opti
     result.state = given["--state"];
     if (const auto folder = default_folder(); result.state.empty() && !folder.empty())
         result.state = folder + "/bridge-" + room + '-' + result.site;
-    if (result.state.empty()) return wrong("--state is needed: you have no home folder");
-    // libmosquitto waits with select(), which knows descriptors below 1,024 only.
+    if (result.state.empty()) return reject("--state is needed: there is no home folder");
+    // libmosquitto waits with select(), which supports descriptors below 1,024 only.
     result.node.max_links = 800;
     result.node.max_connections = 100;
     result.node.confirm_later = result.node.leave_on_stop = true;
-    // Less than the senders' own, by default.
+    // Less than the default of the senders.
     result.node.delivery_timeout = std::chrono::seconds(4);
     return std::nullopt;
 }

@@ -1,4 +1,4 @@
-// shown_notes.hpp - notes which batches of other sites a bridge has shown, in case it is killed.
+// shown_notes.hpp - records which batches of other sites a bridge has shown, in case it is killed.
 //
 // SPDX-License-Identifier: MIT
 
@@ -20,40 +20,40 @@
 
 namespace menu {
 
-/// A site draws an epoch at each start of its bridge, and its batches differ at least in their
-/// count. Whether one was there is known by all of it: what somebody else says in that site's name
-/// keeps nothing from being shown. The file names a batch before it is shown. If it comes again
-/// after we were killed, nobody knows how much of it was shown. Not thread-safe.
+/// A bridge draws an epoch at each start, and its batches differ at least in their count. A batch
+/// is recognized by its whole content, so a forged one does not keep a real one from being shown.
+/// The file lists a batch before it is shown: if it comes again after a kill, it is unknown how
+/// much of it was shown. Not thread-safe.
 class shown_notes {
 public:
     enum verdict { fresh, unsure, known };
-    static constexpr std::size_t max_epochs = 128;  // beyond, the one heard least lately gives way
-    static constexpr std::size_t max_batches = 4;   // of an epoch: two may come again, in order
+    static constexpr std::size_t max_epochs = 128;  // beyond, the least recently heard is evicted
+    static constexpr std::size_t max_batches = 4;   // per epoch: two may be repeated, in order
 
     explicit shown_notes(std::string file) : file_(std::move(file)) {
         std::ifstream in(native_path(file_));
         for (std::string line; std::getline(in, line);) {
             std::istringstream words(line);
-            note one;
-            words >> one.site >> one.epoch;
-            for (std::uint64_t batch = 0; words >> batch;) one.batches.push_back(batch);
-            one.unsure = true;
-            if (!one.batches.empty()) notes_.push_back(std::move(one));
+            note stored;
+            words >> stored.site >> stored.epoch;
+            for (std::uint64_t batch = 0; words >> batch;) stored.batches.push_back(batch);
+            stored.unsure = true;
+            if (!stored.batches.empty()) notes_.push_back(std::move(stored));
             if (notes_.size() > max_epochs) notes_.pop_front();
         }
     }
 
-    /// A batch has come: whether to show it.
+    /// Whether to show a batch that has come; records it.
     verdict begin(const std::string& site, const std::string& epoch, std::string_view payload) {
-        auto& one = last_heard(site, epoch);
+        auto& current = last_heard(site, epoch);
         const auto batch = digest(payload);
-        const auto found = std::find(one.batches.begin(), one.batches.end(), batch);
-        const bool is_last = found != one.batches.end() && *found == one.batches.back();
-        if (is_last && std::exchange(one.unsure, false)) return unsure;
-        if (found != one.batches.end()) return known;
-        one.unsure = false;
-        one.batches.push_back(batch);
-        if (one.batches.size() > max_batches) one.batches.pop_front();
+        const auto found = std::find(current.batches.begin(), current.batches.end(), batch);
+        const bool is_last = found != current.batches.end() && *found == current.batches.back();
+        if (is_last && std::exchange(current.unsure, false)) return unsure;
+        if (found != current.batches.end()) return known;
+        current.unsure = false;
+        current.batches.push_back(batch);
+        if (current.batches.size() > max_batches) current.batches.pop_front();
         write();
         return fresh;
     }
@@ -62,17 +62,17 @@ private:
     struct note {
         std::string site, epoch;
         std::deque<std::uint64_t> batches;  // their digests, the latest at the end
-        bool unsure = false;                // about the latest: we may have been killed over it
+        bool unsure = false;  // whether the latest was shown: the bridge may have been killed
     };
 
-    /// FNV-1a: who would have a batch taken for another one must know what will be said.
+    /// FNV-1a: to forge a collision, one must know a batch in advance.
     static std::uint64_t digest(std::string_view bytes) {
         std::uint64_t result = 0xcbf29ce484222325u;
         for (const char byte : bytes)
             result = (result ^ static_cast<unsigned char>(byte)) * 0x100000001b3u;
         return result;
     }
-    /// The note of an epoch, which is now the one heard last.
+    /// The note of an epoch, which becomes the most recently heard.
     note& last_heard(const std::string& site, const std::string& epoch) {
         const auto found = std::find_if(notes_.begin(), notes_.end(), [&](const note& other) {
             return other.site == site && other.epoch == epoch;
@@ -87,9 +87,9 @@ private:
     }
     void write() const {
         std::ostringstream all;
-        for (const auto& one : notes_) {
-            all << one.site << ' ' << one.epoch;
-            for (const auto batch : one.batches) all << ' ' << batch;
+        for (const auto& each : notes_) {
+            all << each.site << ' ' << each.epoch;
+            for (const auto batch : each.batches) all << ' ' << batch;
             all << '\n';
         }
         if (const auto error = replace_file(file_, all.str()))
@@ -97,7 +97,7 @@ private:
     }
 
     const std::string file_;
-    std::deque<note> notes_;  // heard last: at the end
+    std::deque<note> notes_;  // the most recently heard at the end
 };
 
 }  // namespace menu

@@ -197,7 +197,7 @@ def two_bridges(world):
     first = [Bridge(world, lan) for lan in world.lans]
     second = [Bridge(world, lan, number=1) for lan in world.lans]
     for bridge in first:
-        bridge.program.expect('another bridge has this site')
+        bridge.program.expect('another bridge has taken over this site')
     for bridge in second:
         bridge.program.expect('the broker says: Success', 2)
     world.wait_ready()

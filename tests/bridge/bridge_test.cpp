@@ -274,7 +274,7 @@ TEST_CASE("what no broker has is not delivered, and what one forgets is shown al
     REQUIRE(knows(ann, north, "south", "Bob"));
     const auto port = middle->port();
     middle->stop();
-    REQUIRE(north.program->expect("the broker is gone"));
+    REQUIRE(north.program->expect("lost the broker"));
     CHECK(north.program->expect("the broker cannot be reached: Connection refused"));
     CHECK(ann->send(north.address, "into the void"));
     middle = std::make_unique<broker>(port);
@@ -304,7 +304,7 @@ TEST_CASE("a bridge that was killed shows what came meanwhile, and a second one 
     CHECK(bob.wait_text("Ann@north: welcome back"));
 
     lan second(middle, "south");
-    REQUIRE(south.program->expect("another bridge has this site"));
+    REQUIRE(south.program->expect("another bridge has taken over this site"));
     CHECK(south.program->finish() == 1);
     CHECK(knows(ann, north, "south", "nobody"));
 }
@@ -341,7 +341,7 @@ TEST_CASE("what anybody puts into the room is bounded, and goes to peers only") 
     recording_node ann(person("Ann")), stranger(person("Zoe"));
     north.link(ann);
     CHECK_FALSE(ann->send(north.address, "who"));
-    CHECK(ann.wait_text("nobody is on another side"));
+    CHECK(ann.wait_text("there are no other sites"));
 
     publish(middle, "said/evil", "e 1\n10.0.0.1:9 Eve \x1b[2J\u202eexit\n");
     CHECK(ann.wait_text("Eve@evil: \x1b[2J\u202eexit"));
@@ -404,8 +404,8 @@ TEST_CASE("what somebody else says for a site neither silences it nor ends its b
         claim("9");
     };
     forge();
-    CHECK(south.program->expect("what north says cannot be read"));
-    CHECK(north.program->expect("somebody announces another bridge of this site"));
+    CHECK(south.program->expect("a malformed batch from north"));
+    CHECK(north.program->expect("a forged announcement of another bridge of this site"));
     for (const auto* text : {"first", "second", "third"}) {
         CHECK_FALSE(ann->send(north.address, text));
         CHECK(bob.wait_text(std::string("Ann@north: ") + text));
@@ -518,12 +518,12 @@ TEST_CASE("what a slow broker has not acknowledged in time is refused, and not p
     CHECK(bob.wait_text("Zoe@north: in time"));
 
     // What was under way when it was refused is shown, and its sender is told.
-    CHECK(ann.wait_text("Lan@north: published all the same: 0"));
+    CHECK(ann.wait_text("Lan@north: published after all: 0"));
     std::size_t shown = 0, corrected = 0;
     for (int i = 0; i < 636; ++i) {
         const auto text = std::to_string(i);
         shown += bob.seen().count_text("Ann@north: " + text);
-        corrected += ann.seen().count_text("Lan@north: published all the same: " + text);
+        corrected += ann.seen().count_text("Lan@north: published after all: " + text);
     }
     CHECK(shown == corrected);
     CHECK(shown < 636);
@@ -589,7 +589,7 @@ TEST_CASE("a broker that acknowledges nothing is given up, and connected to anew
     REQUIRE(knows(ann, north, "south", "Bob"));
     between.hold(true);
     CHECK(ann->send(north.address, "no answer"));
-    CHECK(north.program->expect("the broker is gone: it acknowledges nothing"));
+    CHECK(north.program->expect("lost the broker: it acknowledges nothing"));
     between.hold(false);
     CHECK(north.program->expect("the broker says: Success"));
     CHECK(support::wait_until([&] { return !ann->send(north.address, "an answer"); }));
