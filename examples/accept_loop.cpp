@@ -1,4 +1,4 @@
-// accept_loop.cpp - receives messages without a node: a thread takes one connection after another.
+// accept_loop.cpp - receives messages without a node: a thread accepts one connection at a time.
 //
 // SPDX-License-Identifier: MIT
 
@@ -9,7 +9,7 @@
 #include <iostream>
 #include <thread>
 
-void take(p2pchat::tcp_socket client) {  // closing tells the sender "taken", a reset "not taken"
+void receive(p2pchat::tcp_socket client) {  // a close confirms to the sender, a reset refuses
     char buffer[4096];
     std::string bytes;
     for (std::size_t size = 1, pieces = 0; size > 0; bytes.append(buffer, size))  // 0: half-close
@@ -30,8 +30,8 @@ int main(int argc, char** argv) {  // accept_loop [PORT], until its input ends (
         while (!ending) {
             p2pchat::tcp_socket client;
             const auto error = listener.accept(client, std::chrono::milliseconds(100));
-            if (!error) take(std::move(client));
-            if (error) std::this_thread::sleep_for(std::chrono::milliseconds(10));  // no spinning
+            if (!error) receive(std::move(client));
+            if (error) std::this_thread::sleep_for(std::chrono::milliseconds(10));  // no busy loop
         }
     });
     for (std::string line; std::getline(std::cin, line);) continue;

@@ -1,5 +1,5 @@
-// bot.cpp - a bot: answers `!time` and `!roll`. No answer is a question, and nothing else is
-// answered: two bots that answered everything would never stop.
+// bot.cpp - a bot that answers `!time` and `!roll`, and nothing else. Its answers are no questions:
+// two bots that answered everything would never stop.
 //
 // SPDX-License-Identifier: MIT
 
@@ -13,7 +13,7 @@
 std::string answer_to(std::string_view question) {
     if (question == "!time") return std::to_string(std::time(nullptr)) + " seconds since 1970";
     if (question == "!roll") return "a " + std::to_string(std::random_device()() % 6 + 1);
-    return {};  // nothing to say
+    return {};  // no answer
 }
 
 int main(int argc, char** argv) {  // bot [PORT], until its input ends (Ctrl-D)
@@ -29,7 +29,7 @@ int main(int argc, char** argv) {  // bot [PORT], until its input ends (Ctrl-D)
         const auto report = [to = m.reply_to()](std::error_code error) {
             if (error) std::cerr << to << ": " << error.message() << '\n';
         };
-        if (auto error = node.post(m.reply_to(), answer, report)) report(error);  // waits for none
+        if (auto error = node.post(m.reply_to(), answer, report)) report(error);  // does not wait
     });
     if (auto error = node.start()) {
         std::cerr << error.message() << '\n';

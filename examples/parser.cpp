@@ -1,5 +1,5 @@
-// parser.cpp - the parser alone, without a network: reads messages, one a line, and writes their
-// address, port, team and text in columns, parted by tabs.
+// parser.cpp - the parser alone, without a network: reads messages, one per line, and writes
+// address, port, team and text in columns separated by tabs.
 //
 // SPDX-License-Identifier: MIT
 
@@ -7,7 +7,7 @@
 #include "p2pchat.hpp"
 #include <iostream>
 
-int main() {  // parser < MESSAGES; its status is 1 if one of them is none
+int main() {  // parser < MESSAGES; exit status 1: a line is malformed
     int status = 0;
     std::string line;
     for (int number = 1; std::getline(std::cin, line); ++number) {
