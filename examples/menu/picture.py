@@ -1,10 +1,9 @@
 #!/usr/bin/env python3
-"""Draws picture.svg: two people of one LAN who find each other and talk, from a real run of the
-menu program in tmux.
+"""Draws picture.svg: a chat of two people on one LAN, from a real run of the menu program in tmux.
 
 Usage: picture.py PROGRAM OUTPUT.svg
 
-The LAN is two network namespaces and a cable: what the program announces stays on it. Needs root,
+The LAN is two network namespaces and a cable, so announcements stay within it. Needs root,
 iproute2 and tmux.
 
 SPDX-License-Identifier: MIT
@@ -29,7 +28,7 @@ COLOURS = {31: "#e06c75", 32: "#98c379", 33: "#e5c07b", 35: "#c678dd", 36: "#56b
 
 
 class Terminal:
-    """A tmux session of its own server, with the program in it."""
+    """A tmux session with a server of its own, which runs the program."""
 
     def __init__(self, socket, command):
         self.tmux = ["tmux", "-S", socket, "-f", os.devnull]
@@ -52,7 +51,7 @@ class Terminal:
         self.wait_for(text)
 
     def enter(self, text, then):
-        """Types a line and waits for what the program says to it, even if it has said so before."""
+        """Types a line and waits for the reply, even if the same text was there before."""
         times = self.screen().count(then) + 1
         subprocess.run(self.tmux + ["send-keys", "-l", text], check=True)
         subprocess.run(self.tmux + ["send-keys", "Enter"], check=True)
@@ -78,7 +77,7 @@ def talk(btc, eth):
     btc.enter("Hi! Anybody there?", "Anybody there? ✓")
     eth.wait_for("BTC Hi! Anybody there?")
     eth.enter("/chat BTC", "Each line goes to BTC.")
-    btc.type("We start at ten, in")  # not sent: what arrives does not disturb it
+    btc.type("We start at ten, in")  # not sent: incoming messages do not disturb it
     eth.enter("Yes, all five of us.", "all five of us. ✓")
     btc.wait_for("ETH: Yes, all five of us.")
     eth.enter("/all Coffee first.", "Coffee first. ✓")
@@ -100,7 +99,7 @@ def style_of(codes, current):
 
 
 def runs(line, style):
-    """The line's pieces of one style: column, text, colour."""
+    """Splits a line into pieces of one style: column, text, colour."""
     column, pieces = 0, []
     for part in re.split(r"(\x1b\[[0-9;]*m)", line):
         if part.startswith("\x1b"):
@@ -142,13 +141,14 @@ def main():
     hosts = {f"p2pchat-picture-{os.getpid()}-{address}": address
              for address in ("192.168.1.20", "192.168.1.21")}
     with contextlib.ExitStack() as stack:
-        # The user's own files are left alone: messages kept there would be sent, and be shown.
+        # Not the user's own files: messages kept there would be sent, and shown in the picture.
         home = stack.enter_context(tempfile.TemporaryDirectory())
         for host in hosts:
             ip("netns", "add", host)
             stack.callback(ip, "netns", "delete", host)
-        one, other = hosts
-        ip("-n", one, "link", "add", "lan", "type", "veth", "peer", "name", "lan", "netns", other)
+        first, second = hosts
+        ip("-n", first, "link", "add", "lan", "type", "veth", "peer", "name", "lan",
+           "netns", second)
         for host, address in hosts.items():
             ip("-n", host, "address", "add", address + "/24", "broadcast", "+", "dev", "lan")
             ip("-n", host, "link", "set", "lo", "up")
@@ -168,8 +168,8 @@ def main():
         file.write(f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {2 * width + MARGIN:g} '
                    f'{height:g}" font-family="ui-monospace, SFMono-Regular, Menlo, Consolas, '
                    'DejaVu Sans Mono, monospace" font-size="13">\n'
-                   '<title>Two people start the menu program on one network, are found and talk'
-                   '</title>\n'
+                   '<title>Two people start the menu program on one network, find each other and '
+                   'chat</title>\n'
                    + "\n".join(left + right) + "\n</svg>\n")
 
 
