@@ -1,5 +1,5 @@
-// What a terminal shows of the bytes it is sent: enough of an xterm to look at what a line editor
-// draws. It wraps long lines, again when its width changes, and forgets nothing that scrolls away.
+// An emulated terminal: enough of an xterm to check what a line editor draws. It wraps long lines,
+// again when its width changes, and keeps everything that scrolls away.
 //
 // SPDX-License-Identifier: MIT
 
@@ -26,7 +26,7 @@ public:
         pending_.erase(0, taken);
     }
 
-    /// As terminals that wrap long lines anew do it.
+    /// Wraps long lines anew, as some terminals do.
     void resize(std::size_t columns, std::size_t rows) {
         std::vector<row> old = std::exchange(rows_, {});
         const auto old_row = row_, old_column = column_;
@@ -65,10 +65,10 @@ public:
         return result;
     }
 
-    /// Whether it was asked to tell pasted text from typed one.
+    /// Whether bracketed paste is on.
     bool brackets_pastes() const { return brackets_; }
 
-    /// What was said about the window's title, with the number of what it is; how often it rang.
+    /// The window's title as it was set, with the number of the command; how often the bell rang.
     const std::string& title() const { return title_; }
     int bells() const { return bells_; }
 
@@ -93,7 +93,7 @@ private:
         return i + 1 < cells.size() && cells[i + 1].empty();
     }
 
-    /// Obeys or shows what `bytes` begin with; its size, 0 if more is needed.
+    /// Handles the character or sequence that `bytes` begin with; its size, 0 if it is incomplete.
     std::size_t feed_one(std::string_view bytes) {
         if (bytes.empty()) return 0;
         if (bytes[0] == '\x1b') return escape(bytes);
@@ -165,28 +165,28 @@ private:
         return size;
     }
 
-    void command(char what, std::size_t number) {
+    void command(char letter, std::size_t number) {
         const auto count = std::max<std::size_t>(number, 1);
         const auto top = rows_.size() > height_ ? rows_.size() - height_ : 0;
         auto& cells = at_row().cells;
-        if (what == 'A') row_ = row_ > top + count ? row_ - count : top;
-        if (what == 'B') row_ = std::min(row_ + count, rows_.size() - 1);
-        if (what == 'C') column_ = std::min(column_ + count, columns_ - 1);
-        if (what == 'D') column_ -= std::min(column_, count);
-        if (what == 'G') column_ = std::min(count, columns_) - 1;
-        if (what == 'H') row_ = top, column_ = 0;
-        if (what == 'K') erase_line(number);
-        if (what == 'J') erase_line(0), rows_.resize(row_ + 1);
-        if (what == '@') cells.insert(at(cells, column_), count, " ");
-        if (what == 'P') cells.erase(at(cells, column_), at(cells, column_ + count));
-        if (number == 4 && (what == 'h' || what == 'l')) insert_ = what == 'h';
-        if (number == 2004 && (what == 'h' || what == 'l')) brackets_ = what == 'h';
+        if (letter == 'A') row_ = row_ > top + count ? row_ - count : top;
+        if (letter == 'B') row_ = std::min(row_ + count, rows_.size() - 1);
+        if (letter == 'C') column_ = std::min(column_ + count, columns_ - 1);
+        if (letter == 'D') column_ -= std::min(column_, count);
+        if (letter == 'G') column_ = std::min(count, columns_) - 1;
+        if (letter == 'H') row_ = top, column_ = 0;
+        if (letter == 'K') erase_line(number);
+        if (letter == 'J') erase_line(0), rows_.resize(row_ + 1);
+        if (letter == '@') cells.insert(at(cells, column_), count, " ");
+        if (letter == 'P') cells.erase(at(cells, column_), at(cells, column_ + count));
+        if (number == 4 && (letter == 'h' || letter == 'l')) insert_ = letter == 'h';
+        if (number == 2004 && (letter == 'h' || letter == 'l')) brackets_ = letter == 'h';
     }
 
-    void erase_line(std::size_t how) {
+    void erase_line(std::size_t mode) {
         auto& line = at_row();
-        if (how == 0 && column_ < line.cells.size()) line.cells.resize(column_);
-        if (how == 2) line.cells.clear();
+        if (mode == 0 && column_ < line.cells.size()) line.cells.resize(column_);
+        if (mode == 2) line.cells.clear();
         line.wraps = false;
     }
 

@@ -1,6 +1,6 @@
-// The small programs of examples/, as processes of their own: what each shows, sends and does not do.
-// A suite for each; P2PCHAT_PROGRAM is the program. talk and bot announce themselves, which must not
-// leave the test: for them this needs Linux.
+// The small programs of examples/, as processes of their own, with a suite for each;
+// P2PCHAT_PROGRAM is the program. talk and bot announce themselves on the network, which must not
+// leave the test: their suites need Linux.
 //
 // SPDX-License-Identifier: MIT
 
@@ -30,7 +30,7 @@ class small_program : public support::menu_program {
 public:
     explicit small_program(const words& arguments) : menu_program(arguments) {}
 
-    /// The port that it listens on, as it says itself.
+    /// The port that it listens on, as it prints it.
     std::uint16_t port() {
         REQUIRE(expect("I am "));
         const auto begin = text().rfind("I am ");
@@ -48,14 +48,14 @@ public:
 
 p2pchat::endpoint here(std::uint16_t port) { return {"127.0.0.1", port}; }
 
-/// As it stands at the end of a line, in this system's words.
+/// An error as it is printed at the end of a line, in this system's words.
 std::string says(std::error_code error) { return error.message() + '\n'; }
 template <typename Errc>
 std::string says(Errc value) {
     return says(make_error_code(value));
 }
 
-/// Another one cannot have the port, says so, and ends.
+/// Another instance cannot listen on the same port, says so, and ends.
 void check_port_in_use(const small_program::words& arguments) {
     small_program second(arguments);
     CHECK(second.expect(says(std::errc::address_in_use)));
@@ -65,7 +65,7 @@ void check_port_in_use(const small_program::words& arguments) {
 }  // namespace
 
 TEST_SUITE("accept_loop") {
-    TEST_CASE("the accept loop takes a node's message, and one that comes in pieces") {
+    TEST_CASE("the accept loop receives a node's message, and one that comes in pieces") {
         small_program loop({"0"});
         const auto at = here(loop.port());
         recording_node node;
@@ -80,8 +80,7 @@ TEST_SUITE("accept_loop") {
         CHECK(loop.leave() == 0);
     }
 
-    TEST_CASE(
-        "the accept loop resets what it does not take, and a silent connection, and goes on") {
+    TEST_CASE("the accept loop resets malformed messages and silent connections, and goes on") {
         small_program loop({"0"});
         const auto at = here(loop.port());
         CHECK(one_shot(at, "no message") == ending::reset);
@@ -98,7 +97,7 @@ TEST_SUITE("accept_loop") {
 }
 
 TEST_SUITE("parser") {
-    TEST_CASE("the parser writes each message in columns, and says which lines are none, and why") {
+    TEST_CASE("the parser writes each message in columns, and explains each malformed line") {
         const std::string good =
             "10.18.1.7:5000 Team_BTC Hi there\n"
             " <[fe80::1]:6000>  <BTC>   inner   spaces  \n";
@@ -120,7 +119,7 @@ TEST_SUITE("parser") {
 }
 
 TEST_SUITE("main_loop") {
-    TEST_CASE("the main loop shows what comes") {
+    TEST_CASE("the main loop shows incoming messages") {
         small_program gui({"0"});
         const auto at = here(gui.port());
         recording_node node;
@@ -132,13 +131,13 @@ TEST_SUITE("main_loop") {
         CHECK(gui.leave() == 0);
     }
 
-    TEST_CASE("a main loop that stands still keeps nobody waiting, and loses nothing") {
+    TEST_CASE("a stalled main loop keeps no sender waiting, and loses no message") {
         small_program gui({"0"});
         const auto at = here(gui.port());
         recording_node node;
         REQUIRE_FALSE(node->connect(at).error);
         const std::string kilobyte(1024, 'x');
-        for (int i = 0; i < 500; ++i)  // it stands still once nobody reads what it prints
+        for (int i = 0; i < 500; ++i)  // it stalls once nobody reads its output
             REQUIRE_FALSE(node->send(at, kilobyte));
         CHECK_FALSE(node->send(at, "the last"));
         CHECK(gui.expect("502. BTC: the last\n"));  // CONNECT is shown, too
@@ -159,7 +158,7 @@ void run_alone(std::function<void()> test) {
 }  // namespace
 
 TEST_SUITE("bot") {
-    TEST_CASE("a bot answers what it knows, in order, and nothing else") {
+    TEST_CASE("the bot answers the questions it knows, in order, and nothing else") {
         run_alone([] {
             small_program bot({"0"});
             const auto at = here(bot.port());
@@ -180,7 +179,7 @@ TEST_SUITE("bot") {
         });
     }
 
-    TEST_CASE("a bot waits for nobody who takes no answer, and says to whom none came") {
+    TEST_CASE("the bot does not wait for a silent peer, and reports undelivered answers") {
         run_alone([] {
             small_program bot({"0"});
             const auto at = here(bot.port());
@@ -201,8 +200,7 @@ TEST_SUITE("bot") {
 }
 
 TEST_SUITE("talk") {
-    TEST_CASE(
-        "two of the first program find each other, talk, also with a node, and none answers") {
+    TEST_CASE("two instances of the first program find each other, talk, and answer nothing") {
         run_alone([] {
             small_program a({"ann", "0"}), b({"bob", "0"});
             const auto at = here(a.port());
@@ -235,7 +233,7 @@ TEST_SUITE("talk") {
         });
     }
 
-    TEST_CASE("the first program says what was not delivered, and that nobody is known") {
+    TEST_CASE("the first program reports undelivered messages, and that no peer is known") {
         run_alone([] {
             small_program a({"ann", "0"});
             const auto at = here(a.port());
@@ -255,7 +253,7 @@ TEST_SUITE("talk") {
     }
 
     TEST_CASE(
-        "the first program shows a forged message with its origin, and writes to nobody for it") {
+        "the first program shows a forged message with its origin, and does not write to it") {
         support::lan lan;
         if (!lan.usable()) return;
         std::unique_ptr<small_program> a;

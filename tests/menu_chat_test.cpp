@@ -1,5 +1,6 @@
-// Conversations in the menu program, as people see them, in pseudo-terminals. POSIX only; where it
-// was built without libedit, what is half typed is not drawn again, and a test of that is skipped.
+// Conversations in the menu program, as users see them, in pseudo-terminals. POSIX only; where it
+// was built without libedit, a half-typed line is not drawn again, and the tests of that are
+// skipped.
 //
 // SPDX-License-Identifier: MIT
 
@@ -37,7 +38,7 @@ void chat(party& from, const std::string& with, const std::string& prompt) {
     REQUIRE(from.program.shows_line(prompt));
 }
 
-/// Where lines break does not count, nor do the times before them.
+/// Line breaks do not count.
 bool shows(menu_program& program, const std::string& text) {
     const bool came = program.wait_until_output([&] {
         return squeezed(program.screen().text()).find(squeezed(text)) != std::string::npos;
@@ -46,7 +47,7 @@ bool shows(menu_program& program, const std::string& text) {
     return came;
 }
 
-/// Has `from` be known to `to`.
+/// Makes `from` known to `to`.
 void greet(party& from, party& to) {
     begin_message(from, to);
     from.program.enter("Hello");
@@ -56,7 +57,7 @@ void greet(party& from, party& to) {
 
 }  // namespace
 
-TEST_CASE("three people talk: to one and to all, each line with what became of it") {
+TEST_CASE("a conversation with one peer, or with all, shows each line with its outcome") {
     if (!has_terminals()) return;
     terminal_kind kind = usual;
     SUBCASE("at 80 x 24") {}
@@ -75,7 +76,7 @@ TEST_CASE("three people talk: to one and to all, each line with what became of i
     CHECK(shows(bob.program, "to Ann: Yes ✓"));
     CHECK(shows(ann.program, "Bob: Yes"));
 
-    // Whose it is, and whether all have it, whoever the conversation is with.
+    // A message to all is shown with its sender, or its outcome, in every conversation.
     chat(carl, "", "all> ");
     carl.program.enter("Lunch?");
     CHECK(shows(carl.program, "to all: Lunch? ✓ 2 of 2"));
@@ -87,7 +88,7 @@ TEST_CASE("three people talk: to one and to all, each line with what became of i
     ann.program.enter("with you, too");
     CHECK(shows(bob.program, "Ann: with you, too"));
 
-    // The menu is not between them: once at the start.
+    // The menu is shown once, at the start.
     CHECK_EQ(count(ann.program.screen().text(), "**** Menu"), 1);
     CHECK_EQ(count(carl.program.screen().text(), "with you"), 0);
 
@@ -96,7 +97,7 @@ TEST_CASE("three people talk: to one and to all, each line with what became of i
     CHECK(shows(ann.program, "Bob disconnected."));
 }
 
-TEST_CASE("in a conversation a slash begins a command, and two a message") {
+TEST_CASE("in a conversation a slash begins a command, and two slashes a message") {
     if (!has_terminals()) return;
     party ann("Ann", usual), bob("Bob", usual);
     greet(bob, ann);
@@ -123,8 +124,7 @@ TEST_CASE("in a conversation a slash begins a command, and two a message") {
     CHECK_EQ(count(bob.program.text(), "is none"), 0);
 }
 
-TEST_CASE(
-    "what cannot be delivered is told beside the message, and kept where its peer is absent") {
+TEST_CASE("the line of a message for an absent peer says that it is kept") {
     if (!has_terminals()) return;
     const nobody here;
     party ann("Ann", usual), bob("Bob", usual);
@@ -140,7 +140,7 @@ TEST_CASE(
     CHECK(shows(ann.program, "to Bob: exit ✓"));
 }
 
-TEST_CASE("a line being typed in a conversation stays whole, whatever arrives") {
+TEST_CASE("a line being typed in a conversation stays intact while messages arrive") {
     if (!has_editor()) return;
     terminal_kind kind = usual;
     SUBCASE("at 80 x 24") {}
@@ -174,7 +174,7 @@ TEST_CASE("a line being typed in a conversation stays whole, whatever arrives") 
     CHECK_EQ(count(ann.program.screen().text(), "naïve"), 1);  // the line typed has gone
 }
 
-TEST_CASE("while a thousand messages a second arrive one types and sends") {
+TEST_CASE("the user can type and send while a thousand messages a second arrive") {
     if (!has_editor()) return;
     terminal_kind kind = usual;
     SUBCASE("at 80 x 24") {}
@@ -206,7 +206,7 @@ TEST_CASE("while a thousand messages a second arrive one types and sends") {
     CHECK_EQ(count(text, "Bob>"), 1);  // the prompt, as it stands now
 }
 
-TEST_CASE("Tab completes commands and names, and two of one name are told apart") {
+TEST_CASE("Tab completes commands and names, which include an address where two are the same") {
     if (!has_editor()) return;
     party ann("Ann", usual), bob("Robert", usual), other("Bob", usual), third("Bob", usual);
     for (party* one : {&bob, &other}) greet(*one, ann);
@@ -233,7 +233,7 @@ TEST_CASE("Tab completes commands and names, and two of one name are told apart"
     CHECK(shows(ann.program, "> tab"));
 }
 
-TEST_CASE("a name that is given lasts, and what was said is shown again, dimmed") {
+TEST_CASE("a given name is permanent, and a conversation opens with its last lines, dimmed") {
     if (!has_terminals()) return;
     const folder home;
     const menu_program::words kept = {"--config", home.path(), "--log", home.file("log")};
@@ -273,7 +273,7 @@ TEST_CASE("a name that is given lasts, and what was said is shown again, dimmed"
     CHECK(shows(ann, "to all: for everybody"));
 }
 
-TEST_CASE("team and port are asked for once, and stored where that is wanted") {
+TEST_CASE("team and port are asked for once, and not stored over pipes or with --no-config") {
     if (!has_terminals()) return;
     const folder home;
     const menu_program::words where = {"--config", home.path()};
@@ -312,7 +312,7 @@ TEST_CASE("the bell rings and the title counts while the window has no focus") {
     menu_program::words more;
     bool is_quiet = false;
     SUBCASE("by default") {}
-    SUBCASE("not with --quiet") { more = {"--quiet"}, is_quiet = true; }
+    SUBCASE("with --quiet neither does") { more = {"--quiet"}, is_quiet = true; }
     party ann("Ann", usual, more), bob("Bob", usual);
     const auto title = [&](const std::string& text) {
         return ann.program.wait_until_output(

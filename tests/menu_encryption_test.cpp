@@ -1,5 +1,5 @@
-// The menu program where what is said is encrypted: whose key is whose, and what if it changes. With
-// OpenSSL. POSIX only.
+// The menu program with encryption: which key belongs to which peer, and what happens when a key
+// changes. With OpenSSL. POSIX only.
 //
 // SPDX-License-Identifier: MIT
 
@@ -23,7 +23,7 @@ using support::recording_node;
 
 namespace {
 
-/// A file that nobody has made yet, in a folder that goes at the end.
+/// The path of a new file, in a folder that is removed at the end.
 std::string new_file() {
     static int count = 0;
     return support::state_folder() + "/encryption-" + std::to_string(++count);
@@ -69,9 +69,10 @@ struct person {
     const std::string key;
 };
 
-/// How it is told that somebody has another key.
-std::string changed(const p2pchat::endpoint& who, const std::string& team, const std::string& key) {
-    return "KEY CHANGED: " + to_string(who) + (team.empty() ? "" : " (" + team + ')') +
+/// The line that reports a changed key.
+std::string changed(const p2pchat::endpoint& address, const std::string& team,
+                    const std::string& key) {
+    return "KEY CHANGED: " + to_string(address) + (team.empty() ? "" : " (" + team + ')') +
            " was refused, as its key is not the known one. Its key now: " + key +
            ". If you know why it changed, type k to accept it.";
 }
@@ -83,7 +84,7 @@ p2pchat::config encrypted(const std::string& team, std::uint16_t port) {
     return settings;
 }
 
-/// Is known to `ours` by a key, and then has another one.
+/// A node that is known to `ours` by one key, and then has another.
 std::unique_ptr<recording_node> with_another_key(person& ours, const std::string& team,
                                                  const nobody& place) {
     const auto settings = encrypted(team, place.address().port());
@@ -100,16 +101,16 @@ std::unique_ptr<recording_node> with_another_key(person& ours, const std::string
     return second;
 }
 
-p2pchat::peer offer(const p2pchat::endpoint& who, unsigned char key) {
+p2pchat::peer offer(const p2pchat::endpoint& address, unsigned char key) {
     p2pchat::peer result;
-    result.address = who;
+    result.address = address;
     result.key.bytes[0] = key;
     return result;
 }
 
 }  // namespace
 
-TEST_CASE("two people talk encrypted, and each shows the other's key") {
+TEST_CASE("two programs talk encrypted, and each shows the other's key") {
     const nobody here, there;
     person ann("Ann", here), bob("Bob", there);
     CHECK_NE(ann.key, bob.key);
@@ -149,7 +150,7 @@ TEST_CASE("the mark and the key are ASCII in a terminal, too") {
           std::string::npos);
 }
 
-TEST_CASE("with --encryption preferred the lines about whoever has no key are the original's") {
+TEST_CASE("with --encryption preferred the lines about a peer without a key are the original's") {
     const nobody here, there;
     person ann("Ann", here, new_file(), new_file(), "preferred");
     support::party bob("Bob");
@@ -159,7 +160,7 @@ TEST_CASE("with --encryption preferred the lines about whoever has no key are th
     CHECK(ann.program.expect("Connected Peers:\n" + bob.name() + " - Bob\n**** Menu"));
 }
 
-TEST_CASE("a key that has changed is refused and told, until it is accepted") {
+TEST_CASE("a changed key is refused and reported until it is accepted") {
     const nobody here, there;
     person ann("Ann", here);
     {
@@ -172,8 +173,8 @@ TEST_CASE("a key that has changed is refused and told, until it is accepted") {
     CHECK(ann.program.expect("No key has changed.\n"));
     person bob("Bob", there);
     std::string team;
-    SUBCASE("first by whoever has it") { team = "Bob"; }
-    SUBCASE("first when he is written to") {
+    SUBCASE("its owner writes first") { team = "Bob"; }
+    SUBCASE("its owner is written to first") {
         ann.send(bob.address, "Bob?");
         REQUIRE(ann.program.expect("Not sent: Bob?"));
     }
@@ -217,7 +218,7 @@ TEST_CASE("a key that has changed is refused and told, until it is accepted") {
     CHECK_EQ(count(bob.program.text(), "[encrypted] " + ann.name() + ' '), 1);
 }
 
-TEST_CASE("of several keys that have changed one is chosen; no forgets one") {
+TEST_CASE("one of several changed keys can be accepted, and another discarded") {
     const nobody here, first_place, second_place;
     person ann("Ann", here);
     const auto bob = with_another_key(ann, "Bob", first_place);
@@ -226,14 +227,14 @@ TEST_CASE("of several keys that have changed one is chosen; no forgets one") {
         to_string(bob->address()) + " - Bob key " + fingerprint((*bob)->key()) + '\n';
     const std::string of_carl =
         to_string(carl->address()) + " - Carl key " + fingerprint((*carl)->key()) + '\n';
-    const std::string which = "Select key number: ", question = "Accept it (yes, no): ";
+    const std::string selection = "Select key number: ", question = "Accept it (yes, no): ";
     REQUIRE(ann.program.choose("k"));
     CHECK(ann.program.expect("1. " + of_bob + "2. " + of_carl));
-    REQUIRE(ann.program.answer(which, "3"));
+    REQUIRE(ann.program.answer(selection, "3"));
     CHECK(ann.program.expect("Enter a number from 1 to 2.\n"));
-    REQUIRE(ann.program.answer(which, "0"));
+    REQUIRE(ann.program.answer(selection, "0"));
     REQUIRE(ann.program.choose("k"));
-    REQUIRE(ann.program.answer(which, "2"));
+    REQUIRE(ann.program.answer(selection, "2"));
     REQUIRE(ann.program.expect(of_carl));
     REQUIRE(ann.program.answer(question, "yes"));
     REQUIRE(ann.program.expect("Accepted: " + to_string(carl->address())));
@@ -262,7 +263,7 @@ TEST_CASE("a flood of changed keys does not flood the screen") {
             for (int again = 0; again < 3; ++again) static_cast<void>(bob->send(ann.address, "Hi"));
         }
     };
-    bobs_again(1 + 13);  // the first is the one who is known
+    bobs_again(1 + 13);  // the first one's key becomes the known one
     recording_node carl(encrypted("Carl", 0));
     REQUIRE_FALSE(carl->send(ann.address, "is told after all those"));
     REQUIRE(ann.program.expect("Carl is told after all those\n"));
@@ -277,7 +278,7 @@ TEST_CASE("a flood of changed keys does not flood the screen") {
     CHECK(ann.program.expect("KEY CHANGED: " + to_string(there.address())));
 }
 
-TEST_CASE("keys that have changed are each kept once, within bounds for all and for one host") {
+TEST_CASE("each changed key is listed once, with a limit for all and one for each host") {
     menu::changed_keys keys;
     const p2pchat::endpoint bob("10.1.1.1", 5000);
     CHECK(keys.add(offer(bob, 1)));
@@ -302,7 +303,7 @@ TEST_CASE("keys that have changed are each kept once, within bounds for all and 
     CHECK_EQ(left[0].address.port(), 5001);
 }
 
-TEST_CASE("who one is outlives the program, and so does whom one knows") {
+TEST_CASE("the program's key and the keys of its peers survive a restart") {
     const nobody here, there;
     const auto identity = new_file(), pins = new_file();
     std::string key;
@@ -324,7 +325,7 @@ TEST_CASE("who one is outlives the program, and so does whom one knows") {
     CHECK_EQ(count(bob.program.text(), "KEY CHANGED"), 0);
 }
 
-TEST_CASE("keys stand in the folder of settings, at a terminal and if nothing else is said") {
+TEST_CASE("by default keys are stored in the settings folder, but only at a terminal") {
     if (!support::has_terminals()) return;
     const support::folder home;
     const auto key = [](const menu_program::words& more, bool at_terminal) {
@@ -356,7 +357,7 @@ TEST_CASE("keys stand in the folder of settings, at a terminal and if nothing el
     CHECK_NE(key({"--no-config"}, true), once);
 }
 
-TEST_CASE("a wrong flag about keys is named, before any question") {
+TEST_CASE("an invalid key flag is named before the first question") {
     const auto ends = [](const menu_program::words& arguments, const std::string& why) {
         menu_program program(flags(arguments));
         CHECK_EQ(program.finish(), 2);
@@ -387,7 +388,7 @@ TEST_CASE("a wrong flag about keys is named, before any question") {
         CHECK(help.text().find(flag) != std::string::npos);
 }
 
-TEST_CASE("without --encryption there are no keys to see or to accept") {
+TEST_CASE("without --encryption no keys are shown or accepted") {
     support::party ours("Ours");
     REQUIRE(ours.program.choose("?"));
     REQUIRE(ours.program.choose("k"));

@@ -1,5 +1,4 @@
-// The menu program and who is there: whom discovery finds, and what is kept for whoever is not.
-// POSIX only.
+// The menu program with discovery, and with messages kept for absent peers. POSIX only.
 //
 // SPDX-License-Identifier: MIT
 
@@ -28,7 +27,7 @@ std::string kept_file(const std::string& port) {
 
 std::string port_of(const support::nobody& place) { return std::to_string(place.address().port()); }
 
-/// A person at a terminal, who has given team and port by flags.
+/// A user at a terminal, with team and port given by flags.
 struct person {
     person(const std::string& team, const std::string& port, menu_program::words more = {})
         : program(arguments(team, port, std::move(more)), terminal_kind{}, {"NO_COLOR=1"}) {
@@ -64,7 +63,7 @@ p2pchat::config known_by_port(const std::string& port) {
 
 #if defined(__linux__)
 
-TEST_CASE("two people type a team and a port, choose b, and talk") {
+TEST_CASE("two people enter a team and a port, find each other, and talk") {
     support::segment lan;
     if (!lan.usable() || !has_terminals()) return;
     support::host first, second;
@@ -75,7 +74,7 @@ TEST_CASE("two people type a team and a port, choose b, and talk") {
         ann = std::make_unique<menu_program>(menu_program::words{"--default-peer", "127.0.0.1:1"},
                                              terminal_kind{}, menu_program::words{"NO_COLOR=1"});
     });
-    second.run([&] {  // as a script has it
+    second.run([&] {  // over pipes, as a script
         bob = std::make_unique<menu_program>(menu_program::words{"--default-peer", "127.0.0.1:1"});
     });
     REQUIRE(ann->answer("Enter your team name: ", "Ann"));
@@ -105,21 +104,21 @@ TEST_CASE("two people type a team and a port, choose b, and talk") {
     CHECK(ann->shows("10.99.0.2:6000 (Bob) has left the network."));
 }
 
-TEST_CASE("who was found has a number at each question; --no-discovery finds nobody") {
+TEST_CASE("a found peer has a number at each question; --no-discovery finds nobody") {
     support::host machine;
     if (!machine.usable() || !machine.command("ip link set lo up")) return;
     std::unique_ptr<menu_program> ann, bob, cy;
     const menu_program::words to_nobody = {"--default-peer", "127.0.0.1:1"};
-    const auto start = [&](std::unique_ptr<menu_program>& one, const std::string& team,
+    const auto start = [&](std::unique_ptr<menu_program>& program, const std::string& team,
                            const std::string& port, menu_program::words more) {
         more.insert(more.end(), {"--team", team, "--port", port});
-        machine.run([&] { one = std::make_unique<menu_program>(more); });
-        REQUIRE(one->expect("(port " + port + ")"));
+        machine.run([&] { program = std::make_unique<menu_program>(more); });
+        REQUIRE(program->expect("(port " + port + ")"));
     };
     start(cy, "Cy", "7000", {"--default-peer", "127.0.0.1:1", "--no-discovery"});
     start(ann, "Ann", "5000", to_nobody);
     start(bob, "Bob", "6000", to_nobody);
-    REQUIRE(support::wait_until([&] {  // a script is not told who comes
+    REQUIRE(support::wait_until([&] {  // a script gets no line about a found peer
         REQUIRE(ann->choose("2"));
         REQUIRE(ann->expect("**** Menu ****"));
         const auto& text = ann->text();
@@ -136,7 +135,7 @@ TEST_CASE("who was found has a number at each question; --no-discovery finds nob
 
 #endif
 
-TEST_CASE("what is for somebody who is not there is kept, and sent when he is") {
+TEST_CASE("a message for an absent peer is kept, and sent when the peer appears") {
     if (!has_terminals()) return;
     const support::nobody here, there;  // until a program is
     const auto port = port_of(here), theirs = port_of(there);
@@ -153,14 +152,14 @@ TEST_CASE("what is for somebody who is not there is kept, and sent when he is") 
     ours.leave();
 }
 
-TEST_CASE("what is kept outlives the program, in a file that nobody else can read") {
+TEST_CASE("kept messages survive a restart, in a file that only its owner can read") {
     if (!has_terminals()) return;
     const support::nobody here, there;  // until a program is
     const auto port = port_of(here), theirs = port_of(there);
     menu_program::words where;
     auto file = kept_file(port);
-    SUBCASE("where --config says") {}
-    SUBCASE("where --outbox says") {
+    SUBCASE("in the folder of --config") {}
+    SUBCASE("in the file of --outbox") {
         file = support::state_folder() + "/by flag";
         where = {"--outbox", file};
     }
@@ -170,13 +169,13 @@ TEST_CASE("what is kept outlives the program, in a file that nobody else can rea
             ours.send(theirs, text);
             REQUIRE(ours.program.shows(std::string("is reachable: ") + text));
         }
-        ours.send(theirs, "exit");  // is about now: nobody is told it tomorrow
+        ours.send(theirs, "exit");  // is about now, and not kept
         REQUIRE(ours.program.shows("Not sent: exit"));
-        SUBCASE("left in order") {
+        SUBCASE("after an orderly exit") {
             ours.leave();
             CHECK(ours.program.shows("Kept for the next start: 3, in " + file));
         }
-        SUBCASE("killed") {
+        SUBCASE("after a kill") {
             ours.program.interrupt(SIGKILL);
             CHECK_EQ(ours.program.finish(), -SIGKILL);
         }
@@ -199,7 +198,7 @@ TEST_CASE("what is kept outlives the program, in a file that nobody else can rea
     CHECK(stat(file.c_str(), &about) != 0);
 }
 
-TEST_CASE("what was kept for a day is told as not sent; a file that cannot be written, once") {
+TEST_CASE("messages kept for a day expire, and a file that cannot be written is reported once") {
     if (!has_terminals()) return;
     const support::nobody here, there;  // until a program is
     const auto port = port_of(here), theirs = port_of(there);

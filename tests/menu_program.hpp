@@ -29,23 +29,23 @@ extern "C" char** environ;  // which not every system's <unistd.h> declares
 
 namespace support {
 
-/// Where the program under test is, as the environment says.
+/// The path of the program under test, from the environment.
 inline std::string program_path() {
     const char* const path = std::getenv("P2PCHAT_PROGRAM");
     return path ? path : "";
 }
 
-/// A port that is free now. Somebody else may take it meanwhile: then the program says so.
+/// A port that is free now. Another program may take it meanwhile, which the menu program reports.
 inline std::string free_port() {
     p2pchat::tcp_socket socket;
     REQUIRE_FALSE(socket.listen({"127.0.0.1", 0}));
     return std::to_string(socket.local().port());
 }
 
-/// For files of this test; gone when it ends.
+/// A folder for files of this test, removed when it ends.
 inline const std::string& state_folder() {
-    static const folder one;
-    static const std::string path = one.path();
+    static const folder files;
+    static const std::string path = files.path();
     return path;
 }
 
@@ -56,21 +56,21 @@ inline std::size_t count(std::string_view text, std::string_view part) {
     return result;
 }
 
-/// Without spaces and line ends: where lines break does not count.
+/// Without spaces and line ends, so that line breaks do not count.
 inline std::string squeezed(std::string text) {
     const auto is_space = [](char c) { return c == ' ' || c == '\n'; };
     text.erase(std::remove_if(text.begin(), text.end(), is_space), text.end());
     return text;
 }
 
-/// What a pseudo-terminal is like.
+/// The kind of a pseudo-terminal.
 struct terminal_kind {
     std::string type = "xterm";
     unsigned short columns = 80;
     unsigned short rows = 24;
 };
 
-/// False, and says so, where this system lets us make no terminal, as a minimal container does.
+/// False, and says so, where the system provides no pseudo-terminals, as in a minimal container.
 inline bool has_terminals() {
     static const bool has = [] {
         const int terminal = posix_openpt(O_RDWR | O_NOCTTY);
@@ -89,7 +89,7 @@ class menu_program {
 public:
     using words = std::vector<std::string>;
 
-    /// Over pipes, after what the shell is told to do first, if anything.
+    /// Over pipes; `first` is a command that the shell runs before, if any.
     explicit menu_program(const words& arguments, const std::string& first = {}) : first_(first) {
         int in[2], out[2];
         REQUIRE(pipe(in) == 0);
@@ -137,9 +137,9 @@ public:
         if (output_ >= 0) close(output_);
     }
 
-    /// As if typed at the keyboard. At a terminal a line is begun only when something is asked:
-    /// what is typed earlier is dropped with the line before or, without an editor, echoed before
-    /// the question.
+    /// As if typed at the keyboard. At a terminal a line is begun only when a question is open:
+    /// earlier input is dropped with the line before or, without an editor, echoed before the
+    /// question.
     void type(std::string_view keys) {
         if (is_terminal()) wait_for_question();
         is_line_begun_ = keys.back() != '\n';
@@ -148,10 +148,11 @@ public:
     }
     void enter(std::string_view line) { type(std::string(line) + '\n'); }
 
-    /// Sends a key that the terminal itself obeys, also while nothing is asked: Ctrl-C, say.
+    /// Sends a key that the terminal itself handles, such as Ctrl-C, even while no question is
+    /// open.
     void press(char key) { write_all({&key, 1}); }
 
-    /// As a terminal pastes: Enter for each end of a line, in brackets if it was asked for them.
+    /// As a terminal pastes: Enter for each line end, bracketed if the program asked for that.
     void paste(std::string text) {
         wait_for_question();
         std::replace(text.begin(), text.end(), '\n', '\r');
@@ -169,7 +170,7 @@ public:
         output_ = -1;
     }
 
-    /// Waits until `text` has come, after what an earlier call waited for.
+    /// Waits until `text` has come, behind the text that an earlier call waited for.
     bool expect(std::string_view text) {
         const bool came = wait_until_output([&] {
             const auto found = text_.find(text, seen_);
@@ -203,7 +204,7 @@ public:
         return true;
     }
 
-    /// All that it has said so far.
+    /// All of its output so far.
     const std::string& text() const { return text_; }
 
     void interrupt(int signal = SIGINT) { kill(process_, signal); }
@@ -215,7 +216,7 @@ public:
         REQUIRE(ioctl(input_, TIOCSWINSZ, &size) == 0);
     }
 
-    /// In a pseudo-terminal: what there is to see.
+    /// In a pseudo-terminal: the screen.
     const emulated_screen& screen() const { return screen_; }
 
     /// Waits until the screen, or what scrolled off it, has `text` somewhere.
@@ -226,9 +227,9 @@ public:
         return came;
     }
 
-    /// Waits until `line` is the last on the screen, with the cursor in it, below the last line that
-    /// was entered. Where it breaks into rows does not count, nor do spaces: at the window's edge
-    /// there may be one more.
+    /// Waits until `line` is the last on the screen, with the cursor in it, below the last line
+    /// that was entered. Where it breaks into rows does not count, nor do spaces: at the window's
+    /// edge there may be one more.
     bool shows_line(const std::string& line) {
         const auto sought = squeezed(line);
         const bool came = wait_until_output([&] {
@@ -271,7 +272,7 @@ private:
     template <class Streams>
     void start(const words& arguments, const std::string& type, Streams streams,
                const words& more = {}) {
-        REQUIRE_MESSAGE(!program_path().empty(), "P2PCHAT_PROGRAM is to say where the program is");
+        REQUIRE_MESSAGE(!program_path().empty(), "P2PCHAT_PROGRAM must be the path of the program");
         words line, environment = {"TERM=" + type, "LC_ALL=C.UTF-8", "TZ=UTC",
                                    "XDG_CONFIG_HOME=" + home_.path()};
         if (!first_.empty()) line = {"/bin/sh", "-c", first_ + "; exec \"$0\" \"$@\""};
@@ -315,23 +316,24 @@ private:
         }
     }
 
-    /// Whether the end of the last line entered has been read; the question before it may stand
-    /// there until then.
+    /// Whether the end of the last line entered has been read; until then its question may still be
+    /// on the screen.
     bool has_ended_line() const {
         return entered_at_ == 0 || text_.find('\n', entered_at_) != text_.npos;
     }
 
-    /// Whether the cursor stands behind a question that nothing has been typed to yet.
+    /// Whether the cursor is behind a question that has no answer yet.
     bool is_asked() const {
         const auto row = screen_.row_to_cursor();
         const auto end = row.substr(row.size() - std::min<std::size_t>(row.size(), 2));
         return has_ended_line() && (end == ": " || end == "> ");
     }
 
-    /// Before a line is begun. Reads all output there is: none of it is about what is typed next.
+    /// To be called before a line is begun. Reads all pending output: none of it is about that
+    /// line.
     void wait_for_question() {
         const bool asked = is_line_begun_ || wait_until_output([this] { return is_asked(); });
-        REQUIRE_MESSAGE(asked, "nothing is asked for: ", screen_.text());
+        REQUIRE_MESSAGE(asked, "no question is open: ", screen_.text());
         while (unread() > 0 && read_more(0)) {
         }
     }
@@ -348,7 +350,7 @@ private:
         return size > 0;
     }
 
-    const folder home_;  // for what outlives it, but not the test
+    const folder home_;  // for files that outlive the program, but not the test
     std::string first_;
     pid_t process_ = 0;
     int status_ = -1;
@@ -361,7 +363,7 @@ private:
     emulated_screen screen_{80, 24};
 };
 
-/// Flags for a program that is known by the loopback address and writes to no real machine.
+/// Flags for a program that uses the loopback address and writes to no real machine.
 inline menu_program::words flags(const menu_program::words& more = {}) {
     menu_program::words result = {"--address", "127.0.0.1", "--default-peer", "127.0.0.1:1",
                                   "--no-discovery"};
@@ -369,7 +371,7 @@ inline menu_program::words flags(const menu_program::words& more = {}) {
     return result;
 }
 
-/// Answers the port prompt with a free port, again if somebody else was quicker; the port.
+/// Answers the port prompt with a free port, and again if it was taken meanwhile; the port.
 inline std::string give_port(menu_program& program) {
     REQUIRE(program.expect("Enter your port number: "));
     for (;;) {
@@ -416,7 +418,7 @@ struct party {
     std::string port;
 };
 
-/// Whether lines can be edited: only then is what is half typed drawn again.
+/// Whether lines can be edited: only then is a half-typed line drawn again.
 inline bool has_editor() {
     if (!has_terminals()) return false;
     static const bool has = [] {

@@ -1,5 +1,5 @@
-// The menu program as people see it, in a pseudo-terminal. POSIX only; where it was built without
-// libedit, there is less to see, and a test says that it is skipped; so it does without terminals.
+// The menu program as users see it, in a pseudo-terminal. POSIX only; without libedit or without
+// pseudo-terminals, the tests that need them say that they are skipped.
 //
 // SPDX-License-Identifier: MIT
 
@@ -25,7 +25,7 @@ namespace {
 
 const std::string message_prompt = "Enter your message (type 'exit' to disconnect): ";
 
-/// Says `text` to `to`, whatever else is on the screen.
+/// Sends `text` to `to`, whatever else is on the screen.
 void say(party& from, const p2pchat::endpoint& to, const std::string& text) {
     REQUIRE(from.program.choose("1"));
     REQUIRE(from.program.answer("Enter recipient's IP address: ", to_string(to)));
@@ -38,7 +38,7 @@ bool contains(const std::string& text, std::string_view part) {
     return text.find(part) != std::string::npos;
 }
 
-/// The name of a file of its own, gone with the test.
+/// A file of the test's own, removed with it.
 struct temporary_file {
     std::string name = (std::filesystem::temp_directory_path() /
                         ("p2pchat-log-" + std::to_string(getpid()) + "-" + support::free_port()))
@@ -67,7 +67,7 @@ TEST_CASE("a half-typed line is kept while ten messages arrive") {
         columns = 21;
         typed = "naïve 漢字漢字漢字漢字漢字漢字漢字漢字漢字漢字漢字漢 🙂";
     }
-    SUBCASE("that ends just at the window's edge") { columns = 49, typed = "x"; }
+    SUBCASE("ending exactly at the window's edge") { columns = 49, typed = "x"; }
     party ours("Ours", terminal_kind{}), theirs("Theirs");
     begin_message(ours, theirs);
     ours.program.resize(columns, 8);
@@ -120,7 +120,7 @@ TEST_CASE("a pasted tab stays in the line") {
     CHECK(theirs.program.expect_line(ours.name() + R"( Ours one\x09two)"));
 }
 
-TEST_CASE("lines that are pasted are one line, which nobody but the person ends") {
+TEST_CASE("pasted lines become one line, which only the user's Enter ends") {
     if (!has_editor()) return;
     party ours("Ours", terminal_kind{}), theirs("Theirs");
     begin_message(ours, theirs);
@@ -137,11 +137,11 @@ TEST_CASE("lines that are pasted are one line, which nobody but the person ends"
     CHECK(ours.program.shows("Enter choice: 0 b my private line\nInvalid choice. Try again."));
 }
 
-TEST_CASE("what comes in one go behind an answer is no choice") {
+TEST_CASE("input that arrives together with an answer is ignored") {
     if (!has_terminals()) return;
     terminal_kind kind;
     SUBCASE("with an editor, if there is one") {}
-    SUBCASE("without") { kind.type = "dumb"; }
+    SUBCASE("without an editor") { kind.type = "dumb"; }
     party ours("Ours", kind), theirs("Theirs");
     const auto is_told = [&] {
         return ours.program.expect("Ignored: the input that arrived together with that line.");
@@ -157,7 +157,7 @@ TEST_CASE("what comes in one go behind an answer is no choice") {
     CHECK_FALSE(contains(theirs.program.text(), "private"));
 }
 
-TEST_CASE("Esc leads back from every question, and Enter where it answers nothing") {
+TEST_CASE("Esc goes back from every question, as does Enter where an answer is needed") {
     if (!has_editor()) return;
     const std::string to = "Enter recipient's IP address: ";
     party ours("Ours", terminal_kind{}), theirs("Theirs");
@@ -200,7 +200,7 @@ TEST_CASE("Esc leads back from every question, and Enter where it answers nothin
     CHECK(theirs.program.expect_line(ours.name() + " Ours and on"));
 }
 
-TEST_CASE("Esc at the first questions leads back to the first") {
+TEST_CASE("Esc at the first two questions goes back to the first") {
     if (!has_editor()) return;
     menu_program program(flags(), terminal_kind{});
     REQUIRE(program.expect("Enter your team name: "));
@@ -220,7 +220,7 @@ TEST_CASE("Esc at the first questions leads back to the first") {
     CHECK(theirs.program.expect_line("127.0.0.1:" + port + " Right Hi"));
 }
 
-TEST_CASE("without an editor Esc leads back with Enter behind it") {
+TEST_CASE("without an editor Esc goes back when Enter follows") {
     if (!has_terminals()) return;
     terminal_kind dumb;
     dumb.type = "dumb";
@@ -232,7 +232,7 @@ TEST_CASE("without an editor Esc leads back with Enter behind it") {
     CHECK_FALSE(contains(ours.program.text(), "Not sent"));
 }
 
-TEST_CASE("who edits as in vi keeps Esc for that") {
+TEST_CASE("in vi mode Esc belongs to the editor") {
     if (!has_editor()) return;
     temporary_file settings;
     std::ofstream(settings.name) << "bind -v\n";
@@ -264,7 +264,7 @@ TEST_CASE("keys do what people expect, or nothing") {
     CHECK(theirs.program.expect_line(ours.name() + " Ours ^^^middle <<<<end."));
 }
 
-TEST_CASE("a window that changes its size keeps the line") {
+TEST_CASE("resizing the window keeps the line") {
     if (!has_editor()) return;
     const std::string typed = "a line of several words, longer than a narrow window";
     party ours("Ours", terminal_kind{}), theirs("Theirs");
@@ -287,7 +287,7 @@ TEST_CASE("a window that changes its size keeps the line") {
     CHECK(theirs.program.expect_line(ours.name() + " Ours " + typed));
 }
 
-TEST_CASE("Ctrl-C in the middle of a line leaves the line and the program") {
+TEST_CASE("Ctrl-C within a line quits, and leaves the line on the screen") {
     if (!has_editor()) return;
     party ours("Ours", terminal_kind{}), theirs("Theirs");
     begin_message(ours, theirs);
@@ -302,7 +302,7 @@ TEST_CASE("Ctrl-C in the middle of a line leaves the line and the program") {
     CHECK(contains(ours.program.screen().text(), message_prompt + "never mind\nExiting"));
 }
 
-TEST_CASE("Ctrl-Z where there is no shell to come back to changes nothing") {
+TEST_CASE("Ctrl-Z does nothing where there is no shell to return to") {
     if (!has_editor()) return;
     party ours("Ours", terminal_kind{});
     REQUIRE(ours.program.shows_line("Enter choice:"));
@@ -312,7 +312,7 @@ TEST_CASE("Ctrl-Z where there is no shell to come back to changes nothing") {
     CHECK(ours.program.shows("Enter choice: 2\nNo connected peers."));
 }
 
-TEST_CASE("nobody waits at a frozen prompt for a peer that does not answer") {
+TEST_CASE("the prompt stays usable while a peer does not answer") {
     if (!has_terminals()) return;
     support::raw_listener silent;
     original answers;
@@ -336,7 +336,7 @@ TEST_CASE("nobody waits at a frozen prompt for a peer that does not answer") {
     CHECK(ours.program.shows("No message has failed."));
 }
 
-TEST_CASE("who leaves waits for what is under way, or presses Ctrl-C") {
+TEST_CASE("quitting waits for pending messages until Ctrl-C") {
     if (!has_terminals()) return;
     support::raw_listener silent;
     party ours("Ours", terminal_kind{});
@@ -357,7 +357,7 @@ TEST_CASE("who leaves waits for what is under way, or presses Ctrl-C") {
     }
 }
 
-TEST_CASE("nobody who presses Ctrl-C is told to wait, or to press it") {
+TEST_CASE("Ctrl-C quits without a hint to wait or to press it") {
     if (!has_terminals()) return;
     support::raw_listener silent;
     party ours("Ours", terminal_kind{});
@@ -370,7 +370,7 @@ TEST_CASE("nobody who presses Ctrl-C is told to wait, or to press it") {
     CHECK_FALSE(contains(ours.program.text(), "Waiting for pending messages"));
 }
 
-TEST_CASE("what is beyond the numbers has keys and words, and ? shows them") {
+TEST_CASE("entries without a number have keys and words, and ? lists them") {
     if (!has_terminals()) return;
     original first, second;
     party ours("Ours", terminal_kind{});
@@ -417,7 +417,7 @@ TEST_CASE("what is beyond the numbers has keys and words, and ? shows them") {
     CHECK_EQ(program.finish(), 0);
 }
 
-TEST_CASE("whom one has written to stands in the list of recipients") {
+TEST_CASE("an address that was only written to is in the list of recipients") {
     if (!has_terminals()) return;
     original heard;
     party ours("Ours", terminal_kind{}), theirs("Theirs");
@@ -436,7 +436,7 @@ TEST_CASE("whom one has written to stands in the list of recipients") {
     CHECK(ours.program.shows(both + "message to all peers:"));
 }
 
-TEST_CASE("a person gets the menu once, then by Enter; and once is told how to go back") {
+TEST_CASE("a terminal shows the menu once, then by Enter, and the hint about Esc once") {
     if (!has_terminals()) return;
     party ours("Ours", terminal_kind{});
     const std::string last = "0. Quit\nc. Chat  b. To all  r. Reply  ?. Help\nEnter choice:";
@@ -452,7 +452,7 @@ TEST_CASE("a person gets the menu once, then by Enter; and once is told how to g
     CHECK_EQ(text.find(way_back), text.rfind(way_back));
 }
 
-TEST_CASE("a connection is told as such, and is nobody's last word") {
+TEST_CASE("a connection is shown as one, and is no message to reply to") {
     if (!has_terminals()) return;
     party ours("Ours", terminal_kind{});
     CHECK_EQ(support::one_shot(ours.address(), support::wire(sender(), "CONNECT")),
@@ -463,7 +463,7 @@ TEST_CASE("a connection is told as such, and is nobody's last word") {
     CHECK(ours.program.expect("There is no message to reply to yet."));
 }
 
-TEST_CASE("colours are for terminals, and for those who do not mind") {
+TEST_CASE("colours are for terminals only, and NO_COLOR turns them off") {
     if (!has_terminals()) return;
     const auto sends = [](const terminal_kind& kind, const menu_program::words& environment) {
         party ours("Ours", kind, {}, environment);
@@ -488,7 +488,7 @@ TEST_CASE("colours are for terminals, and for those who do not mind") {
     CHECK(contains(plain, "\r\n127.0.0.1:4711 Raw Hi\r\n"));
 }
 
-TEST_CASE("each message has its time of day before it") {
+TEST_CASE("each message is preceded by its time of day") {
     if (!has_terminals()) return;
     party ours("Ours", terminal_kind{});
     CHECK_EQ(support::one_shot(ours.address(), support::wire(sender(), "Hi")),
@@ -501,7 +501,7 @@ TEST_CASE("each message has its time of day before it") {
     CHECK_EQ(text[at - 3], ':');
 }
 
-TEST_CASE("--log appends the conversation, a line a message") {
+TEST_CASE("--log appends each message as one line") {
     temporary_file log;
     {
         std::ofstream(log.name) << "before\n";
@@ -525,7 +525,7 @@ TEST_CASE("--log appends the conversation, a line a message") {
     CHECK_FALSE(std::getline(lines, line));
 }
 
-TEST_CASE("two programs write to one log, and no line is torn") {
+TEST_CASE("two programs can write to one log without torn lines") {
     constexpr int messages = 50;
     temporary_file log;
     party a("A", {"--log", log.name}), b("B", {"--log", log.name});
@@ -545,7 +545,7 @@ TEST_CASE("two programs write to one log, and no line is torn") {
 }
 
 #ifdef __linux__
-TEST_CASE("a full disk is told once, and the chat goes on") {
+TEST_CASE("a full disk is reported once, and the chat goes on") {
     if (access("/dev/full", W_OK) != 0) {
         MESSAGE("skipped: this needs /dev/full");
         return;
@@ -564,7 +564,7 @@ TEST_CASE("a full disk is told once, and the chat goes on") {
 }
 #endif
 
-TEST_CASE("a log that may not grow is told once, and the chat goes on") {
+TEST_CASE("a log at its size limit is reported once, and the chat goes on") {
     temporary_file log;
     std::ofstream(log.name).close();
     std::filesystem::resize_file(log.name, 4'000'000);
@@ -579,7 +579,7 @@ TEST_CASE("a log that may not grow is told once, and the chat goes on") {
     CHECK_EQ(ours.program.finish(), 0);
 }
 
-TEST_CASE("a log that cannot be opened is a wrong flag") {
+TEST_CASE("a log that cannot be opened is reported as an invalid flag") {
     menu_program program(flags({"--log", "/nonexistent/directory/log"}));
     CHECK_EQ(program.finish(), 2);
     CHECK(contains(program.text(), "--log /nonexistent/directory/log: No such file"));

@@ -1,4 +1,4 @@
-// The menu program as scripts drive it, over pipes; and how it is left. POSIX only.
+// The menu program as scripts drive it, over pipes; and how it ends. POSIX only.
 //
 // SPDX-License-Identifier: MIT
 
@@ -32,7 +32,7 @@ const std::string the_menu =
 
 }  // namespace
 
-TEST_CASE("over pipes its prompts and lines are the original's, to the letter") {
+TEST_CASE("over pipes the prompts and lines are the original's, to the letter") {
     party ours("Team_BTC");
     for (const char* choice : {"2", "3", "9", "0"}) ours.program.enter(choice);
     CHECK_EQ(ours.program.finish(), 0);
@@ -59,7 +59,7 @@ TEST_CASE("two programs chat, and know each other afterwards") {
     CHECK(b.program.expect("No connected peers.\n"));
 }
 
-TEST_CASE("a link that stands is shown, and so is its end") {
+TEST_CASE("an open link is shown, and so is its end") {
     party a("Team_A"), b("Team_B");
     a.send(b.port, "Hi");
     REQUIRE(b.program.expect_line(a.name() + " Team_A Hi"));
@@ -73,21 +73,21 @@ TEST_CASE("a link that stands is shown, and so is its end") {
     REQUIRE(b.program.choose("2"));
     CHECK(b.program.expect(a.name() + " - Team_A (linked)\n"));
 
-    SUBCASE("when the other side leaves in order") {
+    SUBCASE("when the other side quits") {
         REQUIRE(a.program.choose("0"));
         CHECK(b.program.expect_line(a.name() + " (Team_A) disconnected."));
     }
-    SUBCASE("when it says exit") {
+    SUBCASE("when the other side says exit") {
         a.send(b.port, "exit");
         CHECK(b.program.expect_line(a.name() + " (Team_A) disconnected."));
     }
-    SUBCASE("when it is killed") {
+    SUBCASE("when the other side is killed") {
         a.program.interrupt(SIGKILL);
         CHECK(b.program.expect_line(a.name() + " (Team_A) was lost: the link to it broke."));
     }
 }
 
-TEST_CASE("whom one has written to is known to b and to the recipient's prompt") {
+TEST_CASE("an address that was only written to is known to b and to the recipient prompt") {
     party a("Team_A"), b("Team_B");
     a.send("1", "nobody hears this");
     REQUIRE(a.program.expect("Not sent: nobody hears this"));
@@ -104,13 +104,13 @@ TEST_CASE("whom one has written to is known to b and to the recipient's prompt")
     REQUIRE(a.program.answer("(type 'exit' to disconnect): ", "by number"));
     CHECK(b.program.expect_line(a.name() + " Team_A by number"));
 
-    // The original's entries mean whom one has heard from.
+    // The original's entries list only peers that were heard from.
     REQUIRE(a.program.choose("2"));
     CHECK(a.program.expect("No connected peers.\n"));
     REQUIRE(a.program.choose("3"));
     CHECK(a.program.expect("No active peers to connect to.\n"));
 
-    SUBCASE("once, when they have written too") {
+    SUBCASE("once, when it has written, too") {
         b.send(a.port, "Hi");
         REQUIRE(a.program.expect_line(b.name() + " Team_B Hi"));
         REQUIRE(a.program.choose("b"));
@@ -119,7 +119,7 @@ TEST_CASE("whom one has written to is known to b and to the recipient's prompt")
         b.send(a.port, "exit");
         REQUIRE(a.program.expect_line(b.name() + " (Team_B) disconnected."));
     }
-    SUBCASE("until a message does not reach them") {
+    SUBCASE("until a message does not reach it") {
         REQUIRE(b.program.choose("0"));
         REQUIRE_EQ(b.program.finish(), 0);
         a.send(b.port, "still there?");
@@ -129,17 +129,17 @@ TEST_CASE("whom one has written to is known to b and to the recipient's prompt")
     CHECK(a.program.expect("No active peers to send to.\n"));
 }
 
-TEST_CASE("who leaves says so to all who know it") {
+TEST_CASE("leaving notifies every known peer") {
     party a("Team_A"), b("Team_B");
     a.send(b.port, "Hi");
     REQUIRE(b.program.expect_line(a.name() + " Team_A Hi"));
-    SUBCASE("whom it has only written to") {}
-    SUBCASE("whom it has heard from") {
+    SUBCASE("a peer that it has only written to") {}
+    SUBCASE("a peer that it has heard from") {
         b.send(a.port, "Hi");
         REQUIRE(a.program.expect_line(b.name() + " Team_B Hi"));
     }
-    SUBCASE("by a signal") {
-        REQUIRE(a.program.expect("Enter choice: "));  // it has heard that it was delivered
+    SUBCASE("after a signal, too") {
+        REQUIRE(a.program.expect("Enter choice: "));  // the delivery has been reported
         a.program.interrupt(SIGTERM);
         CHECK(b.program.expect_line(a.name() + " (Team_A) disconnected."));
         return;
@@ -151,7 +151,7 @@ TEST_CASE("who leaves says so to all who know it") {
     CHECK(b.program.expect("No connected peers.\n"));
 }
 
-TEST_CASE("it talks with the original") {
+TEST_CASE("the menu program talks with the original") {
     original theirs;
     party ours("Team_BTC");
     REQUIRE_FALSE(theirs.send(ours.address(), "Hi from Python"));
@@ -171,7 +171,7 @@ TEST_CASE("it talks with the original") {
     CHECK(theirs.wait_printed(ours.name() + " (Team_BTC) disconnected."));
 }
 
-TEST_CASE("a message that the original cuts comes back as an error and not as silence") {
+TEST_CASE("a message that the original truncates is reported as an error") {
     original theirs;
     party ours("Team_BTC");
     ours.send(port_of(theirs.address()), std::string(3000, 'x') + "the end");
@@ -179,14 +179,14 @@ TEST_CASE("a message that the original cuts comes back as an error and not as si
     CHECK(ours.program.expect("xthe end (s sends it again)\n"));
 }
 
-TEST_CASE("what was typed is not lost when the peer is down") {
+TEST_CASE("a message is not lost when its peer is down") {
     party ours("Team_BTC");
     ours.send("1", "so much to say");
     CHECK(ours.program.expect("Error sending to 127.0.0.1:1: Connection refused\n"));
     CHECK(ours.program.expect("Not sent: so much to say (s sends it again)\n"));
 }
 
-TEST_CASE("what fails again goes behind the others that have failed") {
+TEST_CASE("a message that fails again goes behind the other failed ones") {
     party ours("Team_BTC");
     for (const char* text : {"first", "second", "third"}) {
         ours.send("1", text);
@@ -200,7 +200,7 @@ TEST_CASE("what fails again goes behind the others that have failed") {
     }
 }
 
-TEST_CASE("a recipient is given with the port, and told what is wrong with it") {
+TEST_CASE("a recipient may include its port, and an error in it is explained") {
     party ours("Team_A"), theirs("Team_B");
     const std::string question = "Enter recipient's IP address: ";
     REQUIRE(ours.program.choose("1"));
@@ -218,7 +218,7 @@ TEST_CASE("a recipient is given with the port, and told what is wrong with it") 
     CHECK(theirs.program.expect_line(ours.name() + " Team_A Hi"));
 }
 
-TEST_CASE("a host that nobody knows is not a wrong address") {
+TEST_CASE("an unknown host is not reported as an invalid address") {
     party ours("Team_BTC");
     REQUIRE(ours.program.choose("1"));
     for (const std::string host : {"no such host", "no such host:5000"}) {
@@ -231,7 +231,7 @@ TEST_CASE("a host that nobody knows is not a wrong address") {
     }
 }
 
-TEST_CASE("every prompt checks at once and asks again with a reason") {
+TEST_CASE("every prompt checks its answer, and asks again with a reason") {
     support::raw_listener other;
     menu_program ours(flags());
     REQUIRE(ours.answer("Enter your team name: ", ""));
@@ -266,7 +266,7 @@ TEST_CASE("every prompt checks at once and asks again with a reason") {
     CHECK(ours.expect("Error sending to "));
 }
 
-TEST_CASE("incoming text is shown and not obeyed") {
+TEST_CASE("control characters in incoming text are shown, and not obeyed") {
     party ours("Team_BTC");
     const p2pchat::endpoint sender("127.0.0.1", 4711);
     const auto shows = [&](std::string_view team, std::string_view text, const std::string& line) {
@@ -286,7 +286,7 @@ TEST_CASE("incoming text is shown and not obeyed") {
     shows("Größe", "naïve 漢字 🙂", "Größe naïve 漢字 🙂");
 }
 
-TEST_CASE("what cannot be seen in incoming text is shown") {
+TEST_CASE("invisible characters in incoming text are shown") {
     party ours("Team_BTC");
     const std::pair<std::string, std::string> invisible[] = {
         {"\u200b", R"(\xe2\x80\x8b)"},          // zero-width space
@@ -322,7 +322,7 @@ TEST_CASE("what cannot be seen in incoming text is shown") {
 }
 
 #ifdef __linux__
-TEST_CASE("a sender that is not where it says is marked, and makes nobody a peer") {
+TEST_CASE("a message with a false sender is marked, and makes no peer") {
     support::lan lan;
     if (!lan.usable()) return;
     const p2pchat::endpoint ours(lan.here_address().address(), 5000);
@@ -348,7 +348,7 @@ TEST_CASE("a sender that is not where it says is marked, and makes nobody a peer
 }
 #endif
 
-TEST_CASE("mandatory messages go to each default peer, and each outcome is told") {
+TEST_CASE("mandatory messages go to each default peer, and each outcome is reported") {
     original first, second;
     party ours("Team_BTC", {"--default-peer", to_string(first.address()), "--default-peer",
                             to_string(second.address())});
@@ -361,7 +361,7 @@ TEST_CASE("mandatory messages go to each default peer, and each outcome is told"
     CHECK(second.wait_printed(ours.name() + " Team_BTC All hands"));
 }
 
-TEST_CASE("flags answer in place of prompts, and a wrong one is named") {
+TEST_CASE("flags replace prompts, and an invalid one is named") {
     const auto ends = [](const menu_program::words& arguments, int status, std::string_view word) {
         menu_program program(arguments);
         CHECK_EQ(program.finish(), status);
@@ -389,8 +389,8 @@ TEST_CASE("flags answer in place of prompts, and a wrong one is named") {
     CHECK_EQ(program.text().find("Enter your"), std::string::npos);
 }
 
-TEST_CASE("at every prompt it can be left in order") {
-    // What leads to the prompt, and the prompt.
+TEST_CASE("every prompt lets the user leave in order") {
+    // The steps that lead to the prompt, and the prompt.
     using steps = std::vector<std::pair<const char*, const char*>>;
     const std::pair<steps, const char*> places[] = {
         {{}, "Enter choice: "},
@@ -442,7 +442,7 @@ TEST_CASE("at every prompt it can be left in order") {
     }
 }
 
-TEST_CASE("it leaves while a message is under way to a peer that does not answer") {
+TEST_CASE("the program ends while a message is pending to a silent peer") {
     support::raw_listener silent;
     party ours("Team_BTC");
     ours.send(port_of(silent.address()), "anybody there?");
@@ -453,20 +453,20 @@ TEST_CASE("it leaves while a message is under way to a peer that does not answer
     CHECK(ours.program.expect("Exiting\n"));
 }
 
-TEST_CASE("it leaves when nobody reads what it writes any more") {
+TEST_CASE("the program ends when its output is closed") {
     party ours("Team_BTC");
     ours.program.end_output();
     ours.program.enter("2");
     CHECK_EQ(ours.program.finish(), 0);
 }
 
-TEST_CASE("an input that was closed from the start has ended") {
+TEST_CASE("an input that is closed from the start counts as ended") {
     menu_program program(flags(), "exec <&-");
     CHECK_EQ(program.finish(), 0);
     CHECK_EQ(program.text(), "Enter your team name: \nExiting\n");
 }
 
-TEST_CASE("a second signal ends it while nobody reads what it has to say") {
+TEST_CASE("a second signal ends the program while its output is blocked") {
     constexpr int size = 40'000;  // two of them are more than a pipe holds
     party ours("Team_BTC");
     for (int i = 0; i < 3; ++i) {
@@ -475,14 +475,14 @@ TEST_CASE("a second signal ends it while nobody reads what it has to say") {
         peer.half_close();
     }
     REQUIRE(support::wait_until([&] { return ours.program.unread() > size + 1000; }));
-    // Again and again: one that has not been seen yet swallows the next.
+    // Repeatedly: a signal that is still pending swallows the next.
     CHECK(support::wait_until([&] {
         ours.program.interrupt(SIGTERM);
         return ours.program.has_ended();
     }));
 }
 
-TEST_CASE("signals that whoever started it ignores stay ignored") {
+TEST_CASE("signals that the parent process ignores stay ignored") {
     menu_program program(flags(), "trap '' HUP INT");
     REQUIRE(program.expect("Enter your team name: "));
     for (const int number : {SIGHUP, SIGINT}) program.interrupt(number);
@@ -492,7 +492,7 @@ TEST_CASE("signals that whoever started it ignores stay ignored") {
     CHECK_EQ(program.finish(), 0);
 }
 
-TEST_CASE("a closed terminal ends it in order") {
+TEST_CASE("closing the terminal ends the program in order") {
     if (!has_terminals()) return;
     party ours("Team_BTC", support::terminal_kind{});
     ours.program.end_input();

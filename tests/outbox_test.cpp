@@ -1,4 +1,4 @@
-// Tests of what is kept for peers that are not there.
+// Tests of messages kept for absent peers.
 //
 // SPDX-License-Identifier: MIT
 
@@ -24,7 +24,7 @@ using namespace std::chrono_literals;
 
 namespace {
 
-/// A peer that can be there and not be there, as the test says.
+/// A peer that is absent until the test starts it.
 class absentee {
 public:
     explicit absentee(p2pchat::config settings = local("Bob")) : settings_(std::move(settings)) {
@@ -59,7 +59,7 @@ texts shown(const recording_node& by) {
 
 }  // namespace
 
-TEST_CASE("what is posted to an absent peer is sent in order when the peer is heard") {
+TEST_CASE("messages to an absent peer are sent in order when the peer is heard") {
     const absentee bob;
     outcomes posts;
     recording_node a(local("Ann"));
@@ -83,7 +83,7 @@ TEST_CASE("what is posted to an absent peer is sent in order when the peer is he
     CHECK(a.seen().kept.front().to == bob.address());
 }
 
-TEST_CASE("what is kept goes over a link, and what is posted then comes behind it") {
+TEST_CASE("kept messages go over a new link, ahead of later posts") {
     const absentee bob;
     outcomes posts;
     recording_node a(local("Ann"));
@@ -100,7 +100,7 @@ TEST_CASE("what is kept goes over a link, and what is posted then comes behind i
     CHECK(shown(b) == all);
 }
 
-TEST_CASE("what is kept is sent when discovery finds the peer, which has said nothing") {
+TEST_CASE("kept messages are sent when discovery finds a peer that has said nothing") {
     const raw_listener holds_port;
     auto settings = local("Bob");
     settings.discovery = true;
@@ -117,7 +117,7 @@ TEST_CASE("what is kept is sent when discovery finds the peer, which has said no
     CHECK(posts.count({}) == 1);
 }
 
-TEST_CASE("what is kept for too long is expired; what is still kept at the end is not sent") {
+TEST_CASE("a message kept for too long is expired; one still kept at the end is not sent") {
     nobody absent;
     auto settings = local("Ann");
     settings.keep_for = 0s;
@@ -142,7 +142,7 @@ TEST_CASE("what is kept for too long is expired; what is still kept at the end i
     CHECK(p2pchat::node(settings).start() == errc::bad_setting);
 }
 
-TEST_CASE("what is kept has bounds, for one peer and for all") {
+TEST_CASE("kept messages are bounded, for one peer and for all") {
     nobody first, second;
     auto settings = local("Ann");
     settings.max_queued_bytes = 4000;
@@ -166,7 +166,7 @@ TEST_CASE("what is kept has bounds, for one peer and for all") {
     CHECK(kept(a).size() == 5);
 }
 
-TEST_CASE("what a peer was there for and did not take is not kept") {
+TEST_CASE("a message that a present peer did not take is not kept") {
     outcomes posts;
     recording_node a(local("Ann"));
     raw_listener listener;
@@ -184,7 +184,7 @@ TEST_CASE("what a peer was there for and did not take is not kept") {
     CHECK(kept(a).empty());
 }
 
-TEST_CASE("what a link ended in order without confirming is sent again over the next") {
+TEST_CASE("messages that a link did not confirm before an orderly end are sent over the next one") {
     outcomes posts;
     recording_node a(local("Ann"));
     typed_link hand(a);
@@ -210,7 +210,7 @@ TEST_CASE("what a link ended in order without confirming is sent again over the 
 
 #if defined(__linux__)
 
-TEST_CASE("what was shown to a program that is killed before it confirmed is not sent again") {
+TEST_CASE("a message to a program that is killed before it confirms is not sent again") {
     support::process dying([](support::process& parent) {
         auto settings = local("Bob");
         settings.confirm_later = true;
@@ -244,7 +244,7 @@ TEST_CASE("what was shown to a program that is killed before it confirmed is not
 
 #endif
 
-TEST_CASE("what half a line at the end of a link may have confirmed is not sent again") {
+TEST_CASE("a message that an incomplete ACK may have confirmed is not sent again") {
     outcomes posts;
     recording_node a(local("Ann"));
     typed_link hand(a);
@@ -257,7 +257,7 @@ TEST_CASE("what half a line at the end of a link may have confirmed is not sent 
     CHECK(kept(a).empty());
 }
 
-TEST_CASE("what waits for a link to close does not pass what that did not confirm") {
+TEST_CASE("a message that waits for a link to close does not overtake its unconfirmed ones") {
     outcomes posts;
     recording_node a(local("Ann"));
     typed_link hand(a);
@@ -270,7 +270,8 @@ TEST_CASE("what waits for a link to close does not pass what that did not confir
     CHECK(wait_until([&] { return kept(a) == texts{"one", "two"}; }));
 }
 
-TEST_CASE("what waits for a link to close, and finds no room, does not pass that either") {
+TEST_CASE(
+    "a message that waits for a link to close, and finds no room, does not overtake, either") {
     auto settings = local("Ann");
     settings.max_kept_bytes = 2000;
     const std::string one(1000, '1'), two(1000, '2');
@@ -295,7 +296,7 @@ TEST_CASE("what waits for a link to close, and finds no room, does not pass that
     CHECK(posts.count(errc::queue_full) == 1);
 }
 
-TEST_CASE("what a peer says when its link is closed is not taken") {
+TEST_CASE("a message that arrives on a closed link is not taken") {
     recording_node a(local("Ann"));
     typed_link hand(a);
     REQUIRE_FALSE(a->post(hand.address(), "exit"));
@@ -312,7 +313,7 @@ TEST_CASE("what a peer says when its link is closed is not taken") {
     CHECK(shown(a) == texts{"CONNECT", "next"});
 }
 
-TEST_CASE("what comes back goes before what there was no room to send") {
+TEST_CASE("a message that comes back unsent goes ahead of those that had no room") {
     const nobody place;
     auto settings = local("Ann");
     settings.max_queued_bytes = 1000;

@@ -1,5 +1,5 @@
 // The bridge as processes of its own, between a broker that the test starts and nodes of the test.
-// A LAN is whoever knows one bridge: discovery is off, and all is on loopback.
+// A LAN is the nodes that are linked to one bridge: discovery is off, and all is on loopback.
 //
 // SPDX-License-Identifier: MIT
 
@@ -24,7 +24,7 @@ using support::recording_node;
 
 namespace {
 
-/// mosquitto, on a port of its own, with nothing kept but in memory.
+/// mosquitto, on a port of its own, with its state in memory only.
 class broker {
 public:
     explicit broker(std::string port = support::free_port(),
@@ -57,7 +57,7 @@ public:
         if (process_ > 0) waitpid(process_, nullptr, 0);
         process_ = 0;
     }
-    /// False, and says so, where mosquitto is not installed, or somebody else has the port.
+    /// False, and says so, where mosquitto is not installed, or the port is taken.
     bool usable() {
         if (has_ended())
             MESSAGE("skipped: this needs mosquitto (Debian: apt-get install mosquitto)");
@@ -79,8 +79,8 @@ private:
     pid_t process_ = 0;
 };
 
-/// What a bridge takes for the broker: passes on what both say, one connection at a time, and holds
-/// back what the broker says when told to.
+/// A proxy between a bridge and the broker: forwards both directions, one connection at a time, and
+/// on demand holds back the broker's.
 class cable {
 public:
     explicit cable(const broker& to)
@@ -96,7 +96,7 @@ public:
     }
 
     std::string port() const { return std::to_string(listener_.local().port()); }
-    void hold(bool whether) { held_ = whether; }
+    void hold(bool is_held) { held_ = is_held; }
 
 private:
     void run() {
@@ -128,7 +128,7 @@ private:
     std::thread thread_;
 };
 
-/// A program that is there, run without output; its exit status is 0.
+/// Runs a command without its output; whether its exit status is 0.
 bool run(const std::string& command) {
     return std::system((command + " >/dev/null 2>&1").c_str()) == 0;
 }
@@ -140,7 +140,7 @@ bool is_installed(const std::string& name) {
     return there;
 }
 
-/// As any client of the broker might. `payload` is a file's content.
+/// Publishes as any client of the broker might, from a file with `payload`.
 void publish(const broker& at, const std::string& topic, const std::string& payload,
              const std::string& more = {}) {
     const support::folder files;
@@ -150,7 +150,7 @@ void publish(const broker& at, const std::string& topic, const std::string& payl
                 "' -f " + file + more));
 }
 
-/// What is retained there, as any client may read it.
+/// The retained message of a topic, as any client can read it.
 std::string retained(const broker& at, const std::string& topic) {
     const support::folder files;
     const auto file = files.path() + "/payload";
@@ -181,7 +181,7 @@ menu_program::words bridge_flags(const std::string& broker_port, const std::stri
     return result;
 }
 
-/// A LAN: its bridge, and whoever links to it.
+/// A LAN: its bridge, and the nodes that link to it.
 class lan {
 public:
     template <class Broker>
@@ -190,7 +190,7 @@ public:
         start();
     }
 
-    /// After what the shell is told to do `first`.
+    /// `first` is a command that the shell runs before, if any.
     void start(const std::string& first = {}) {
         program = std::make_unique<menu_program>(words_, first);
         REQUIRE(program->expect("I am "));
@@ -213,7 +213,7 @@ private:
 
 p2pchat::config person(const std::string& team) { return support::local(team); }
 
-/// Waits until whoever says `who` hears that `site` is there with `peer`.
+/// Waits until the answer to `who` lists `site` with `peer`.
 bool knows(recording_node& node, const lan& at, const std::string& site, const std::string& peer) {
     return support::wait_until([&] {
         static_cast<void>(node->send(at.address, "who"));
@@ -226,7 +226,7 @@ bool knows(recording_node& node, const lan& at, const std::string& site, const s
 
 }  // namespace
 
-TEST_CASE("what is said on one LAN is shown on the others once, with who said it and where") {
+TEST_CASE("a message on one LAN is shown once on the others, with its sender and site") {
     broker middle;
     if (!middle.usable()) return;
     lan north(middle, "north"), south(middle, "south");
@@ -264,7 +264,7 @@ TEST_CASE("what is said on one LAN is shown on the others once, with who said it
     CHECK(ann.seen().count_text("Ann@north: hi") == 0);
 }
 
-TEST_CASE("what no broker has is not delivered, and what one forgets is shown all the same") {
+TEST_CASE("no message is delivered without a broker, and delivery resumes with a new one") {
     auto middle = std::make_unique<broker>();
     if (!middle->usable()) return;
     lan north(*middle, "north"), south(*middle, "south");
@@ -286,7 +286,7 @@ TEST_CASE("what no broker has is not delivered, and what one forgets is shown al
     CHECK(bob.seen().count_text("Ann@north: into the void") == 0);
 }
 
-TEST_CASE("a bridge that was killed shows what came meanwhile, and a second one takes its place") {
+TEST_CASE("a restarted bridge shows messages of its absence, and a second bridge replaces it") {
     broker middle;
     if (!middle.usable()) return;
     lan north(middle, "north"), south(middle, "south");
@@ -309,7 +309,7 @@ TEST_CASE("a bridge that was killed shows what came meanwhile, and a second one 
     CHECK(knows(ann, north, "south", "nobody"));
 }
 
-TEST_CASE("a bridge whose clock was put back is heard as before") {
+TEST_CASE("a bridge whose clock was set back is heard as before") {
     broker middle;
     if (!middle.usable()) return;
     const char* const yesterday = std::getenv("P2PCHAT_YESTERDAY");
@@ -333,7 +333,7 @@ TEST_CASE("a bridge whose clock was put back is heard as before") {
     CHECK_FALSE(north.program->has_ended());
 }
 
-TEST_CASE("what anybody puts into the room is bounded, and goes to peers only") {
+TEST_CASE("publications of any client are bounded, and reach peers only") {
     broker middle;
     if (!middle.usable()) return;
     if (!is_installed("mosquitto_pub")) return;
@@ -364,21 +364,21 @@ TEST_CASE("what anybody puts into the room is bounded, and goes to peers only") 
     CHECK(ann.wait_text("Eve@evil: the last"));
 
     const auto seen = ann.seen();
-    const auto has = [&](std::string_view word) {
+    const auto count_with = [&](std::string_view word) {
         return std::count_if(
             seen.messages.begin(), seen.messages.end(),
             [&](const p2pchat::message& m) { return m.text.find(word) != std::string::npos; });
     };
-    CHECK(has("to the byte") == 1);
-    CHECK(has("nothing") + has("no site") + has("ourselves") == 0);
-    CHECK(has("xxxx") == 0);
-    CHECK(has("of many") == 150);  // more than are noted
+    CHECK(count_with("to the byte") == 1);
+    CHECK(count_with("nothing") + count_with("no site") + count_with("ourselves") == 0);
+    CHECK(count_with("xxxx") == 0);
+    CHECK(count_with("of many") == 150);  // more than are noted
     CHECK(stranger.seen().messages.empty());
     REQUIRE(knows(ann, north, "evil", "Eve 10.0.0.1:9 \\x1b[2J"));
     for (const auto& m : ann.seen().messages) CHECK(m.text.size() < 2100);
 }
 
-TEST_CASE("what somebody else says for a site neither silences it nor ends its bridge") {
+TEST_CASE("forged publications for a site neither silence it nor end its bridge") {
     broker middle;
     if (!middle.usable()) return;
     if (!is_installed("mosquitto_pub")) return;
@@ -413,9 +413,9 @@ TEST_CASE("what somebody else says for a site neither silences it nor ends its b
     CHECK(knows(bob, south, "north", "Ann"));
     CHECK(support::wait_until([&] { return retained(middle, "newest/north") == epoch; }));
 
-    for (lan* const one : {&north, &south}) {  // and after a restart of both
-        one->program->interrupt(SIGTERM);
-        CHECK(one->program->finish() == 0);
+    for (lan* const side : {&north, &south}) {  // and after a restart of both
+        side->program->interrupt(SIGTERM);
+        CHECK(side->program->finish() == 0);
     }
     claim("99999999999999999999");
     north.start();
@@ -429,14 +429,14 @@ TEST_CASE("what somebody else says for a site neither silences it nor ends its b
     CHECK_FALSE(north.program->has_ended());
 }
 
-TEST_CASE("what is too large for the broker is refused to its sender, and all else goes on") {
+TEST_CASE("a message too large for the broker is refused, and others are delivered") {
     std::string limit;
     std::size_t longest = 0;  // that is shown
-    SUBCASE("as the broker has said") {
+    SUBCASE("by the broker's announced limit") {
         limit = "max_packet_size";
         longest = 1890;
     }
-    SUBCASE("as it says of a message that is too large") {
+    SUBCASE("by the broker's refusal") {
         limit = "message_size_limit";
         longest = 1930;
     }
@@ -451,10 +451,10 @@ TEST_CASE("what is too large for the broker is refused to its sender, and all el
     south.link(sue);
     REQUIRE(knows(ann, north, "south", "Sue"));
 
-    // On one link: what came before is delivered, and what comes behind is not, as the link breaks.
+    // On one link: messages before it are delivered, those behind it are not, as the link breaks.
     support::outcomes told;
     const auto link_lost = make_error_code(p2pchat::errc::link_lost);
-    north.program->interrupt(SIGSTOP);  // so that all is under way by then
+    north.program->interrupt(SIGSTOP);  // so that all are queued by then
     told.post(*ann, north.address, "before");
     told.post(*ann, north.address, std::string(3000, 'x'));
     for (int i = 0; i < 200; ++i) told.post(*ann, north.address, "behind");
@@ -480,7 +480,7 @@ TEST_CASE("what is too large for the broker is refused to its sender, and all el
     CHECK_FALSE(zoe->send(north.address, "after all these"));
     CHECK(bob.wait_text("Zoe@north: after all these"));
 
-    // What is not shown is told, although that is longer still; and batches are not too large.
+    // A notice about a message not shown is sent, although it is longer; batches are not too large.
     north.link(ann);
     CHECK_FALSE(ann->send(north.address, std::string(longest, 'z')));
     CHECK(ann.wait([](const support::record& r) {
@@ -498,7 +498,7 @@ TEST_CASE("what is too large for the broker is refused to its sender, and all el
     CHECK(bob.wait_text("Ann@north: " + std::string(100, 'm') + "499"));
 }
 
-TEST_CASE("what a slow broker has not acknowledged in time is refused, and not published later") {
+TEST_CASE("messages that a slow broker has not acknowledged in time are refused for good") {
     broker middle;
     if (!middle.usable()) return;
     cable between(middle);
@@ -517,7 +517,7 @@ TEST_CASE("what a slow broker has not acknowledged in time is refused, and not p
     CHECK(support::wait_until([&] { return !zoe->send(north.address, "in time"); }));
     CHECK(bob.wait_text("Zoe@north: in time"));
 
-    // What was under way when it was refused is shown, and its sender is told.
+    // A message that was published before it was refused is shown, and its sender is told.
     CHECK(ann.wait_text("Lan@north: published after all: 0"));
     std::size_t shown = 0, corrected = 0;
     for (int i = 0; i < 636; ++i) {
@@ -532,11 +532,11 @@ TEST_CASE("what a slow broker has not acknowledged in time is refused, and not p
 
 namespace {
 
-/// Batches without a bridge, and what becomes of them. Nobody is on another side.
+/// Batches without a bridge, recorded. There is no other site.
 struct recorded_batches {
     std::vector<std::string> published;
     std::size_t refused = 0;
-    std::uint64_t latest = 0;  // receipt of the node's
+    std::uint64_t latest = 0;  // receipt of the node
     menu::batches::sites nobody;
     menu::batches all{{[this](const std::string& payload) {
                            published.push_back(payload);
@@ -553,7 +553,7 @@ struct recorded_batches {
 
 }  // namespace
 
-TEST_CASE("what waits for the broker is bounded") {
+TEST_CASE("the queue for the broker is bounded") {
     recorded_batches bridge;
     bridge.all.connected(64 * 1024);
     const std::string text(1000, 'x');
@@ -563,7 +563,7 @@ TEST_CASE("what waits for the broker is bounded") {
     CHECK(bridge.refused < 5000);
 }
 
-TEST_CASE("what the node had of a link that a refusal broke is not published") {
+TEST_CASE("messages received from a link before a refusal broke it are not published") {
     recorded_batches bridge;
     bridge.all.connected(1000);
     bridge.latest = 3;
@@ -578,7 +578,7 @@ TEST_CASE("what the node had of a link that a refusal broke is not published") {
     CHECK(bridge.published[1].find("of a new link") != std::string::npos);
 }
 
-TEST_CASE("a broker that acknowledges nothing is given up, and connected to anew") {
+TEST_CASE("the bridge reconnects to a broker that acknowledges nothing") {
     broker middle;
     if (!middle.usable()) return;
     cable between(middle);
@@ -597,7 +597,7 @@ TEST_CASE("a broker that acknowledges nothing is given up, and connected to anew
     CHECK(bob.seen().count_text("Ann@north: no answer") == 1);  // it had come to the broker
 }
 
-TEST_CASE("over TLS and with a password; without either, nothing is delivered") {
+TEST_CASE("the bridge connects with TLS and a password, and not with a wrong one of either") {
     const support::folder files;
     const auto& at = files.path();
     if (!is_installed("openssl") || !is_installed("mosquitto_passwd")) return;
@@ -628,7 +628,7 @@ TEST_CASE("over TLS and with a password; without either, nothing is delivered") 
     CHECK(nowhere->finish() == 1);
 }
 
-TEST_CASE("what is wrong with the command line is said, and nothing is started") {
+TEST_CASE("an error in the command line is explained, and nothing is started") {
     const auto refused = [&](const menu_program::words& more, std::string_view why) {
         menu_program program(bridge_flags("1", "/dev/null/none", more));
         return program.finish() == 2 && program.text().find(why) != std::string::npos;
