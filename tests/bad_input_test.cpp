@@ -9,18 +9,10 @@
 #include <deque>
 #include <future>
 
-#if defined(__linux__)
-#include <netinet/in.h>
-#include <sys/resource.h>
-#include <sys/socket.h>
-#include <unistd.h>
-
-#include <ctime>
-#endif
-
 using p2pchat::config;
 using p2pchat::endpoint;
 using p2pchat::errc;
+using support::check_serves;
 using support::ending;
 using support::local;
 using support::of_process;
@@ -36,18 +28,6 @@ using namespace std::chrono_literals;
 namespace {
 
 const endpoint claimed("127.0.0.1", 5000);
-
-/// The node still takes a message, and knows nobody but who sent it.
-void check_serves(recording_node& a) {
-    const auto before = a.seen().count_text("still there?");
-    const std::string text = wire({"127.0.0.1", 4999}, "still there?");
-    // A machine under load may be slower than an impatient node lets it: then once more.
-    CHECK(wait_until([&] { return one_shot(a.address(), text) == ending::closed; }));
-    CHECK(a.wait([&](const record& r) { return r.count_text("still there?") > before; }));
-    const auto peers = a->peers();
-    REQUIRE(peers.size() == 1);
-    CHECK(peers[0].address == endpoint("127.0.0.1", 4999));
-}
 
 /// `bytes` are no message: their connection is reset, and it is said why.
 void check_refused(std::string_view bytes, std::error_code why) {
@@ -85,29 +65,6 @@ constexpr bool keeps_freed_memory =
 #else
     false;
 #endif
-
-std::chrono::nanoseconds processor_time() {
-    std::timespec time{};
-    ::clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &time);
-    return std::chrono::seconds(time.tv_sec) + std::chrono::nanoseconds(time.tv_nsec);
-}
-
-/// How many descriptors this process may have; the old limit comes back at the end.
-class descriptor_limit {
-public:
-    descriptor_limit() { ::getrlimit(RLIMIT_NOFILE, &before_); }
-    descriptor_limit(const descriptor_limit&) = delete;
-    descriptor_limit& operator=(const descriptor_limit&) = delete;
-    ~descriptor_limit() { ::setrlimit(RLIMIT_NOFILE, &before_); }
-
-    bool set(rlim_t soft) {
-        const rlimit wanted{soft, before_.rlim_max};
-        return soft <= before_.rlim_max && ::setrlimit(RLIMIT_NOFILE, &wanted) == 0;
-    }
-
-private:
-    rlimit before_{};
-};
 
 #endif
 
@@ -178,57 +135,6 @@ TEST_CASE("a dripping connection is never quiet, and ends after first_message_ti
     CHECK(a.seen().messages.empty());
     check_serves(a);
     CHECK(watch.is_short());
-}
-
-TEST_CASE("thousands of silent connections do not keep a real message out") {
-    std::size_t count = 3000;
-    config settings = local();
-#if defined(__linux__)
-    descriptor_limit limit;
-    if (!limit.set(5000)) {
-        count = 600;
-        settings.max_connections = 200;
-    }
-#else
-    count = 600;
-    settings.max_connections = 200;
-#endif
-    recording_node a(settings);
-    std::deque<raw_peer> silent;
-    for (std::size_t i = 0; i < count; ++i) silent.emplace_back(a.address());
-    const support::stopwatch watch;
-    check_serves(a);
-    CHECK(watch.is_short());
-    const std::size_t over = count + 1 - settings.max_connections;
-    CHECK(a.wait_rejected(errc::connection_limit, over));
-    CHECK(a.seen().count_rejected(errc::connection_limit) == over);
-    CHECK(a->statistics().connections == count + 1);
-    // Who gave way is the oldest.
-    CHECK(silent.front().read_to_end() == ending::reset);
-    silent.back().send(wire(claimed, "the newest"));
-    silent.back().half_close();
-    CHECK(silent.back().read_to_end() == ending::closed);
-    CHECK(a.wait_text("the newest"));
-}
-
-TEST_CASE("at max_connections the oldest without a message gives way") {
-    config settings = local();
-    settings.max_connections = 3;
-    recording_node a(settings);
-    std::deque<raw_peer> silent;
-    for (int i = 0; i < 3; ++i) silent.emplace_back(a.address());
-    REQUIRE(wait_until([&] { return a->statistics().connections == 3; }));
-    raw_peer newest(a.address());
-    CHECK(silent[0].read_to_end() == ending::reset);
-    CHECK(a.wait_rejected(errc::connection_limit));
-    CHECK(a.seen().rejected.size() == 1);
-    for (int i : {1, 2}) {
-        auto& peer = silent[static_cast<std::size_t>(i)];
-        peer.send(wire(claimed, std::to_string(i)));
-        peer.half_close();
-        CHECK(peer.read_to_end() == ending::closed);
-        CHECK(a.wait_text(std::to_string(i)));
-    }
 }
 
 TEST_CASE("a message without an end of stream is taken after the quiet period") {
@@ -457,63 +363,6 @@ TEST_CASE("somebody else's exit is shown, and removes nobody") {
     lan.here.run([&] { a.reset(); });
 }
 
-TEST_CASE("without file descriptors a node waits, does not spin, and serves when there are some") {
-    recording_node a;
-    descriptor_limit limit;
-    // Sockets made before the limit falls, and connected after.
-    std::vector<int> sockets;
-    for (int i = 0; i < 5; ++i) sockets.push_back(::socket(AF_INET, SOCK_STREAM, 0));
-    const int next = ::dup(sockets[0]);
-    REQUIRE(next >= 0);
-    ::close(next);
-    // Descriptors below `next` may be free again later; those that are now are taken.
-    REQUIRE(limit.set(static_cast<rlim_t>(next)));
-
-    sockaddr_in to{};
-    to.sin_family = AF_INET;
-    to.sin_port = htons(a.address().port());
-    to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    for (const int socket : sockets)
-        CHECK(::connect(socket, reinterpret_cast<const sockaddr*>(&to), sizeof to) == 0);
-    const std::string text = wire({"127.0.0.1", 4999}, "late");
-    for (const int socket : sockets) {
-        CHECK(::send(socket, text.data(), text.size(), MSG_NOSIGNAL) > 0);
-        ::shutdown(socket, SHUT_WR);
-    }
-    const auto before = processor_time();
-    std::this_thread::sleep_for(500ms);  // the time in which it could spin
-    CHECK(processor_time() - before < 250ms);
-    CHECK(a->statistics().connections == 0);
-
-    REQUIRE(limit.set(static_cast<rlim_t>(next) + 100));
-    CHECK(a.wait_messages(5));
-    for (const int socket : sockets) ::close(socket);
-    check_serves(a);
-}
-
-TEST_CASE("without file descriptors a silent connection gives way to what we send") {
-    support::outcomes sent;
-    recording_node a;
-    support::raw_listener listener;
-    raw_peer silent(a.address());
-    REQUIRE(wait_until([&] { return a->statistics().connections == 1; }));
-    descriptor_limit limit;
-    const int next = ::dup(0);
-    REQUIRE(next >= 0);
-    ::close(next);
-    REQUIRE(limit.set(static_cast<rlim_t>(next)));
-
-    CHECK_FALSE(sent.post(*a, listener.address(), "out of the way"));
-    CHECK(a.wait_rejected(errc::connection_limit));
-    CHECK(silent.read_to_end() == ending::reset);
-    REQUIRE(limit.set(static_cast<rlim_t>(next) + 100));
-    raw_peer peer = listener.accept();
-    CHECK(peer.read_to_end() == ending::closed);
-    peer.close();
-    CHECK(sent.wait());
-    CHECK(sent.count({}) == 1);
-}
-
 TEST_CASE("after all bad input together, threads and memory are as before") {
     config settings = impatient();
     settings.max_connections = 50;
@@ -544,9 +393,9 @@ TEST_CASE("a node without anything to do does not wake up") {
     REQUIRE(b->connect(a.address()).linked);
     raw_peer silent(a.address());
     REQUIRE(wait_until([&] { return a->statistics().connections == 2; }));
-    const auto before = processor_time();
+    const auto before = support::processor_time();
     std::this_thread::sleep_for(300ms);  // the time in which it could
-    CHECK(processor_time() - before < 30ms);
+    CHECK(support::processor_time() - before < 30ms);
 }
 
 #endif

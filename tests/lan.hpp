@@ -17,6 +17,7 @@
 
 #include <cstdlib>
 #include <exception>
+#include <memory>
 
 namespace support {
 
@@ -147,6 +148,36 @@ private:
     }
 
     bool usable_ = false;
+};
+
+/// A node on this end of a LAN; whatever opens sockets for it runs there.
+struct lan_node {
+    lan& cable;
+    std::unique_ptr<recording_node> node;
+
+    explicit lan_node(lan& at, p2pchat::config settings = local()) : cable(at) {
+        settings.address = cable.here_address().address();
+        cable.here.run([&] { node = std::make_unique<recording_node>(settings); });
+    }
+    lan_node(const lan_node&) = delete;
+    lan_node& operator=(const lan_node&) = delete;
+    ~lan_node() {
+        cable.here.run([this] { node.reset(); });
+    }
+
+    recording_node& operator*() { return *node; }
+    recording_node* operator->() { return node.get(); }
+
+    /// Links from the other end, claiming `sender`.
+    std::unique_ptr<raw_peer> link_from_there(const p2pchat::endpoint& sender) {
+        std::unique_ptr<raw_peer> peer;
+        cable.there.run([&] {
+            peer = std::make_unique<raw_peer>(node->address());
+            peer->send(wire(sender, "CONNECT\n"));
+            CHECK(peer->line() == wire(node->address(), "CONNECT", "BTC"));
+        });
+        return peer;
+    }
 };
 
 /// Hosts on one Ethernet: a bridge, and a cable to each.

@@ -1,59 +1,29 @@
-// Tests of links: typed by hand, between two nodes, and at every kind of end.
+// Tests of links, typed by hand and between two nodes; link_end_test.cpp has how they end.
 //
 // SPDX-License-Identifier: MIT
 
-#include "lan.hpp"
 #include "support.hpp"
 
 #include <algorithm>
 #include <deque>
 #include <future>
 #include <memory>
-#include <set>
 
 #if defined(__linux__)
+#include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <sys/socket.h>
 #endif
 
+namespace {
+
+using namespace support;
 using p2pchat::config;
 using p2pchat::departure;
 using p2pchat::endpoint;
 using p2pchat::errc;
 using p2pchat::message;
 using p2pchat::when_full;
-using support::ending;
-using support::local;
-using support::one_shot;
-using support::outcomes;
-using support::raw_listener;
-using support::raw_peer;
-using support::record;
-using support::recording_node;
-using support::typed_link;
-using support::wait_until;
-using support::wire;
-using namespace std::chrono_literals;
-
-namespace {
-
-bool is_linked(recording_node& a, const endpoint& to) {
-    for (const auto& p : a->peers())
-        if (p.address == to) return p.linked;
-    return false;
-}
-
-void link(recording_node& a, recording_node& b) {
-    const auto result = a->connect(b.address());
-    REQUIRE_FALSE(result.error);
-    REQUIRE(result.linked);
-    REQUIRE(wait_until([&] { return is_linked(a, b.address()) && is_linked(b, a.address()); }));
-}
-
-/// Nobody comes to this port.
-bool is_left_alone(raw_listener& listener) {
-    p2pchat::tcp_socket peer;
-    return static_cast<bool>(listener.socket().accept(peer, 50ms));
-}
 
 /// A node and a peer typed by hand, each of which has said CONNECT to the other.
 struct both_connect {
@@ -73,7 +43,7 @@ struct both_connect {
         CHECK(ours->line() == greeting());
         theirs = std::make_unique<raw_peer>(node->address());
         theirs->send(line("CONNECT"));
-        support::read_all(node->address());
+        read_all(node->address());
     }
 
     std::string greeting() const { return wire(node->address(), "CONNECT", (*node)->team()); }
@@ -83,15 +53,27 @@ struct both_connect {
     std::deque<raw_listener>::iterator listener;
     std::deque<recording_node> nodes;
     recording_node* node = nullptr;
-    std::unique_ptr<raw_peer> ours, theirs;  // by whom each was opened
+    std::unique_ptr<raw_peer> ours, theirs;  // the links that we and they opened
     std::future<p2pchat::connect_result> connected;
 };
 
+#if defined(__linux__)
+
+/// Has a listener's connections take little until somebody reads.
+void take_little(raw_listener& listener) {
+    const int handle = static_cast<int>(listener.socket().native_handle());
+    const int bytes = 4096, segment = 536;
+    REQUIRE(::setsockopt(handle, SOL_SOCKET, SO_RCVBUF, &bytes, sizeof bytes) == 0);
+    REQUIRE(::setsockopt(handle, IPPROTO_TCP, TCP_MAXSEG, &segment, sizeof segment) == 0);
+}
+
+#endif
+
 }  // namespace
 
-// ------------------------------------------------------------------------------- typed by hand
+// ----------------------------------------------------------------------------------- typed by hand
 
-TEST_CASE("CONNECT ended by LF is answered in kind, and makes a linked peer") {
+TEST_CASE("a CONNECT ended by LF is answered in kind, and makes a linked peer") {
     recording_node a(local("Team_BTC"));
     raw_peer peer(a.address());
     peer.send("127.0.0.1:5000 Raw CONNECT\n");
@@ -120,8 +102,18 @@ TEST_CASE("lines of a link are messages, and are confirmed") {
     CHECK(m.origin == link.peer.socket().local());
 }
 
-TEST_CASE(
-    "what is sent to a linked peer goes over the link, and is delivered when it is confirmed") {
+TEST_CASE("a line of a link may bracket its words, or name an IPv6 address") {
+    recording_node node;
+    typed_link link(node);
+    link.peer.send("<" + to_string(link.address()) + "> <Raw> in brackets\n");
+    link.peer.send("[::1]:9 Raw by IPv6\n");
+    CHECK(node.wait_text("in brackets"));
+    CHECK(node.wait_text("by IPv6"));
+    CHECK(link.wait_ack(2));
+    CHECK(node.seen().rejected.empty());
+}
+
+TEST_CASE("a message to a linked peer goes over the link, and is delivered when it is confirmed") {
     recording_node a(local("Team_BTC"));
     typed_link link(a);
     auto sending = std::async(std::launch::async, [&] { return a->send(link.address(), "hello"); });
@@ -179,7 +171,7 @@ TEST_CASE("many lines may come in one segment, CONNECT among them") {
     }
 }
 
-TEST_CASE("lines in one segment that begin alike, or nearly, keep their senders, teams and texts") {
+TEST_CASE("lines in one segment keep their senders, teams and texts, however alike they begin") {
     recording_node a;
     raw_listener other;
     typed_link link(a);
@@ -220,126 +212,51 @@ TEST_CASE("lines keep their bytes, and lose white space at their ends") {
     CHECK(link.wait_ack(1));
 }
 
-TEST_CASE("an idle link stays, whatever the time-outs of one-shots") {
+TEST_CASE("an idle link stays open, however short the timeouts of one-shots are") {
     config settings = local();
     settings.first_message_timeout = settings.quiet_period = 300ms;
     settings.handshake_timeout = settings.delivery_timeout = 20ms;
     recording_node a(settings);
     typed_link link(a);
-    std::this_thread::sleep_for(500ms);  // the time to do wrong
+    std::this_thread::sleep_for(500ms);  // time for something to go wrong
     CHECK(is_linked(a, link.address()));
     CHECK(link.send("still here"));
     CHECK(a.wait_text("still here"));
 }
 
-TEST_CASE("exit ends a link in order: confirmed, told as left, closed") {
-    recording_node a;
-    typed_link link(a);
-    link.send("one");
-    link.send("exit");
-    CHECK(link.wait_ack(2));
-    REQUIRE(a.wait_left(1));
-    CHECK(a.seen().left[0].first.address == link.address());
-    CHECK(a.seen().left[0].second == departure::left);
-    CHECK(a->peers().empty());
-    link.peer.half_close();
-    CHECK(link.peer.read_to_end() == ending::closed);
-    CHECK(a.seen().left.size() == 1);
-    CHECK(a.seen().count_text("one") == 1);
-    CHECK(a.seen().count_text("exit") == 0);
+TEST_CASE("messages after a quiet time are not late, and lose no link") {
+    auto settings = local();
+    settings.delivery_timeout = 400ms;
+    recording_node from(settings);
+    std::deque<recording_node> others(30);
+    for (auto& other : others) REQUIRE(from->connect(other.address()).linked);
+    for (int round = 0; round < 2; ++round) {
+        std::this_thread::sleep_for(1s);  // more than twice delivery_timeout
+        for (const auto& outcome : from->broadcast("after a while")) CHECK_FALSE(outcome.error);
+    }
+    CHECK(linked_peers(*from) == others.size());
 }
 
-TEST_CASE("leaving says exit on the link, and is delivered when it is confirmed") {
-    recording_node a;
-    typed_link link(a);
-    auto leaving = std::async(std::launch::async, [&] { return a->leave(link.address()); });
-    CHECK(link.message() == wire(a.address(), "exit", "BTC"));
-    link.peer.send("ACK 1\n");
-    CHECK_FALSE(leaving.get());
-    link.peer.half_close();
-    CHECK(link.peer.read_to_end() == ending::closed);
-    CHECK(wait_until([&] { return !is_linked(a, link.address()); }));
-}
-
-TEST_CASE("what a person says, behind the name, is no command") {
+TEST_CASE("exit and CONNECT are commands only as the whole text of a message") {
     recording_node a, b;
     SUBCASE("one-shot") {}
     SUBCASE("over a link") { REQUIRE(a->connect(b.address()).linked); }
-    const std::size_t linked = support::linked_peers(*a);
+    const std::size_t linked = linked_peers(*a);
     for (const char* text : {"Ann: exit", "Ann: EXIT", "Ann: CONNECT"}) {
         CHECK_FALSE(a->send(b.address(), text));
         CHECK(b.wait_text(text));
     }
-    CHECK(support::linked_peers(*a) == linked);
+    CHECK(linked_peers(*a) == linked);
     CHECK(b->peers().size() == 1);
 
-    // And what is no more than the word is one, white space at its ends or not.
+    // A text that is only the word is a command, with white space around it or without.
     CHECK_FALSE(a->send(b.address(), " Exit\t"));
     REQUIRE(b.wait_left(1));
     CHECK(b.seen().left[0].second == departure::left);
     CHECK(b->peers().empty());
 }
 
-TEST_CASE("what was sent before exit still arrives") {
-    outcomes results;
-    recording_node a;
-    typed_link link(a);
-    for (int i = 0; i < 10; ++i) REQUIRE_FALSE(results.post(*a, link.address(), std::to_string(i)));
-    REQUIRE_FALSE(results.post(*a, link.address(), "exit"));
-    for (int i = 0; i < 10; ++i)
-        CHECK(link.message() == wire(a.address(), std::to_string(i), "BTC"));
-    CHECK(link.message() == wire(a.address(), "exit", "BTC"));
-    link.peer.send("ACK 11\n");
-    CHECK(results.wait());
-    CHECK(results.count({}) == 11);
-}
-
-TEST_CASE("a link that ends without exit was stopped, one that is reset is lost") {
-    recording_node a;
-    typed_link link(a);
-    SUBCASE("half-closed") {
-        link.peer.half_close();
-        REQUIRE(a.wait_left(1));
-        CHECK(a.seen().left[0].second == departure::stopped);
-    }
-    SUBCASE("reset") {
-        link.peer.reset();
-        REQUIRE(a.wait_left(1));
-        CHECK(a.seen().left[0].second == departure::lost);
-    }
-    CHECK(a.seen().left[0].first.address == link.address());
-    CHECK_FALSE(is_linked(a, link.address()));
-    CHECK(a.seen().left.size() == 1);
-}
-
-TEST_CASE("the last lines of a link that ends at once are taken") {
-    recording_node a;
-    typed_link link(a);
-    std::string bytes;
-    for (int i = 0; i < 100; ++i) bytes += link.line(std::to_string(i));
-    link.peer.send(bytes);
-    link.peer.half_close();
-    REQUIRE(a.wait_left(1));
-    CHECK(a.seen().left[0].second == departure::stopped);
-    CHECK(a.seen().messages.size() == 101);
-    CHECK(link.wait_ack(100));
-}
-
-TEST_CASE("half a line at the end of a link is no message") {
-    recording_node a;
-    typed_link link(a);
-    link.send("whole");
-    link.peer.send(wire(link.address(), "half"));
-    link.peer.half_close();
-    REQUIRE(a.wait_left(1));
-    CHECK(a.seen().count_text("whole") == 1);
-    CHECK(a.seen().count_text("half") == 0);
-    CHECK(link.wait_ack(1));
-    CHECK(link.peer.read_to_end() != ending::open);
-    CHECK(link.acked == 1);
-}
-
-TEST_CASE("a line that is neither message nor control is told, and the link goes on") {
+TEST_CASE("a line that is neither a message nor a control line is reported, and the link goes on") {
     recording_node a;
     typed_link link(a);
     std::size_t told = 0;
@@ -357,7 +274,7 @@ TEST_CASE("a line that is neither message nor control is told, and the link goes
     CHECK(is_linked(a, link.address()));
 }
 
-TEST_CASE("a line of a link that is a bad message is told, not taken, and the link goes on") {
+TEST_CASE("a line that is a bad message is reported and not taken, and the link goes on") {
     recording_node a;
     typed_link link(a);
     link.peer.send("127.0.0.1:0 Raw text\n");
@@ -376,7 +293,7 @@ TEST_CASE("a line of a link that is a bad message is told, not taken, and the li
     CHECK(a.seen().rejected.size() == 5);
 }
 
-TEST_CASE("an ACK of what was never sent ends the link") {
+TEST_CASE("an ACK of a message that was never sent ends the link") {
     recording_node a;
     typed_link link(a);
     SUBCASE("by one") { link.peer.send("ACK 1\n"); }
@@ -388,14 +305,26 @@ TEST_CASE("an ACK of what was never sent ends the link") {
     CHECK_FALSE(is_linked(a, link.address()));
 }
 
-TEST_CASE("what was taken is confirmed before a link is refused, and nothing else is sent") {
+TEST_CASE("lines behind an ACK of a message that was never sent are not taken") {
+    recording_node node;
+    typed_link link(node);
+    link.peer.send("ACK 99\n" + link.line("behind"));
+    REQUIRE(node.wait_left(1));
+    CHECK(node.seen().left[0].second == departure::lost);
+    one_shot(node.address(), wire(link.address(), "later"));
+    CHECK(node.wait_text("later"));
+    CHECK(node.seen().count_text("behind") == 0);
+}
+
+TEST_CASE(
+    "lines that were taken are confirmed before a link is refused, and nothing else is sent") {
     config settings = local();
     settings.max_message_bytes = 1000;
     recording_node a(settings);
     typed_link link(a);
     std::string bad = "ACK 99\n";
-    SUBCASE("for an ACK of what was never sent") {}
-    SUBCASE("for a line that is too long") { bad = link.line(std::string(1000, 'x')); }
+    SUBCASE("an ACK of a message that was never sent") {}
+    SUBCASE("a line that is too long") { bad = link.line(std::string(1000, 'x')); }
     link.peer.send(link.line("one") + link.line("two") + bad + link.line("behind"));
     CHECK(link.peer.line() == "ACK 2");
     CHECK(link.peer.read_to_end() == ending::reset);
@@ -403,7 +332,7 @@ TEST_CASE("what was taken is confirmed before a link is refused, and nothing els
     CHECK(a.seen().count_text("behind") == 0);
 }
 
-TEST_CASE("an ACK of a number beyond all numbers confirms nothing") {
+TEST_CASE("an ACK of a number too large to represent confirms nothing") {
     config settings = local();
     settings.delivery_timeout = 200ms;
     recording_node a(settings);
@@ -415,117 +344,34 @@ TEST_CASE("an ACK of a number beyond all numbers confirms nothing") {
     CHECK(a.wait_rejected(errc::protocol_error));
 }
 
-TEST_CASE("a line of a link may have max_message_bytes and no more") {
-    config settings = local();
-    settings.max_message_bytes = 1000;
-    recording_node a(settings);
-    typed_link link(a);
-    const std::size_t around = wire(link.address(), "").size();
-    const std::string longest(1000 - around, 'x');
-    link.send(longest);
-    CHECK(a.wait_text(longest));
-    CHECK(link.wait_ack(1));
-    CHECK(a->send(link.address(), std::string(1000, 'x')) == errc::message_too_long);
-    SUBCASE("one byte more") { link.send(longest + "x"); }
-    SUBCASE("without an end") { link.peer.send(std::string(100000, 'x')); }
-    CHECK(link.peer.read_to_end() != ending::open);
-    CHECK(a.wait_rejected(errc::message_too_long));
-    REQUIRE(a.wait_left(1));
-    CHECK(a.seen().left[0].second == departure::lost);
+TEST_CASE("a late confirmation changes no outcome, and keeps the link") {
+    auto settings = local();
+    settings.delivery_timeout = 4s;
+    outcomes sent;
+    recording_node node(settings);
+    typed_link link(node);
+    CHECK_FALSE(sent.post(*node, link.address(), "one"));
+    CHECK_FALSE(sent.post(*node, link.address(), "two"));
+    CHECK(link.message() == wire(node.address(), "one", "BTC"));
+    std::this_thread::sleep_for(settings.delivery_timeout / 2);  // two has timed out, one had not
+    link.peer.send("ACK 1\n");
+    CHECK(sent.wait());
+    CHECK(sent.count({}) == 1);
+    CHECK(sent.count(std::errc::timed_out) == 1);
+
+    link.peer.send("ACK 2\n");
+    CHECK(sent.post(*node, link.address(), "three") == std::error_code());
+    CHECK(link.message() == wire(node.address(), "two", "BTC"));
+    CHECK(link.message() == wire(node.address(), "three", "BTC"));
+    link.peer.send("ACK 3\n");
+    CHECK(sent.wait());
+    CHECK(sent.each_once());
+    CHECK(sent.count({}) == 2);
+    CHECK(node->statistics().delivered == 2);
+    CHECK(node->statistics().undelivered == 1);
 }
 
-TEST_CASE("over max_links a CONNECT is taken as one-shots are, and the links stay") {
-    config settings = local();
-    settings.max_links = 1;
-    recording_node a(settings), b, c;
-    link(b, a);
-    const auto second = c->connect(a.address());
-    CHECK_FALSE(second.error);
-    CHECK_FALSE(second.linked);
-    CHECK(is_linked(a, b.address()));
-    CHECK_FALSE(c->send(a.address(), "one-shot"));
-    CHECK(a.wait_text("one-shot"));
-    CHECK_FALSE(b->send(a.address(), "link"));
-    CHECK(a.wait_text("link"));
-    CHECK_FALSE(a->connect(c.address()).linked);
-
-    CHECK_FALSE(b->leave(a.address()));
-    CHECK(wait_until([&] { return c->connect(a.address()).linked; }));
-}
-
-TEST_CASE("at max_links the host that has most gives one up, first one that never said anything") {
-    config settings = local();
-    settings.max_links = 3;
-    recording_node a(settings);
-    p2pchat::tcp_socket probe;
-    if (probe.listen({"::1", 0})) return;  // a machine without IPv6
-    std::deque<typed_link> links;
-    for (int i = 0; i < 3; ++i) links.emplace_back(a);
-    links[0].send("hi");
-    CHECK(links[0].wait_ack(1));
-    const auto connect_from_elsewhere = [&](std::uint16_t port) {
-        raw_peer peer({"::1", a.address().port()});
-        peer.send(wire({"::1", port}, "CONNECT") + '\n');
-        return peer;
-    };
-    raw_peer other = connect_from_elsewhere(9);
-    CHECK(other.line().find(" CONNECT") != std::string::npos);
-    CHECK(links[1].peer.read_to_end() == ending::reset);
-    REQUIRE(a.wait_left(1));
-    CHECK(a.seen().left[0].first.address == links[1].address());
-    CHECK(a.seen().left[0].second == departure::lost);
-    // Now no host has so many that another would still have fewer with one more.
-    raw_peer surplus = connect_from_elsewhere(10);
-    surplus.half_close();
-    CHECK(surplus.read_to_end() == ending::closed);
-    CHECK(surplus.text().empty());
-    for (const std::size_t i : {0u, 2u}) {
-        links[i].send("still here");
-        CHECK(links[i].wait_ack(i == 0 ? 2 : 1));
-    }
-}
-
-TEST_CASE("at max_links a link that we open has its share, too") {
-    config settings = local();
-    settings.max_links = 2;
-    recording_node a(settings);
-    p2pchat::tcp_socket probe;
-    if (probe.listen({"::1", 0})) return;  // a machine without IPv6
-    typed_link first(a), second(a);
-    recording_node b, c;
-    CHECK(a->connect({"::1", b.address().port()}).linked);
-    CHECK(first.peer.read_to_end() == ending::reset);
-    CHECK_FALSE(a->connect({"::1", c.address().port()}).linked);
-    second.send("still here");
-    CHECK(second.wait_ack(1));
-}
-
-TEST_CASE("links do not count as connections") {
-    config settings = local();
-    settings.max_connections = 2;
-    recording_node a(settings);
-    std::deque<typed_link> links;
-    for (int i = 0; i < 5; ++i) links.emplace_back(a);
-    for (auto& link : links) {
-        link.send("hi");
-        CHECK(link.wait_ack(1));
-    }
-    CHECK(a.seen().rejected.empty());
-}
-
-TEST_CASE("a flood of silent connections ends no link") {
-    config settings = local();
-    settings.max_connections = 5;
-    recording_node a(settings);
-    typed_link link(a);
-    std::deque<raw_peer> silent;
-    for (int i = 0; i < 20; ++i) silent.emplace_back(a.address());
-    CHECK(a.wait_rejected(errc::connection_limit, 15));
-    link.send("still here");
-    CHECK(link.wait_ack(1));
-}
-
-// --------------------------------------------------------------------------- connecting by node
+// ------------------------------------------------------------------------------ connecting by node
 
 TEST_CASE("connect says CONNECT ended by LF, and makes a link when it is answered in kind") {
     recording_node a(local("Team_BTC"));
@@ -576,7 +422,7 @@ TEST_CASE("a peer that resets the CONNECT did not take it") {
     CHECK_FALSE(result.linked);
 }
 
-TEST_CASE("a peer that says nothing to the CONNECT times out after handshake_timeout") {
+TEST_CASE("a peer that does not answer CONNECT times out after handshake_timeout") {
     config settings = local();
     settings.handshake_timeout = 100ms;
     recording_node a(settings);
@@ -584,9 +430,9 @@ TEST_CASE("a peer that says nothing to the CONNECT times out after handshake_tim
     auto connecting =
         std::async(std::launch::async, [&] { return a->connect(listener.address()); });
     raw_peer peer = listener.accept();
-    SUBCASE("nothing at all") {}
+    SUBCASE("no answer") {}
     SUBCASE("half a line") { peer.send(wire(listener.address(), "CONN")); }
-    const support::stopwatch watch;
+    const stopwatch watch;
     const auto result = connecting.get();
     CHECK(result.error == std::errc::timed_out);
     CHECK(watch.is_short());
@@ -594,7 +440,7 @@ TEST_CASE("a peer that says nothing to the CONNECT times out after handshake_tim
     CHECK(peer.read_to_end() != ending::open);
 }
 
-TEST_CASE("an answer to CONNECT that is none makes no link") {
+TEST_CASE("an answer other than CONNECT makes no link") {
     for (const std::string answer : {"HTTP/1.1 400 Bad Request\r\n", "hello\n", "ACK 1\n", "\n\n\n",
                                      "127.0.0.1:9 Raw hello\n"}) {
         CAPTURE(answer);
@@ -613,7 +459,7 @@ TEST_CASE("an answer to CONNECT that is none makes no link") {
     }
 }
 
-TEST_CASE("what is posted while the link is being made arrives once, after it or by itself") {
+TEST_CASE("messages posted while the link is being made arrive once, over it or as one-shots") {
     outcomes results;
     recording_node a, b;
     auto connecting = std::async(std::launch::async, [&] { return a->connect(b.address()); });
@@ -629,7 +475,7 @@ TEST_CASE("what is posted while the link is being made arrives once, after it or
     for (std::size_t i = 0; i < 50; ++i) CHECK(texts[i] == std::to_string(i));
 }
 
-// ---------------------------------------------------------------------------------- two nodes
+// --------------------------------------------------------------------------------------- two nodes
 
 TEST_CASE("two nodes make a link, know it, and use it both ways") {
     recording_node a(local("A")), b(local("B"));
@@ -697,7 +543,7 @@ TEST_CASE("two nodes that connect to each other at once deliver every message on
     }
 }
 
-TEST_CASE("both sides send at full speed with full buffers, and neither dead-locks") {
+TEST_CASE("both sides send at full speed with full buffers, and neither deadlocks") {
     outcomes to_a, to_b;
     recording_node a, b;
     link(a, b);
@@ -742,55 +588,7 @@ TEST_CASE("thousands of posts are in flight on one link, each reported once and 
     for (std::size_t i = 0; i < count; ++i) CHECK(seen.messages[i + 1].text == std::to_string(i));
 }
 
-TEST_CASE("a slow handler slows a link's sender, and nothing is lost or dead-locked") {
-    outcomes results;
-    support::gate gate;
-    config settings = local();
-    settings.max_received_bytes = 32 * 1024;
-    recording_node b(settings, [&](recording_node&, const message& m) {
-        if (m.text != "CONNECT") gate.wait();
-    });
-    recording_node a(settings);
-    link(a, b);
-    constexpr std::size_t count = 20;
-    for (std::size_t i = 0; i < count; ++i)
-        REQUIRE_FALSE(
-            results.post(*a, b.address(), std::to_string(i) + ' ' + std::string(10000, 'x')));
-    CHECK(wait_until([&] { return b->statistics().received >= 3; }));
-    std::this_thread::sleep_for(100ms);  // the time to do wrong
-    CHECK(b->statistics().received < 9);
-    CHECK(results.count({}) < 9);
-    CHECK_FALSE(b->send(a.address(), "the other way is free"));
-    gate.open();
-    CHECK(results.wait());
-    CHECK(results.count({}) == count);
-    CHECK(b.wait_messages(count + 1));
-}
-
-TEST_CASE("over max_queued_bytes a post on a link is refused, or waits") {
-    outcomes results;
-    config settings = local();
-    settings.max_queued_bytes = 10000;
-    recording_node a(settings);
-    typed_link link(a);
-    const std::string text(1000, 'x');
-    while (!results.post(*a, link.address(), text)) REQUIRE(results.accepted() < 20);
-    CHECK(results.accepted() >= 8);
-    CHECK(a->post(link.address(), text) == errc::queue_full);
-    auto waiting = std::async(std::launch::async, [&] {
-        return results.post(*a, link.address(), text, when_full::wait);
-    });
-    CHECK(waiting.wait_for(50ms) == std::future_status::timeout);
-    link.peer.send("ACK 2\n");
-    CHECK_FALSE(waiting.get());
-    link.peer.send("ACK " + std::to_string(results.accepted() - 1) + "\n");
-    CHECK(wait_until([&] { return results.count({}) + 1 == results.accepted(); }));
-    a->stop();
-    CHECK(results.each_once());
-    CHECK(results.count(errc::stopped) == 1);
-}
-
-TEST_CASE("of two links that are opened at once that of the higher address stands") {
+TEST_CASE("the link opened by the higher address stands when both sides open one at once") {
     SUBCASE("ours: theirs is closed, unanswered") {
         both_connect at_once(true);
         at_once.ours->send(at_once.line("CONNECT"));
@@ -816,196 +614,44 @@ TEST_CASE("of two links that are opened at once that of the higher address stand
     }
 }
 
-TEST_CASE("leaving ends the link on both sides, and later messages go one-shot") {
-    recording_node a, b;
-    link(a, b);
-    CHECK_FALSE(a->leave(b.address()));
-    REQUIRE(b.wait_left(1));
-    CHECK(b.seen().left[0].second == departure::left);
-    CHECK(wait_until([&] { return !is_linked(a, b.address()) && !is_linked(b, a.address()); }));
-    CHECK_FALSE(a->send(b.address(), "one-shot"));
-    CHECK(b.wait_text("one-shot"));
-    CHECK_FALSE(b->send(a.address(), "one-shot"));
-    CHECK(a.wait_text("one-shot"));
-    link(b, a);
-    CHECK_FALSE(a->send(b.address(), "linked again"));
-    CHECK(b.wait_text("linked again"));
-}
+TEST_CASE("the newer of two links to a peer is used, and the older ends when it is idle") {
+    outcomes sent;
+    recording_node node;
+    raw_listener listener;
+    std::thread opening([&] { CHECK(node->connect(listener.address()).linked); });
+    raw_peer first = listener.accept();
+    CHECK(first.line() == wire(node.address(), "CONNECT", "BTC"));
+    CHECK(first.send(wire(listener.address(), "CONNECT\n")));
+    opening.join();
+    CHECK_FALSE(sent.post(*node, listener.address(), "under way"));
+    CHECK(first.line() == wire(node.address(), "under way", "BTC"));
 
-TEST_CASE("both sides leave at once") {
-    for (int round = 0; round < 10; ++round) {
-        recording_node a, b;
-        link(a, b);
-        std::error_code other_error;
-        std::thread other([&] { other_error = b->leave(a.address()); });
-        const auto error = a->leave(b.address());
-        other.join();
-        CHECK_FALSE(error);
-        CHECK_FALSE(other_error);
-        CHECK(wait_until([&] { return !is_linked(a, b.address()) && !is_linked(b, a.address()); }));
-        CHECK_FALSE(a->send(b.address(), "after"));
-        CHECK(b.wait_text("after"));
-    }
-}
+    raw_peer second(node.address());  // the same peer, at the same time
+    CHECK(second.send(wire(listener.address(), "CONNECT\n")));
+    CHECK(second.line() == wire(node.address(), "CONNECT", "BTC"));
+    CHECK_FALSE(sent.post(*node, listener.address(), "by the newer"));
 
-TEST_CASE("leaving after both connected at once ends whatever links there are") {
-    for (int round = 0; round < 30; ++round) {
-        recording_node a, b;
-        std::thread other([&] { CHECK_FALSE(b->connect(a.address()).error); });
-        CHECK_FALSE(a->connect(b.address()).error);
-        other.join();
-        CHECK_FALSE(a->leave(b.address()));
-        CHECK(b.wait_left(1));
-        CHECK(wait_until([&] { return !is_linked(a, b.address()) && !is_linked(b, a.address()); },
-                         support::patience / 2));  // and not by a time-out
-        CHECK(b->peers().empty());
-    }
-}
-
-TEST_CASE("stopping one side is told to the other as stopped, with what was pending reported") {
-    support::alone([] {
-        outcomes results;
-        auto b = std::make_unique<recording_node>();
-        recording_node a;
-        link(a, *b);
-        for (int i = 0; i < 100; ++i)
-            REQUIRE_FALSE(results.post(*a, b->address(), std::to_string(i)));
-        (*b)->stop();
-        CHECK(results.wait());
-        CHECK(results.each_once());
-        REQUIRE(a.wait_left(1));
-        CHECK(a.seen().left[0].first.address == b->address());
-        CHECK((*b)->statistics().received + results.accepted() - results.count({}) >= 100);
-        CHECK(b->seen().messages.size() == (*b)->statistics().received);
-        CHECK(b->seen().messages.size() >= results.count({}));
-        CHECK(a->send(b->address(), "hi"));
-    });
-}
-
-TEST_CASE("an idle link whose other side is stopped is told as stopped") {
-    recording_node a, b;
-    link(a, b);
-    b->stop();
-    REQUIRE(a.wait_left(1));
-    CHECK(a.seen().left[0].second == departure::stopped);
-}
-
-TEST_CASE("an idle link whose other side is stopped with leave_on_stop is told as left") {
-    config settings = local();
-    settings.leave_on_stop = true;
-    recording_node a, b(settings);
-    link(a, b);
-    b->stop();
-    REQUIRE(a.wait_left(1));
-    CHECK(a.seen().left[0].second == departure::left);
-    CHECK(a->peers().empty());
-}
-
-TEST_CASE("stopping the sending side in the middle reports each post once") {
-    for (int round = 0; round < 5; ++round) {
-        outcomes results;
-        recording_node b;
-        {
-            recording_node a;
-            link(a, b);
-            for (int i = 0; i < 2000; ++i)
-                static_cast<void>(results.post(*a, b.address(), std::to_string(i)));
-            REQUIRE(b.wait_messages(10));
-            a->stop();
-            CHECK(results.each_once());
-            CHECK(results.count({}) + results.count(errc::stopped) == results.accepted());
-        }
-        REQUIRE(b.wait_left(1));
-        CHECK(b.seen().left[0].second != departure::left);
-        const record seen = b.seen();
-        CHECK(seen.messages.size() >= results.count({}) + 1);
-        for (std::size_t i = 1; i < seen.messages.size(); ++i)
-            CHECK(seen.messages[i].text == std::to_string(i - 1));
-    }
-}
-
-// ------------------------------------------------------------------------- links that break
-
-TEST_CASE("when a link breaks in the middle, what was not confirmed is link_lost") {
-    outcomes results;
-    recording_node a;
-    typed_link link(a);
-    for (int i = 0; i < 100; ++i)
-        REQUIRE_FALSE(results.post(*a, link.address(), std::to_string(i)));
-    for (int i = 0; i < 100; ++i) CHECK_FALSE(link.message().empty());
-    link.peer.send("ACK 40\n");
-    CHECK(wait_until([&] { return results.count({}) == 40; }));
-    SUBCASE("by a reset") { link.peer.reset(); }
-    SUBCASE("by a close") { link.peer.close(); }
-    CHECK(results.wait());
-    CHECK(results.count({}) == 40);
-    CHECK(results.count(errc::link_lost) == 60);
-    CHECK(results.each_once());
-    CHECK(a.wait_left(1));
-    // Nothing that may have been shown is sent again.
-    CHECK(is_left_alone(link.listener));
-    CHECK(a->statistics().delivered == 40);
-    CHECK(a->statistics().undelivered == 60);
-}
-
-TEST_CASE("after a link is gone, messages go one-shot") {
-    recording_node a;
-    typed_link link(a);
-    SUBCASE("reset") { link.peer.reset(); }
-    SUBCASE("closed") { link.peer.close(); }
-    REQUIRE(a.wait_left(1));
-    auto sending =
-        std::async(std::launch::async, [&] { return a->send(link.address(), "fall back"); });
-    {
-        raw_peer peer = link.listener.accept();
-        CHECK(peer.read_to_end() == ending::closed);
-        CHECK(peer.text() == wire(a.address(), "fall back", "BTC"));
-    }
-    CHECK_FALSE(sending.get());
-}
-
-TEST_CASE("a link whose other side confirms nothing is given up after delivery_timeout") {
-    config settings = local();
-    settings.delivery_timeout = 200ms;
-    recording_node a(settings);
-    typed_link link(a);
-    const support::stopwatch watch;
-    const auto error = a->send(link.address(), "hi");
-    CHECK((error == std::errc::timed_out || error == errc::link_lost));
-    REQUIRE(a.wait_left(1));
-    CHECK(a.seen().left[0].second == departure::lost);
-    CHECK_FALSE(is_linked(a, link.address()));
-    CHECK(is_left_alone(link.listener));
-    CHECK(watch.is_short());
-}
-
-TEST_CASE("a link whose other side reads nothing is given up after delivery_timeout") {
-    const support::stopwatch watch;
-    outcomes results;
-    config settings = local();
-    settings.delivery_timeout = 200ms;
-    settings.max_queued_bytes = 256 * 1024;
-    recording_node a(settings);
-    typed_link link(a);
-    const std::string text(60000, 'x');
-    std::size_t posted = 0;
-    while (!results.post(*a, link.address(), text)) REQUIRE(++posted < 10);
-    CHECK(results.wait());
-    CHECK(results.each_once());
-    CHECK(results.count({}) == 0);
-    REQUIRE(a.wait_left(1));
-    CHECK(a.seen().left[0].second == departure::lost);
-    CHECK(watch.is_short());
+    CHECK(first.send(wire(listener.address(), "not heard of it yet\n") + "ACK 1\n"));
+    CHECK(first.line() == "ACK 1");
+    CHECK(second.line() ==
+          wire(node.address(), "by the newer", "BTC"));  // it did not overtake the first
+    CHECK(second.send("ACK 1\n"));
+    CHECK(node.wait_text("not heard of it yet"));
+    CHECK(sent.wait());
+    CHECK(sent.count({}) == 2);
+    CHECK(first.read_to_end() == ending::closed);
+    first.close();
+    CHECK(linked_peers(*node) == 1);
+    CHECK(node.seen().left.empty());
 }
 
 #if defined(__linux__)
 
-TEST_CASE("for a peer that says much and reads nothing one confirmation waits, not one of each") {
-    raw_listener there;  // its connections take little until it reads
-    const int handle = static_cast<int>(there.socket().native_handle());
-    const int bytes = 4096, segment = 536;
-    REQUIRE(::setsockopt(handle, SOL_SOCKET, SO_RCVBUF, &bytes, sizeof bytes) == 0);
-    REQUIRE(::setsockopt(handle, IPPROTO_TCP, TCP_MAXSEG, &segment, sizeof segment) == 0);
+// ------------------------------------------------------------------------ a peer that reads little
+
+TEST_CASE("a peer that sends much and reads nothing is owed one confirmation, not one a message") {
+    raw_listener there;
+    take_little(there);
     outcomes posts;
     recording_node a;
     REQUIRE_FALSE(a->connect(there.address(), {}));
@@ -1028,232 +674,49 @@ TEST_CASE("for a peer that says much and reads nothing one confirmation waits, n
         confirmations += line.rfind("ACK ", 0) == 0 ? 1u : 0u;
     }
     CHECK(confirmations == 1);
-    // In order, the system would remember for all of loopback how long this peer took to answer.
+    // After an orderly end the system would remember, for all of loopback, how slow this peer was.
     peer.reset();
     REQUIRE(a.wait_left(1));
 }
 
-#endif
-
-TEST_CASE("links are made and lost many times, and nothing stays behind") {
-    recording_node a;
+TEST_CASE("a link stopped in the middle of a line ends in order only if it has confirmed") {
     raw_listener listener;
-    for (std::size_t i = 0; i < 50; ++i) {
-        raw_peer peer(a.address());
-        peer.send(wire(listener.address(), "CONNECT\n"));
-        CHECK_FALSE(peer.line().empty());
-        CHECK(is_linked(a, listener.address()));
-        if (i % 2)
-            peer.reset();
-        else
-            peer.close();
-        REQUIRE(a.wait_left(i + 1));
+    take_little(listener);
+    outcomes sent;
+    recording_node node;
+    auto connecting =
+        std::async(std::launch::async, [&] { return node->connect(listener.address()); });
+    raw_peer peer = listener.accept();
+    CHECK(peer.line() == wire(node.address(), "CONNECT", node->team()));
+    peer.send(wire(listener.address(), "CONNECT\n"));
+    CHECK(connecting.get().linked);
+    std::string lines;
+    for (const char letter : {'a', 'b', 'c', 'd', 'e', 'f', 'g', 'h', 'i', 'j', 'k', 'l'}) {
+        const std::string text(20000, letter);
+        REQUIRE_FALSE(sent.post(*node, listener.address(), text));
+        lines += wire(node.address(), text, node->team()) + '\n';
     }
-    CHECK(a.seen().left.size() == 50);
-}
-
-TEST_CASE("a peer that links anew while its old link stands is served on the new one") {
-    recording_node a;
-    raw_listener listener;
-    raw_peer first(a.address()), second(a.address());
-    first.send(wire(listener.address(), "CONNECT\n"));
-    CHECK_FALSE(first.line().empty());
-    second.send(wire(listener.address(), "CONNECT\n"));
-    second.send(wire(listener.address(), "on the second\n"));
-    CHECK(a.wait_text("on the second"));
-    CHECK_FALSE(second.line().empty());
-    CHECK(is_linked(a, listener.address()));
-    first.reset();
-    second.send(wire(listener.address(), "still\n"));
-    CHECK(a.wait_text("still"));
-    CHECK(a->peers().size() == 1);
-}
-
-#if defined(__linux__)
-
-// ------------------------------------------------------------------------ between two machines
-
-namespace {
-
-/// A node on this end of a LAN; whatever opens sockets for it runs there.
-struct lan_node {
-    support::lan& lan;
-    std::unique_ptr<recording_node> node;
-
-    explicit lan_node(support::lan& at, config settings = local()) : lan(at) {
-        settings.address = lan.here_address().address();
-        lan.here.run([&] { node = std::make_unique<recording_node>(settings); });
-    }
-    lan_node(const lan_node&) = delete;
-    lan_node& operator=(const lan_node&) = delete;
-    ~lan_node() {
-        lan.here.run([this] { node.reset(); });
-    }
-
-    recording_node& operator*() { return *node; }
-    recording_node* operator->() { return node.get(); }
-
-    /// Links from the other end, claiming `sender`.
-    std::unique_ptr<raw_peer> link_from_there(const endpoint& sender) {
-        std::unique_ptr<raw_peer> peer;
-        lan.there.run([&] {
-            peer = std::make_unique<raw_peer>(node->address());
-            peer->send(wire(sender, "CONNECT\n"));
-            CHECK(peer->line() == wire(node->address(), "CONNECT", "BTC"));
-        });
-        return peer;
-    }
-};
-
-}  // namespace
-
-TEST_CASE("what is under way on an older link counts until it is confirmed, and no longer") {
-    config settings = local();
-    settings.max_queued_bytes = 1000;
-    recording_node a(settings);
-    typed_link link(a);
-    const std::string text(600, 'x');
-    REQUIRE_FALSE(a->post(link.address(), text));
-    CHECK(link.message() == wire(a.address(), text, a->team()));
-    raw_peer again(a.address());
-    again.send(link.line("CONNECT"));
-    CHECK(again.line() == wire(a.address(), "CONNECT", a->team()));
-    CHECK(a->post(link.address(), text) == errc::queue_full);
-    link.peer.send("ACK 1\n");
-    CHECK(wait_until([&] { return !a->post(link.address(), text); }));
-    CHECK(again.line() == wire(a.address(), text, a->team()));
-}
-
-TEST_CASE("a peer behind NAT is known, listed and reached by the address it comes from") {
-    support::lan lan;
-    if (!lan.usable()) return;
-    lan_node a(lan);
-    const endpoint claimed("192.168.1.2", 5000);
-    const auto peer = a.link_from_there(claimed);
-    const endpoint origin = peer->socket().local();
-
-    REQUIRE(a->wait_text("CONNECT"));
-    CHECK_FALSE(a->seen().messages[0].verified);
-    CHECK(a->seen().messages[0].sender == claimed);
-    CHECK(a->seen().messages[0].reply_to() == origin);
-    CHECK(a->wait_rejected(errc::sender_not_verified));
-    const auto peers = (**a).peers();
-    REQUIRE(peers.size() == 1);
-    CHECK(peers[0].address == origin);
-    CHECK(peers[0].linked);
-
-    auto sending =
-        std::async(std::launch::async, [&] { return (**a).send(origin, "through the link"); });
-    CHECK(peer->line() == wire(a->address(), "through the link", "BTC"));
-    peer->send("ACK 1\n");
-    CHECK_FALSE(sending.get());
-
-    peer->send(wire(claimed, "back\n"));
-    CHECK(a->wait_text("back"));
-    CHECK_FALSE(a->seen().messages.back().verified);
-    CHECK(a->seen().messages.back().reply_to() == origin);
-    CHECK(peer->line() == "ACK 1");
-
-    peer->send(wire(claimed, "exit\n"));
-    REQUIRE(a->wait_left(1));
-    CHECK(a->seen().left[0].first.address == origin);
-    CHECK(a->seen().left[0].second == departure::left);
-    CHECK((**a).peers().empty());
-}
-
-TEST_CASE("a link that claims another's address neither takes over nor ends that peer's traffic") {
-    support::lan lan;
-    if (!lan.usable()) return;
-    lan_node a(lan);
-    std::unique_ptr<raw_listener> listener;
-    std::unique_ptr<raw_peer> genuine;
-    lan.here.run([&] {
-        listener = std::make_unique<raw_listener>(endpoint("10.99.0.1", 0));
-        genuine = std::make_unique<raw_peer>(a->address());
-        genuine->send(wire(listener->address(), "CONNECT\n"));
-        CHECK_FALSE(genuine->line().empty());
-    });
-    REQUIRE(a->wait_joined(1));
-    const endpoint victim = listener->address();
-
-    const auto forged = a.link_from_there(victim);
-    auto sending =
-        std::async(std::launch::async, [&] { return (**a).send(victim, "to the genuine one"); });
-    CHECK(genuine->line() == wire(a->address(), "to the genuine one", "BTC"));
-    genuine->send("ACK 1\n");
-    CHECK_FALSE(sending.get());
-
-    forged->send(wire(victim, "exit\n"));
-    REQUIRE(a->wait_left(1));
-    CHECK(a->seen().left[0].first.address == forged->socket().local());
-    CHECK(is_linked(*a, victim));
-    sending = std::async(std::launch::async, [&] { return (**a).send(victim, "again"); });
-    CHECK(genuine->line() == wire(a->address(), "again", "BTC"));
-    genuine->send("ACK 2\n");
-    CHECK_FALSE(sending.get());
-}
-
-TEST_CASE("a line that claims another sender than its link's is shown unverified") {
-    support::lan lan;
-    if (!lan.usable()) return;
-    lan_node a(lan);
-    lan.here.run([&] {
-        CHECK(one_shot(a->address(), wire({"10.99.0.1", 6000}, "hello")) == ending::closed);
-    });
-    REQUIRE(a->wait_joined(1));
-    const endpoint honest("10.99.0.2", 5000);
-    const auto peer = a.link_from_there(honest);
-    peer->send(wire({"10.99.0.1", 6000}, "forged\n"));
-    REQUIRE(a->wait_text("forged"));
-    CHECK_FALSE(a->seen().messages.back().verified);
-    peer->send(wire({"10.99.0.1", 6000}, "exit\n"));
-    peer->send(wire(honest, "marker\n"));
-    static_cast<void>(
-        wait_until([&] { return a->seen().count_text("marker") || !a->seen().left.empty(); }));
-    for (const auto& gone : a->seen().left) CHECK(gone.first.address == honest);
-    bool known = false;
-    for (const auto& p : (**a).peers()) known = known || p.address == endpoint("10.99.0.1", 6000);
-    CHECK(known);
-}
-
-TEST_CASE("a peer that vanishes in the middle is noticed by what is not confirmed") {
-    const support::stopwatch watch;
-    support::lan lan;
-    if (!lan.usable()) return;
-    outcomes results;
-    config settings = local();
-    settings.delivery_timeout = 500ms;
-    lan_node a(lan, settings);
-    const endpoint there("10.99.0.2", 5000);
-    const auto peer = a.link_from_there(there);
-    REQUIRE(a->wait_joined(1));
-    lan.unplug();
-    for (int i = 0; i < 10; ++i) REQUIRE_FALSE(results.post(**a, there, std::to_string(i)));
-    CHECK(results.wait());
-    CHECK(results.count({}) == 0);
-    CHECK(results.each_once());
-    REQUIRE(a->wait_left(1));
-    CHECK(a->seen().left[0].second == departure::lost);
-    CHECK_FALSE(is_linked(*a, there));
-    CHECK(watch.is_short());
-}
-
-TEST_CASE("a peer that vanishes while nothing is said is noticed by keep-alive") {
-    const support::stopwatch watch;
-    support::lan lan;
-    if (!lan.usable()) return;
-    config settings = local();
-    settings.keep_alive = 1s;
-    lan_node a(lan, settings);
-    const endpoint there("10.99.0.2", 5000);
-    const auto peer = a.link_from_there(there);
-    REQUIRE(a->wait_joined(1));
-    lan.unplug();
-    REQUIRE(a->wait_left(1));
-    CHECK(a->seen().left[0].first.address == there);
-    CHECK(a->seen().left[0].second == departure::lost);
-    CHECK_FALSE(is_linked(*a, there));
-    CHECK(watch.is_short());
+    peer.send(wire(listener.address(), "taken\n"));
+    REQUIRE(node.wait_text("taken"));
+    read_all(node.address());
+    // This makes room, but too little for the system to report it to the node.
+    std::string read(3000, '\0');
+    std::size_t size = 0;
+    REQUIRE_FALSE(peer.socket().receive(&read[0], read.size(), size, patience));
+    read.resize(size);
+    node->stop();
+    // It ends in order only if there was room for the rest of the line and the confirmation.
+    const bool in_order = peer.read_to_end() == ending::closed;
+    read += peer.text();
+    const std::string last = in_order ? "\nACK 1\n" : "";
+    REQUIRE(read.size() > last.size());
+    const bool confirmed = read.substr(read.size() - last.size()) == last;
+    CHECK(confirmed);
+    if (in_order) read.resize(read.size() - last.size());
+    const bool as_posted = read == lines.substr(0, read.size());
+    CHECK(as_posted);
+    CHECK(sent.wait());
+    CHECK(sent.count({}) == 0);
 }
 
 #endif

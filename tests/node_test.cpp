@@ -1,5 +1,4 @@
-// Tests of p2pchat::node: starting and stopping, sending and receiving one-shots, who is who, the
-// bounds of config, and the Python original on the other side.
+// Tests of p2pchat::node: starting and stopping, the peers that it knows, handlers and threads.
 //
 // SPDX-License-Identifier: MIT
 
@@ -10,10 +9,9 @@
 #include <memory>
 #include <set>
 
-#if defined(__linux__)
-#include <sys/socket.h>
-#endif
+namespace {
 
+using namespace support;
 using p2pchat::config;
 using p2pchat::departure;
 using p2pchat::endpoint;
@@ -21,38 +19,6 @@ using p2pchat::errc;
 using p2pchat::message;
 using p2pchat::node;
 using p2pchat::when_full;
-using support::ending;
-using support::local;
-using support::original;
-using support::outcomes;
-using support::raw_listener;
-using support::raw_peer;
-using support::record;
-using support::recording_node;
-using support::wait_until;
-using namespace std::chrono_literals;
-
-namespace {
-
-std::vector<endpoint> addresses(const node& of) {
-    std::vector<endpoint> result;
-    for (const auto& p : of.peers()) result.push_back(p.address);
-    return result;
-}
-
-config with_address(std::string address) {
-    config settings = local();
-    settings.address = std::move(address);
-    return settings;
-}
-
-/// Makes the node hear from an address, whoever listens there.
-void introduce(recording_node& to, const endpoint& sender, std::string_view team = "Raw") {
-    const auto before = to.seen().messages.size();
-    REQUIRE(support::one_shot(to.address(), support::wire(sender, "hello", team)) ==
-            ending::closed);
-    REQUIRE(to.wait_messages(before + 1));
-}
 
 }  // namespace
 
@@ -69,7 +35,7 @@ TEST_CASE("a node that was not started has no address and sends nothing") {
     CHECK(quiet.statistics().received == 0);
 }
 
-TEST_CASE("starting tells a bad team") {
+TEST_CASE("start refuses a bad team") {
     for (const std::string& team :
          {std::string(), std::string("two words"), std::string("BTC\n"), std::string(65, 'T'),
           std::string("B\0C", 3), std::string("<BTC>")}) {
@@ -81,17 +47,7 @@ TEST_CASE("starting tells a bad team") {
     CHECK_FALSE(longest.start());
 }
 
-TEST_CASE("starting tells a bad address") {
-    for (const std::string address :
-         {"nonsense", "10.18.1", "10.18.1.7:5000", "[::1]", " ", "0.0.0.0", "::"}) {
-        CAPTURE(address);
-        node bad(with_address(address));
-        CHECK(bad.start() == errc::bad_address);
-        CHECK(bad.address() == endpoint());
-    }
-}
-
-TEST_CASE("starting tells a taken port") {
+TEST_CASE("start refuses a taken port") {
     recording_node first;
     config settings = local();
     settings.port = first.address().port();
@@ -107,20 +63,6 @@ TEST_CASE("starting twice is refused, and leaves the node running") {
     CHECK(a.wait_text("hi"));
 }
 
-TEST_CASE("a node is known by the address it was given, and by the port it listens on") {
-    recording_node a(with_address("127.0.0.1"));
-    CHECK(a.address().address() == "127.0.0.1");
-    CHECK(a.address().port() != 0);
-    recording_node b(with_address("192.0.2.7"));
-    CHECK(b.address().address() == "192.0.2.7");
-}
-
-TEST_CASE("without an address given, a node is known by the detected one") {
-    recording_node a(with_address(""));
-    CHECK(a.address().same_address(p2pchat::detect_address()));
-    CHECK(a.address().port() != 0);
-}
-
 TEST_CASE("a node listens on the port it was given") {
     config settings = local();
     {
@@ -132,163 +74,24 @@ TEST_CASE("a node listens on the port it was given") {
     CHECK(second.address().port() == settings.port);
 }
 
-TEST_CASE("the bounds are by default what is promised") {
-    const config settings;
-    CHECK(settings.max_message_bytes == 64 * 1024);
-    CHECK(settings.max_connections == 1024);
-    CHECK(settings.max_peers == 4096);
-    CHECK(settings.connect_timeout == 5s);
-    CHECK(settings.delivery_timeout == 5s);
-    CHECK(settings.first_message_timeout == 10s);
-    CHECK(settings.quiet_period == 2s);
-}
-
-TEST_CASE("a message arrives as it was sent") {
-    recording_node a(local("Team_BTC")), b(local("ETH"));
-    CHECK_FALSE(a->send(b.address(), "Hi  there"));
-    REQUIRE(b.wait_messages(1));
-    const message m = b.seen().messages[0];
-    CHECK(m.sender == a.address());
-    CHECK(m.team == "Team_BTC");
-    CHECK(m.text == "Hi  there");
-    CHECK(m.verified);
-    CHECK(m.origin.address() == "127.0.0.1");
-    CHECK(m.reply_to() == a.address());
-}
-
-TEST_CASE("white space at the ends of a text does not travel, any other byte does") {
-    recording_node a, b;
-    const std::string text = "\x1b[2J \xff\xfe \x01 \xc3\xbc\t.";
-    CHECK_FALSE(a->send(b.address(), " \t\r\n" + text + "\n "));
-    CHECK(b.wait_text(text));
-}
-
-TEST_CASE("a text that looks like control is a text all the same") {
-    recording_node a, b;
-    for (const std::string text :
-         {"ACK 1", "ACK", "CONNECT me", "exit now", "<x>", "127.0.0.1:1 T x"}) {
-        CAPTURE(text);
-        CHECK_FALSE(a->send(b.address(), text));
-        CHECK(b.wait_text(text));
+TEST_CASE("a node that is to encrypt does not start without OpenSSL") {
+    auto settings = local();
+    for (const auto wanted : {p2pchat::encryption::preferred, p2pchat::encryption::required}) {
+        settings.encryption = wanted;
+        node unencrypted(settings);
+        CHECK(unencrypted.start() == errc::not_supported);
+        CHECK(unencrypted.start() == std::errc::not_supported);
+        CHECK_FALSE(unencrypted.key());
     }
+    settings.encryption = p2pchat::encryption::off;
+    node open(settings);
+    CHECK_FALSE(open.start());
+    CHECK_FALSE(open.key());
 }
 
-TEST_CASE("what cannot be sent is refused at once") {
-    recording_node a, b;
-    const std::string nul("a\0b", 3);
-    for (const std::string& text :
-         {std::string(), std::string(" \n"), std::string("one\ntwo"), std::string("a\rb"), nul}) {
-        CAPTURE(text);
-        CHECK(a->send(b.address(), text) == errc::bad_text);
-        CHECK(a->post(b.address(), text) == errc::bad_text);
-    }
-    for (const endpoint& to : {endpoint("0.0.0.0", 5000), endpoint("::", 5000)}) {
-        CHECK(a->send(to, "hi") == errc::bad_address);
-        CHECK(a->post(to, "hi") == errc::bad_address);
-        CHECK(a->connect(to).error == errc::bad_address);
-    }
-    CHECK(a->send(endpoint(), "hi") == std::errc::invalid_argument);
-    CHECK(a->send({"127.0.0.1", 0}, "hi") == errc::bad_port);
-    CHECK(b.seen().messages.empty());
-}
+// ------------------------------------------------------------------------------------------- peers
 
-TEST_CASE("a refused post does not call its completion") {
-    recording_node a;
-    std::atomic<int> calls{0};
-    CHECK(a->post(endpoint(), "hi", [&](std::error_code) { ++calls; }));
-    CHECK(a->post({"127.0.0.1", 5000}, "", [&](std::error_code) { ++calls; }));
-    a->stop();
-    CHECK(calls == 0);
-}
-
-TEST_CASE("a message may have max_message_bytes and no more") {
-    config settings = local();
-    settings.max_message_bytes = 1000;
-    recording_node a(settings), b(settings);
-    const std::size_t around = support::wire(a.address(), "", "BTC").size();
-    const std::string longest(1000 - around, 'x');
-    CHECK_FALSE(a->send(b.address(), longest));
-    CHECK(b.wait_text(longest));
-    CHECK(a->send(b.address(), longest + 'x') == errc::message_too_long);
-
-    CHECK(support::one_shot(b.address(), support::wire(a.address(), longest + "xx", "BTC")) ==
-          ending::reset);
-    CHECK(b.wait_rejected(errc::message_too_long));
-}
-
-TEST_CASE("by default a message may have 64 KiB") {
-    recording_node a, b;
-    const std::string longest(64 * 1024 - support::wire(a.address(), "", "BTC").size(), 'x');
-    CHECK_FALSE(a->send(b.address(), longest));
-    CHECK(b.wait_text(longest));
-    CHECK(a->send(b.address(), longest + 'x') == errc::message_too_long);
-}
-
-TEST_CASE("sending to a port where nobody listens says so") {
-    recording_node a;
-    support::nobody nobody;
-    CHECK(a->send(nobody.address(), "hi") == std::errc::connection_refused);
-    const auto result = a->connect(nobody.address());
-    CHECK(result.error == std::errc::connection_refused);
-    CHECK_FALSE(result.linked);
-    CHECK(a->statistics().undelivered == 2);
-}
-
-TEST_CASE("a message that the other side resets was not taken") {
-    recording_node a;
-    raw_listener listener;
-    auto result = std::async(std::launch::async, [&] { return a->send(listener.address(), "hi"); });
-    raw_peer peer = listener.accept();
-    SUBCASE("before it read it") {}
-    SUBCASE("after it read it") { CHECK(peer.read_to_end() == ending::closed); }
-    peer.reset();
-    CHECK(result.get() == errc::not_taken);
-}
-
-TEST_CASE("a message that nobody confirms times out after delivery_timeout") {
-    config settings = local();
-    settings.delivery_timeout = 100ms;
-    recording_node a(settings);
-    raw_listener listener;
-    auto result = std::async(std::launch::async, [&] { return a->send(listener.address(), "hi"); });
-    raw_peer peer = listener.accept();
-    const support::stopwatch watch;
-    CHECK(result.get() == std::errc::timed_out);
-    CHECK(watch.is_short());
-    CHECK(a->statistics().undelivered == 1);
-}
-
-TEST_CASE("a one-shot is the message, a half-close, and nothing else") {
-    recording_node a(local("Team_BTC"));
-    raw_listener listener;
-    auto result = std::async(std::launch::async, [&] { return a->send(listener.address(), "Hi"); });
-    raw_peer peer = listener.accept();
-    CHECK(peer.read_to_end() == ending::closed);
-    CHECK(peer.text() == to_string(a.address()) + " Team_BTC Hi");
-    peer.close();
-    CHECK_FALSE(result.get());
-}
-
-#if defined(__linux__)
-
-TEST_CASE("a connection that does not come about times out after connect_timeout") {
-    raw_listener listener;
-    // A listener whose queue is full lets further connections wait.
-    REQUIRE(::listen(static_cast<int>(listener.socket().native_handle()), 0) == 0);
-    std::vector<p2pchat::tcp_socket> sockets(8);
-    for (auto& socket : sockets) static_cast<void>(socket.connect(listener.address(), 20ms));
-    config settings = local();
-    settings.connect_timeout = 100ms;
-    recording_node a(settings);
-    const support::stopwatch watch;
-    CHECK(a->send(listener.address(), "hi") == std::errc::timed_out);
-    CHECK(a->connect(listener.address()).error == std::errc::timed_out);
-    CHECK(watch.is_short());
-}
-
-#endif
-
-TEST_CASE("whoever was heard from is a peer, whoever was sent to is not") {
+TEST_CASE("a node that was heard from is a peer, one that was only sent to is not") {
     recording_node a(local("BTC")), b(local("ETH"));
     CHECK_FALSE(a->send(b.address(), "hi"));
     REQUIRE(b.wait_joined(1));
@@ -323,22 +126,7 @@ TEST_CASE("peers are listed in the order of their addresses") {
           std::vector<endpoint>{{"127.0.0.1", 5000}, {"127.0.0.1", 6000}, {"127.0.0.1", 7000}});
 }
 
-TEST_CASE("without OpenSSL there is no encryption, and a node that is to have it does not start") {
-    auto settings = support::local();
-    for (const auto wanted : {p2pchat::encryption::preferred, p2pchat::encryption::required}) {
-        settings.encryption = wanted;
-        node unencrypted(settings);
-        CHECK(unencrypted.start() == errc::not_supported);
-        CHECK(unencrypted.start() == std::errc::not_supported);
-        CHECK_FALSE(unencrypted.key());
-    }
-    settings.encryption = p2pchat::encryption::off;
-    node open(settings);
-    CHECK_FALSE(open.start());
-    CHECK_FALSE(open.key());
-}
-
-TEST_CASE("a peer's last team counts") {
+TEST_CASE("the team of a peer is the last one that it named") {
     recording_node a;
     introduce(a, {"127.0.0.1", 5000}, "BTC");
     introduce(a, {"127.0.0.1", 5000}, "ETH");
@@ -346,25 +134,13 @@ TEST_CASE("a peer's last team counts") {
     CHECK(a->peers()[0].team == "ETH");
 }
 
-TEST_CASE("no more than max_peers are remembered, the one not heard from for longest gives way") {
-    config settings = local();
-    settings.max_peers = 2;
-    recording_node a(settings);
-    introduce(a, {"127.0.0.1", 5000});
-    introduce(a, {"127.0.0.1", 6000});
-    introduce(a, {"127.0.0.1", 5000});
-    introduce(a, {"127.0.0.1", 7000});
-    CHECK(addresses(*a) == std::vector<endpoint>{{"127.0.0.1", 5000}, {"127.0.0.1", 7000}});
-}
-
-TEST_CASE("exit, in any case of letters, makes a peer leave and is not shown") {
+TEST_CASE("exit in any case of letters makes a peer leave, and is not shown") {
     recording_node a;
     for (const std::string text : {"exit", "EXIT", "Exit", " eXiT\r\n"}) {
         CAPTURE(text);
         introduce(a, {"127.0.0.1", 5000}, "BTC");
         const auto before = a.seen().left.size();
-        CHECK(support::one_shot(a.address(), support::wire({"127.0.0.1", 5000}, text)) ==
-              ending::closed);
+        CHECK(one_shot(a.address(), wire({"127.0.0.1", 5000}, text)) == ending::closed);
         REQUIRE(a.wait_left(before + 1));
         CHECK(a.seen().left.back().first.address == endpoint("127.0.0.1", 5000));
         CHECK(a.seen().left.back().second == departure::left);
@@ -373,17 +149,73 @@ TEST_CASE("exit, in any case of letters, makes a peer leave and is not shown") {
     for (const auto& m : a.seen().messages) CHECK(m.text == "hello");
 }
 
-TEST_CASE("exit of somebody unknown removes nobody") {
+TEST_CASE("an exit from an unknown sender removes nobody") {
     recording_node a;
     introduce(a, {"127.0.0.1", 5000});
-    CHECK(support::one_shot(a.address(), support::wire({"127.0.0.1", 6000}, "exit")) ==
-          ending::closed);
+    CHECK(one_shot(a.address(), wire({"127.0.0.1", 6000}, "exit")) == ending::closed);
     introduce(a, {"127.0.0.1", 7000});
     CHECK(addresses(*a) == std::vector<endpoint>{{"127.0.0.1", 5000}, {"127.0.0.1", 7000}});
     for (const auto& gone : a.seen().left) CHECK(gone.first.address != endpoint("127.0.0.1", 5000));
 }
 
-TEST_CASE("leaving says exit, and who left can come back") {
+TEST_CASE("a peer that joined leaves once, and no other peer leaves") {
+    auto settings = local();
+    settings.max_peers = 1;
+    recording_node node(settings);
+    const auto say = [&](const endpoint& who, std::string_view text) {
+        CHECK(one_shot(node.address(), wire(who, text)) == ending::closed);
+    };
+    const endpoint first("127.0.0.1", 1), second("127.0.0.1", 2);
+    const auto events = [&](const endpoint& who) {
+        const auto seen = node.seen();
+        std::size_t joined = 0, left = 0;
+        for (const auto& one : seen.joined) joined += one.address == who ? 1u : 0u;
+        for (const auto& one : seen.left) left += one.first.address == who ? 1u : 0u;
+        return std::make_pair(joined, left);
+    };
+    using counts = std::pair<std::size_t, std::size_t>;
+
+    SUBCASE("a stranger's exit") {
+        say(first, "exit");
+        say(second, "hello");
+        CHECK(node.wait_joined(1));
+        CHECK(events(first) == counts(0, 0));
+    }
+    SUBCASE("exit twice") {
+        say(first, "hello");
+        say(first, "exit");
+        say(first, "exit");
+        say(second, "hello");
+        CHECK(node.wait_joined(2));
+        CHECK(events(first) == counts(1, 1));
+    }
+    SUBCASE("a peer that is evicted") {
+        say(first, "hello");
+        say(second, "hello");
+        CHECK(node.wait_left(1));
+        CHECK(node.seen().left[0].second == p2pchat::departure::forgotten);
+        CHECK(events(first) == counts(1, 1));
+        say(first, "again");
+        CHECK(node.wait_left(2));
+        CHECK(events(first) == counts(2, 1));
+        CHECK(events(second) == counts(1, 1));
+    }
+    SUBCASE("a linked peer is not evicted") {
+        typed_link link(node);
+        say(first, "hello");
+        say(second, "hello");
+        CHECK(node.wait_left(1));
+        CHECK(link.send("still here"));
+        CHECK(node.wait_text("still here"));
+        CHECK(node->peers().size() == 2);
+        link.peer.close();
+        CHECK(node.wait_left(2));
+        CHECK(events(link.address()) == counts(1, 1));
+        CHECK(events(second) == counts(1, 0));
+    }
+}
+
+TEST_CASE("leaving says exit, and a peer that left can come back") {
     recording_node a, b;
     REQUIRE_FALSE(a->send(b.address(), "hi"));
     CHECK_FALSE(a->leave(b.address()));
@@ -396,7 +228,7 @@ TEST_CASE("leaving says exit, and who left can come back") {
     CHECK(addresses(*b) == std::vector<endpoint>{a.address()});
 }
 
-TEST_CASE("stopping says exit to all peers if asked, and not otherwise") {
+TEST_CASE("stop says exit to all peers if leave_on_stop is set, and not otherwise") {
     recording_node b;
     original python;
     for (const bool asked : {true, false}) {
@@ -420,7 +252,7 @@ TEST_CASE("stopping says exit to all peers if asked, and not otherwise") {
     }
 }
 
-TEST_CASE("stopping with leave_on_stop does not wait for peers that do not answer") {
+TEST_CASE("a stop with leave_on_stop does not wait for peers that do not answer") {
     config settings = local();
     settings.leave_on_stop = true;
     settings.drain_timeout = 100ms;
@@ -428,114 +260,12 @@ TEST_CASE("stopping with leave_on_stop does not wait for peers that do not answe
     recording_node a(settings);
     raw_listener silent;
     introduce(a, silent.address());
-    const support::stopwatch watch;
+    const stopwatch watch;
     a->stop();
     CHECK(watch.is_short());
 }
 
-TEST_CASE("a node understands the original") {
-    recording_node a;
-    original python;
-    CHECK_FALSE(python.send(a.address(), "Hi from 1991"));
-    REQUIRE(a.wait_messages(1));
-    CHECK(a.seen().messages[0].text == "Hi from 1991");
-    CHECK(a.seen().messages[0].sender == python.address());
-    CHECK(a.seen().messages[0].team == "Python");
-    CHECK(addresses(*a) == std::vector<endpoint>{python.address()});
-    CHECK_FALSE(python.send(a.address(), "EXIT"));
-    CHECK(a.wait_left(1));
-    CHECK(a->peers().empty());
-}
-
-TEST_CASE("the original understands a node") {
-    recording_node a(local("Team_BTC"));
-    original python;
-    CHECK_FALSE(a->send(python.address(), "Hi"));
-    CHECK(python.wait_printed(to_string(a.address()) + " Team_BTC Hi"));
-    CHECK_FALSE(a->leave(python.address()));
-    CHECK(python.wait_printed(to_string(a.address()) + " (Team_BTC) disconnected."));
-}
-
-TEST_CASE("connecting to the original says CONNECT and makes no link") {
-    recording_node a(local("Team_BTC"));
-    original python;
-    const auto result = a->connect(python.address());
-    CHECK_FALSE(result.error);
-    CHECK_FALSE(result.linked);
-    CHECK(python.wait_printed(to_string(a.address()) + " Team_BTC CONNECT"));
-    CHECK_FALSE(a->send(python.address(), "Hi"));
-    CHECK(python.wait_printed(to_string(a.address()) + " Team_BTC Hi"));
-}
-
-TEST_CASE("a message that the original cut at 1024 bytes comes back as not taken") {
-    recording_node a;
-    original python;
-    const std::size_t around = support::wire(a.address(), "", "BTC").size();
-    CHECK_FALSE(a->send(python.address(), std::string(1024 - around, 'x')));
-    CHECK(a->send(python.address(), std::string(1025 - around, 'y')) == errc::not_taken);
-    CHECK(a->send(python.address(), std::string(60000, 'z')) == errc::not_taken);
-}
-
-TEST_CASE("the text CONNECT of a one-shot is shown, and its sender is a peer") {
-    recording_node a;
-    CHECK(support::one_shot(a.address(), support::wire({"127.0.0.1", 5000}, "CONNECT")) ==
-          ending::closed);
-    CHECK(a.wait_text("CONNECT"));
-    CHECK(addresses(*a) == std::vector<endpoint>{{"127.0.0.1", 5000}});
-}
-
-TEST_CASE("what is posted to one peer arrives in order, each reported once and in order") {
-    outcomes results;
-    recording_node a, b;
-    constexpr std::size_t count = 100;
-    for (std::size_t i = 0; i < count; ++i)
-        REQUIRE_FALSE(results.post(*a, b.address(), std::to_string(i)));
-    CHECK(results.wait());
-    REQUIRE(b.wait_messages(count));
-    const record seen = b.seen();
-    CHECK(seen.messages.size() == count);
-    for (std::size_t i = 0; i < count; ++i) CHECK(seen.messages[i].text == std::to_string(i));
-    CHECK(results.count({}) == count);
-    CHECK(results.each_once());
-    CHECK(results.in_order());
-}
-
-TEST_CASE("a message that was not taken takes none of those with it that wait behind it") {
-    outcomes results;
-    recording_node a;
-    raw_listener listener;
-    for (const char* text : {"refused", "second", "third"})
-        REQUIRE_FALSE(results.post(*a, listener.address(), text));
-    listener.accept().reset();
-    for (const char* text : {"second", "third"}) {
-        raw_peer peer = listener.accept();
-        CHECK(peer.read_to_end() == ending::closed);
-        CHECK(peer.text() == support::wire(a.address(), text, a->team()));
-    }
-    CHECK(results.wait());
-    CHECK(results.count(errc::not_taken) == 1);
-    CHECK(results.count({}) == 2);
-}
-
-TEST_CASE("a post without a completion arrives too") {
-    recording_node a, b;
-    CHECK_FALSE(a->post(b.address(), "hi"));
-    CHECK(b.wait_text("hi"));
-}
-
-TEST_CASE("a peer that does not answer holds up nobody else") {
-    outcomes results;
-    recording_node a, b;
-    raw_listener silent;
-    REQUIRE_FALSE(results.post(*a, silent.address(), "to nobody"));
-    raw_peer held = silent.accept();
-    CHECK_FALSE(a->send(b.address(), "hi"));
-    CHECK(b.wait_text("hi"));
-    held.close();
-    CHECK(results.wait());
-}
-
-TEST_CASE("broadcast reaches every peer side by side, and has an outcome for each") {
+TEST_CASE("broadcast reaches all peers at the same time, and has an outcome for each") {
     recording_node a;
     constexpr std::size_t count = 8;
     std::vector<raw_listener> listeners(count);
@@ -563,7 +293,7 @@ TEST_CASE("broadcast reaches every peer side by side, and has an outcome for eac
     }
 }
 
-TEST_CASE("broadcast to nobody, and of what cannot be sent") {
+TEST_CASE("a broadcast has no outcome without peers, and an error for each if it cannot be sent") {
     recording_node a;
     CHECK(a->broadcast("hi").empty());
     introduce(a, {"127.0.0.1", 5000});
@@ -572,77 +302,19 @@ TEST_CASE("broadcast to nobody, and of what cannot be sent") {
     CHECK(refused[0].error == errc::bad_text);
 }
 
-TEST_CASE("over max_queued_bytes a post is refused at once") {
-    outcomes results;
-    config settings = local();
-    settings.max_queued_bytes = 10000;
-    recording_node a(settings);
-    raw_listener silent;
-    const std::string text(1000, 'x');
-    std::error_code error;
-    int posted = 0;
-    for (; posted < 20 && !error; ++posted) error = results.post(*a, silent.address(), text);
-    CHECK(error == errc::queue_full);
-    CHECK(posted >= 9);
-    CHECK(posted <= 11);
-    CHECK(a->send(silent.address(), text) == errc::queue_full);
-    recording_node b;
-    CHECK_FALSE(a->send(b.address(), "others are not concerned"));
-    a->stop();
-    CHECK(results.count(errc::stopped) == static_cast<std::size_t>(posted - 1));
-    CHECK(results.each_once());
-}
+// ---------------------------------------------------------------------------- handlers and threads
 
-TEST_CASE("over max_queued_bytes a post waits for room if asked to") {
-    config settings = local();
-    settings.max_queued_bytes = 3000;
-    recording_node a(settings);
-    raw_listener slow;
-    const std::string text(1000, 'x');
-    std::error_code error;
-    while (!error) error = a->post(slow.address(), text);
-    REQUIRE(error == errc::queue_full);
-    auto waiting = std::async(std::launch::async,
-                              [&] { return a->post(slow.address(), text, {}, when_full::wait); });
-    CHECK(waiting.wait_for(50ms) == std::future_status::timeout);
-    raw_peer first = slow.accept();
-    CHECK(first.read_to_end() == ending::closed);
-    first.close();
-    CHECK_FALSE(waiting.get());
-}
-
-TEST_CASE("a post that waits for room does so for delivery_timeout at most") {
-    config settings = local();
-    settings.max_queued_bytes = 1500;
-    settings.delivery_timeout = 200ms;
-    recording_node a(settings);
-    raw_listener listener;
-    const std::string text(1000, 'x');
-    const support::stopwatch watch;
-    // The connections end after 200 ms each, so the queue moves; but nobody waits for longer.
-    for (int i = 0; i < 3; ++i)
-        static_cast<void>(a->post(listener.address(), text, {}, when_full::wait));
-    CHECK(watch.is_short());
-}
-
-TEST_CASE("a handler that is slow slows its senders, and nothing is lost") {
-    outcomes results;
-    support::gate gate;
-    config settings = local();
-    settings.max_received_bytes = 32 * 1024;
-    recording_node b(settings, [&](recording_node&, const message&) { gate.wait(); });
-    recording_node a;
-    constexpr std::size_t count = 20;
-    for (std::size_t i = 0; i < count; ++i)
-        REQUIRE_FALSE(results.post(*a, b.address(), std::to_string(i) + std::string(10000, 'x')));
-    CHECK(wait_until([&] { return b->statistics().received >= 2; }));
-    std::this_thread::sleep_for(100ms);  // time to do wrong
-    CHECK(b->statistics().received < 8);
-    gate.open();
-    CHECK(results.wait());
-    CHECK(results.count({}) == count);
-    CHECK(b.wait_messages(count));
-    CHECK(b.seen().messages.size() == count);
+TEST_CASE("a node without handlers takes, counts and sends all the same") {
+    p2pchat::node node(local());
+    REQUIRE_FALSE(node.start());
+    const endpoint sender("127.0.0.1", 9);
+    CHECK(one_shot(node.address(), wire(sender, "hello")) == ending::closed);
+    CHECK(one_shot(node.address(), "no message") == ending::reset);
+    CHECK(node.peers().size() == 1);
+    CHECK(one_shot(node.address(), wire(sender, "exit")) == ending::closed);
+    CHECK(wait_until([&] { return node.peers().empty(); }));
+    CHECK(node.statistics().received == 2);
+    CHECK(node.statistics().rejected == 1);
 }
 
 TEST_CASE("handlers may call anything of the node") {
@@ -676,7 +348,7 @@ TEST_CASE("two nodes whose handlers answer each other play on") {
     CHECK(wait_until([&] { return a->statistics().delivered == rounds / 2 + 1; }));
 }
 
-TEST_CASE("a completion may post, and stop") {
+TEST_CASE("a completion may post and stop") {
     recording_node a, b;
     std::atomic<bool> done{false};
     CHECK_FALSE(a->post(b.address(), "first", [&](std::error_code) {
@@ -727,13 +399,13 @@ TEST_CASE("many threads send through one node, and each message arrives once") {
     CHECK(b.seen().messages.size() == 200);
 }
 
-TEST_CASE("counters count what came, went and was refused") {
+TEST_CASE("the statistics count messages received, sent and refused") {
     recording_node a, b;
     support::nobody nobody;
     CHECK_FALSE(a->send(b.address(), "one"));
     CHECK_FALSE(a->send(b.address(), "two"));
     CHECK(a->send(nobody.address(), "three"));
-    CHECK(support::one_shot(b.address(), "no message at all") == ending::reset);
+    CHECK(one_shot(b.address(), "no message at all") == ending::reset);
     REQUIRE(
         b.wait([](const record& r) { return r.messages.size() == 2 && r.rejected.size() == 1; }));
     CHECK(a->statistics().delivered == 2);
@@ -745,35 +417,10 @@ TEST_CASE("counters count what came, went and was refused") {
     CHECK(b->statistics().dropped == 0);
 }
 
-TEST_CASE("nodes talk over IPv6") {
-    p2pchat::tcp_socket probe;
-    if (probe.listen({"::1", 0})) {
-        MESSAGE("skipped: this system has no IPv6");
-        return;
-    }
-    recording_node a(with_address("::1")), b(with_address("::1"));
-    CHECK(a.address().address() == "::1");
-    CHECK_FALSE(a->send(b.address(), "hi"));
-    REQUIRE(b.wait_messages(1));
-    CHECK(b.seen().messages[0].sender == a.address());
-    CHECK(b.seen().messages[0].verified);
-    CHECK_FALSE(b->send(a.address(), "hello"));
-    CHECK(a.wait_text("hello"));
-}
+// ---------------------------------------------------------------------------------------- stopping
 
-TEST_CASE("a node may send to itself, and is not its own peer") {
-    recording_node a;
-    const auto error = a->send(a.address(), "hi");
-    if (error)
-        CHECK(error == errc::own_address);
-    else
-        CHECK(a.wait_text("hi"));
-    CHECK(a->peers().empty());
-    CHECK(a.seen().joined.empty());
-}
-
-TEST_CASE("a stopped node takes and sends nothing, and stopping again is nothing") {
-    support::alone([] {
+TEST_CASE("a stopped node takes and sends nothing, and may be stopped again") {
+    alone([] {
         recording_node a, b;
         const endpoint address = a.address();
         CHECK_FALSE(b->send(address, "hi"));
@@ -828,7 +475,7 @@ TEST_CASE("stopping ends a post that waits for room") {
     CHECK(waiting.get() == errc::stopped);
 }
 
-TEST_CASE("stopping hands over what was confirmed") {
+TEST_CASE("stopping hands over the messages that were confirmed") {
     support::gate gate;
     config settings = local();
     recording_node b(settings, [&](recording_node&, const message&) { gate.wait(); });
@@ -842,7 +489,7 @@ TEST_CASE("stopping hands over what was confirmed") {
     CHECK(b->statistics().dropped == 0);
 }
 
-TEST_CASE("stopping waits for handlers no longer than drain_timeout, and counts what it dropped") {
+TEST_CASE("stopping waits for handlers no longer than drain_timeout, and counts dropped messages") {
     support::gate gate;
     config settings = local();
     settings.drain_timeout = 20ms;
@@ -852,12 +499,38 @@ TEST_CASE("stopping waits for handlers no longer than drain_timeout, and counts 
     REQUIRE(b.wait_messages(1));
     auto stopping = std::async(std::launch::async, [&] { b->stop(); });
     CHECK(wait_until([&] { return b->send(a.address(), "x") == errc::stopped; }));
-    std::this_thread::sleep_for(2 * settings.drain_timeout);  // it began before it said stopped
+    std::this_thread::sleep_for(
+        2 * settings.drain_timeout);  // stop() began before send() returned stopped
     gate.open();
     stopping.get();
     CHECK(b.seen().messages.size() == 1);
     CHECK(b->statistics().dropped == 4);
     CHECK(b->statistics().received == 5);
+}
+
+TEST_CASE("no handler is called after drain_timeout") {
+    gate handling;
+    auto settings = local();
+    settings.drain_timeout = 20ms;
+    recording_node node(settings,
+                        [&](recording_node&, const p2pchat::message&) { handling.wait(); });
+    one_shot(node.address(), wire(somebody, "handled"));
+    REQUIRE(node.wait_messages(1));
+    one_shot(node.address(), wire({"127.0.0.1", 10}, "dropped"));
+    one_shot(node.address(), wire({"127.0.0.1", 10}, "exit"));
+    one_shot(node.address(), "no message");
+    auto stopping = std::async(std::launch::async, [&] { node->stop(); });
+    CHECK(wait_until([&] { return node->send({"127.0.0.1", 9}, "x") == errc::stopped; }));
+    std::this_thread::sleep_for(
+        2 * settings.drain_timeout);  // stop() began before send() returned stopped
+    handling.open();
+    stopping.get();
+    const auto seen = node.seen();
+    CHECK(seen.messages.size() == 1);
+    CHECK(seen.joined.size() == 1);
+    CHECK(seen.left.empty());
+    CHECK(seen.rejected.empty());
+    CHECK(node->statistics().dropped == 1);
 }
 
 TEST_CASE("a handler may stop its node") {
@@ -885,8 +558,8 @@ TEST_CASE("many threads may stop a node at once") {
     CHECK(results.each_once());
 }
 
-TEST_CASE("stop in the middle of everything leaves every send with one outcome") {
-    support::alone([] {
+TEST_CASE("a stop in the middle of everything leaves every send with one outcome") {
+    alone([] {
         for (int round = 0; round < 5; ++round) {
             outcomes results;
             recording_node b;
@@ -920,24 +593,63 @@ TEST_CASE("stop in the middle of everything leaves every send with one outcome")
     });
 }
 
-TEST_CASE("no message is shown twice, and none is shown that was reported undelivered by refusal") {
-    outcomes results;
-    recording_node a, b;
-    std::size_t refused = 0;
-    for (int i = 0; i < 300; ++i) {
-        if (results.post(*a, b.address(), std::to_string(i))) ++refused;
+TEST_CASE("a stop during a start returns, and so does one after it") {
+    for (int round = 0; round < 20; ++round) {
+        gate inside, go_on;
+        recording_node other;
+        recording_node node(local(), [&](recording_node& self, const p2pchat::message&) {
+            self->stop();
+            inside.open();
+            go_on.wait();
+        });
+        CHECK_FALSE(other->send(node.address(), "stop"));
+        CHECK(inside.wait());
+        std::thread starting([&] { static_cast<void>(node->start()); });  // waits for the handler
+        std::atomic<bool> returned{false};
+        std::thread stopping([&] {
+            node->stop();
+            returned = true;
+        });
+        std::this_thread::sleep_for(1ms * (round % 4));  // in either order
+        go_on.open();
+        starting.join();
+        const bool prompt = wait_until([&] { return returned.load(); }, patience / 2);
+        CHECK(prompt);
+        node->stop();
+        stopping.join();
+        CHECK(node->send(other.address(), "stopped") == errc::stopped);
+        if (!prompt) return;
     }
-    CHECK(results.wait());
-    const std::size_t delivered = results.count({});
-    REQUIRE(b.wait_messages(delivered));
-    CHECK(b.seen().messages.size() == delivered);
-    CHECK(delivered + refused == 300);
 }
 
-TEST_CASE("one node has two threads, whatever comes") {
-    const auto threads = [] { return support::of_process("Threads:"); };
+TEST_CASE("a node stopped by its handler starts again only when its pending sends have ended") {
+    std::deque<raw_listener> silent(20);
+    recording_node node(local(),
+                        [](recording_node& self, const p2pchat::message&) { self->stop(); });
+    for (int round = 0; round < 5; ++round) {
+        std::vector<std::thread> senders;
+        std::deque<raw_peer> accepted;
+        for (auto& peer : silent) {
+            senders.emplace_back([&] { CHECK(node->send(peer.address(), "x") == errc::stopped); });
+            accepted.push_back(peer.accept());
+        }
+        CHECK(one_shot(node.address(), wire(somebody, "stop")) != ending::open);
+        CHECK(wait_until([&] { return !node->start(); }));
+        for (auto& peer : accepted) {
+            char text[256];
+            std::size_t size = 1;
+            std::error_code error;
+            while (!error && size != 0) error = peer.socket().receive(text, sizeof text, size, {});
+            CHECK(error != std::errc::operation_would_block);
+        }
+        for (auto& sender : senders) sender.join();
+    }
+}
+
+TEST_CASE("a node has two threads, however many connections there are") {
+    const auto threads = [] { return of_process("Threads:"); };
     if (threads() == 0) return;
-    // Those of the tests before may still be on their way out of the system's books.
+    // The system may still count threads of earlier tests that are ending.
     static_cast<void>(wait_until([&] { return threads() == 1; }, 1s));
     const std::size_t before = threads();
     {

@@ -1,5 +1,5 @@
-// What the test suites share: waiting with a bound, a node that records what its handlers are told,
-// a peer typed by hand, and a stand-in for the Python original.
+// What the tests share: bounded waits, a node that records what its handlers are called with, a
+// peer typed by hand, and a stand-in for the Python original.
 //
 // SPDX-License-Identifier: MIT
 
@@ -16,6 +16,7 @@
 #include <condition_variable>
 #include <cstdio>
 #include <cstdlib>
+#include <ctime>
 #include <deque>
 #include <functional>
 #include <mutex>
@@ -51,7 +52,7 @@ bool wait_until(Predicate predicate, milliseconds bound = patience) {
     return true;
 }
 
-/// Tells a short time-out from `patience`, which stands for none.
+/// Tells a short timeout from `patience`, which stands for none.
 class stopwatch {
 public:
     bool is_short() const { return std::chrono::steady_clock::now() - begin_ < patience / 2; }
@@ -60,7 +61,7 @@ private:
     std::chrono::steady_clock::time_point begin_ = std::chrono::steady_clock::now();
 };
 
-/// A figure of this process as Linux tells it: "Threads:", "VmRSS:" (in KiB). Where it does not, 0,
+/// A figure of this process from Linux: "Threads:", "VmRSS:" (in KiB). Elsewhere 0,
 /// and the test says that this part of it is skipped.
 inline std::size_t of_process(std::string_view name) {
     std::size_t result = 0;
@@ -80,6 +81,14 @@ inline std::size_t of_process(std::string_view name) {
     }
     return result;
 }
+
+#if defined(__linux__)
+inline std::chrono::nanoseconds processor_time() {
+    std::timespec time{};
+    ::clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &time);
+    return std::chrono::seconds(time.tv_sec) + std::chrono::nanoseconds(time.tv_nsec);
+}
+#endif
 
 /// A gate that one thread opens for others, so that a test decides who goes first.
 class gate {
@@ -101,8 +110,8 @@ private:
     bool open_ = false;
 };
 
-/// A node's settings for a test: a free port, known by the loopback address, and no time-out that a
-/// slow machine could meet. A test of a time-out sets it. Encrypted, where the tests are run so.
+/// A node's settings for a test: a free port, known by the loopback address, and no timeout that a
+/// slow machine could meet. A test of a timeout sets it. Encrypted, where the tests are run so.
 inline p2pchat::config local(std::string team = "BTC") {
     p2pchat::config settings;
     settings.team = std::move(team);
@@ -123,6 +132,24 @@ inline bool has_wide_loopback() {
 #endif
 }
 
+/// Whether this machine has IPv6; if not, a test says that it is skipped.
+inline bool has_ipv6() {
+    p2pchat::tcp_socket probe;
+    const bool result = !probe.listen({"::1", 0});
+    if (!result) MESSAGE("skipped: this system has no IPv6");
+    return result;
+}
+
+/// A sender of messages typed by hand. Nobody listens there.
+inline const p2pchat::endpoint somebody("127.0.0.1", 9);
+
+/// The peers that a node knows.
+inline std::vector<p2pchat::endpoint> addresses(const p2pchat::node& of) {
+    std::vector<p2pchat::endpoint> result;
+    for (const auto& p : of.peers()) result.push_back(p.address);
+    return result;
+}
+
 /// To how many peers a link stands.
 inline std::size_t linked_peers(const p2pchat::node& node) {
     const auto peers = node.peers();
@@ -130,7 +157,7 @@ inline std::size_t linked_peers(const p2pchat::node& node) {
         std::count_if(peers.begin(), peers.end(), [](const p2pchat::peer& p) { return p.linked; }));
 }
 
-/// What a node told its handlers.
+/// What the handlers of a node were called with.
 struct record {
     std::vector<p2pchat::message> messages;
     std::vector<p2pchat::peer> joined;
@@ -151,7 +178,7 @@ struct record {
     }
 };
 
-/// A started node that writes down what its handlers are told.
+/// A started node that records what its handlers are called with.
 class recording_node {
 public:
     using also = std::function<void(recording_node&, const p2pchat::message&)>;
@@ -324,6 +351,21 @@ private:
     std::size_t accepted_ = 0;
 };
 
+/// Whether a node has a link to this peer.
+inline bool is_linked(recording_node& a, const p2pchat::endpoint& to) {
+    for (const auto& p : a->peers())
+        if (p.address == to) return p.linked;
+    return false;
+}
+
+/// Links two nodes, and returns when both know of it.
+inline void link(recording_node& a, recording_node& b) {
+    const auto result = a->connect(b.address());
+    REQUIRE_FALSE(result.error);
+    REQUIRE(result.linked);
+    REQUIRE(wait_until([&] { return is_linked(a, b.address()) && is_linked(b, a.address()); }));
+}
+
 /// How a connection came to its end, as its other side saw it.
 enum class ending { closed, reset, open };
 
@@ -417,6 +459,12 @@ private:
     p2pchat::tcp_socket socket_;
 };
 
+/// Nobody comes to this port.
+inline bool is_left_alone(raw_listener& listener) {
+    p2pchat::tcp_socket peer;
+    return static_cast<bool>(listener.socket().accept(peer, 50ms));
+}
+
 /// An address on which nobody listens, but a node of this test may. No other process gets its port.
 class nobody {
 public:
@@ -457,19 +505,39 @@ inline ending one_shot(const p2pchat::endpoint& to, std::string_view bytes) {
     return peer.read_to_end();
 }
 
-/// Returns when a node has read all that was sent to it before: it refuses at once what is no
-/// message, room or not. Several times, for one may be read in the same turn as what came before
-/// it, and earlier.
-inline void read_all(const p2pchat::endpoint& node) {
-    for (int i = 0; i < 5; ++i) CHECK(one_shot(node, "no message") == ending::reset);
-}
-
 /// The bytes of a message, as a careful sender writes them.
 inline std::string wire(const p2pchat::endpoint& sender, std::string_view text,
                         std::string_view team = "Raw") {
     std::string result = to_string(sender);
     result.append(" ").append(team).append(" ").append(text);
     return result;
+}
+
+/// Makes the node hear from an address, whether somebody listens there or not.
+inline void introduce(recording_node& to, const p2pchat::endpoint& sender,
+                      std::string_view team = "Raw") {
+    const auto before = to.seen().messages.size();
+    REQUIRE(one_shot(to.address(), wire(sender, "hello", team)) == ending::closed);
+    REQUIRE(to.wait_messages(before + 1));
+}
+
+/// The node still takes a message, and knows nobody but its sender.
+inline void check_serves(recording_node& a) {
+    const auto before = a.seen().count_text("still there?");
+    const std::string text = wire({"127.0.0.1", 4999}, "still there?");
+    // A machine under load may be slower than an impatient node lets it: then once more.
+    CHECK(wait_until([&] { return one_shot(a.address(), text) == ending::closed; }));
+    CHECK(a.wait([&](const record& r) { return r.count_text("still there?") > before; }));
+    const auto peers = a->peers();
+    REQUIRE(peers.size() == 1);
+    CHECK(peers[0].address == p2pchat::endpoint("127.0.0.1", 4999));
+}
+
+/// Returns when a node has read all that was sent to it before: it refuses at once what is no
+/// message, room or not. Several times, for one may be read in the same turn as what came before
+/// it, and earlier.
+inline void read_all(const p2pchat::endpoint& node) {
+    for (int i = 0; i < 5; ++i) CHECK(one_shot(node, "no message") == ending::reset);
 }
 
 /// A link typed by hand: the listener is where its sender can be reached without the link.

@@ -8,6 +8,8 @@
 
 #if defined(__linux__)
 #include <fcntl.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <sys/socket.h>
 #endif
 
@@ -374,6 +376,23 @@ TEST_CASE("sending to who is gone is an error and not a signal") {
     std::size_t sent = 0;
     CHECK(ends.a.send("x", sent, 0ms));
 }
+
+#if defined(__linux__)
+TEST_CASE("keep_alive takes the longest idle time that the system can count") {
+    support::raw_listener listener;
+    tcp_socket socket;
+    CHECK_FALSE(socket.connect(listener.address(), patience));
+    for (const auto idle : {32767s, 32768s, std::chrono::seconds::max()}) {
+        socket.keep_alive(15s);
+        socket.keep_alive(idle);
+        int value = 0;
+        socklen_t size = sizeof value;
+        const int handle = static_cast<int>(socket.native_handle());
+        CHECK(::getsockopt(handle, IPPROTO_TCP, TCP_KEEPIDLE, &value, &size) == 0);
+        CHECK(value == 32767);
+    }
+}
+#endif
 
 TEST_CASE("moving a socket leaves the old one closed") {
     pair ends;
