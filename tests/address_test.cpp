@@ -74,7 +74,7 @@ TEST_CASE("a node is known by the address it was given, and by the port it liste
     CHECK(b.address().address() == "192.0.2.7");
 }
 
-TEST_CASE("without an address given, a node is known by the detected one") {
+TEST_CASE("a node without a given address is known by the detected one") {
     recording_node a(with_address(""));
     CHECK(a.address().same_address(p2pchat::detect_address()));
     CHECK(a.address().port() != 0);

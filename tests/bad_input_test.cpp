@@ -1,5 +1,5 @@
-// Bad input, and what it gets: the node goes on serving, nobody gets in, the rejected handler says
-// why, memory and threads stay as they were.
+// Tests of bad input: the node goes on serving, nobody becomes a peer, the rejected handler is told
+// why, and memory and threads stay as they were.
 //
 // SPDX-License-Identifier: MIT
 
@@ -29,7 +29,7 @@ namespace {
 
 const endpoint claimed("127.0.0.1", 5000);
 
-/// `bytes` are no message: their connection is reset, and it is said why.
+/// `bytes` are not a message: their connection is reset, and the reason is reported.
 void check_refused(std::string_view bytes, std::error_code why) {
     CAPTURE(std::string(bytes));
     recording_node a;
@@ -52,7 +52,7 @@ config impatient() {
 
 #if defined(__linux__)
 
-/// Whether the address or the thread sanitizer is at work.
+/// Whether the address or the thread sanitizer is in use.
 constexpr bool keeps_freed_memory =
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
     true;
@@ -70,7 +70,7 @@ constexpr bool keeps_freed_memory =
 
 }  // namespace
 
-TEST_CASE("nothing sent: a connection that ends before its first byte is told and makes no peer") {
+TEST_CASE("a connection that ends before its first byte is reported and makes no peer") {
     recording_node a;
     SUBCASE("closed") {
         raw_peer(a.address()).close();
@@ -98,7 +98,7 @@ TEST_CASE("a silent connection ends after first_message_timeout") {
     CHECK(watch.is_short());
 }
 
-TEST_CASE("one byte and silence: it is taken for a message after the quiet period, and is none") {
+TEST_CASE("a single byte is taken for a message after the quiet period, and refused") {
     const support::stopwatch watch;
     recording_node a(impatient());
     raw_peer silent(a.address());
@@ -110,7 +110,7 @@ TEST_CASE("one byte and silence: it is taken for a message after the quiet perio
     CHECK(watch.is_short());
 }
 
-TEST_CASE("one byte and silence: first_message_timeout ends it where the quiet period is longer") {
+TEST_CASE("first_message_timeout ends a connection if the quiet period is longer") {
     const support::stopwatch watch;
     config settings = impatient();
     settings.quiet_period = patience;
@@ -150,7 +150,7 @@ TEST_CASE("a message without an end of stream is taken after the quiet period") 
     CHECK(watch.is_short());
 }
 
-TEST_CASE("by default the quiet period is two seconds") {
+TEST_CASE("the quiet period is two seconds by default") {
     config settings = local();
     settings.quiet_period = config().quiet_period;
     recording_node a(settings);
@@ -181,7 +181,7 @@ TEST_CASE("64 MiB without an end are refused at max_message_bytes, and take no m
     check_serves(a);
 }
 
-TEST_CASE("64 MiB without an end and without a word are refused too") {
+TEST_CASE("64 MiB without an end and without a message are refused, too") {
     recording_node a;
     raw_peer flood(a.address());
     const std::string chunk(64 * 1024, ' ');
@@ -192,15 +192,15 @@ TEST_CASE("64 MiB without an end and without a word are refused too") {
     check_serves(a);
 }
 
-TEST_CASE("a reset in the middle of a message is told, and shows nothing") {
+TEST_CASE("a reset in the middle of a message is reported, and nothing is shown") {
     recording_node a;
     raw_peer peer(a.address());
     peer.send("127.0.0.1:5000 Raw half a mess");
     bool accepted = false;
-    SUBCASE("at once: but for Linux, no system tells of it if it was not accepted before") {}
-    SUBCASE("when it was read") {
+    SUBCASE("at once: only Linux reports a reset before the connection is accepted") {}
+    SUBCASE("after it was read") {
         REQUIRE(wait_until([&] { return a->statistics().connections == 1; }));
-        std::this_thread::sleep_for(20ms);  // most likely, not necessarily
+        std::this_thread::sleep_for(20ms);  // most likely long enough, but not necessarily
         accepted = true;
     }
     peer.reset();
@@ -209,7 +209,7 @@ TEST_CASE("a reset in the middle of a message is told, and shows nothing") {
     CHECK(a.seen().messages.size() == 1);
 }
 
-TEST_CASE("bytes that are no message are refused, and it is said which part is wrong") {
+TEST_CASE("bytes that are no message are refused, and the error says which part is wrong") {
     check_refused("127.0.0.1:5000", errc::too_few_words);
     check_refused("127.0.0.1:5000 Raw", errc::too_few_words);
     check_refused("127.0.0.1:5000 Raw\r\n", errc::too_few_words);
@@ -278,7 +278,7 @@ TEST_CASE("two messages in one connection are one message of two lines") {
     CHECK(a.seen().messages.size() == 1);
 }
 
-TEST_CASE("our own address as sender: shown, told, and no peer") {
+TEST_CASE("a message with our own address as sender is shown and reported, and makes no peer") {
     recording_node a;
     for (const std::string text : {"it is me", "CONNECT"}) {
         CHECK(one_shot(a.address(), wire(a.address(), text)) == ending::closed);
@@ -290,7 +290,7 @@ TEST_CASE("our own address as sender: shown, told, and no peer") {
     check_serves(a);
 }
 
-TEST_CASE("our own address as sender of exit removes nobody") {
+TEST_CASE("an exit with our own address as sender removes nobody") {
     recording_node a;
     CHECK(one_shot(a.address(), wire({"127.0.0.1", 4999}, "hello")) == ending::closed);
     CHECK(a.wait_joined(1));
@@ -300,7 +300,7 @@ TEST_CASE("our own address as sender of exit removes nobody") {
     check_serves(a);
 }
 
-TEST_CASE("nobody's address as sender makes no peer that cannot be reached") {
+TEST_CASE("a sender that cannot be reached makes no peer") {
     recording_node a;
     one_shot(a.address(), wire({"0.0.0.0", 5000}, "hi"));
     one_shot(a.address(), wire({"::", 5000}, "hi"));
@@ -309,7 +309,7 @@ TEST_CASE("nobody's address as sender makes no peer that cannot be reached") {
 
 #if defined(__linux__)
 
-TEST_CASE("a sender that is not who it says is shown as such, and makes and removes nobody") {
+TEST_CASE("a message from another host than its sender's is shown unverified, and makes no peer") {
     support::lan lan;
     if (!lan.usable()) return;
     std::unique_ptr<recording_node> a;
@@ -341,7 +341,7 @@ TEST_CASE("a sender that is not who it says is shown as such, and makes and remo
     lan.here.run([&] { a.reset(); });
 }
 
-TEST_CASE("somebody else's exit is shown, and removes nobody") {
+TEST_CASE("an exit in another peer's name is shown, and removes nobody") {
     support::lan lan;
     if (!lan.usable()) return;
     std::unique_ptr<recording_node> a;
@@ -363,7 +363,7 @@ TEST_CASE("somebody else's exit is shown, and removes nobody") {
     lan.here.run([&] { a.reset(); });
 }
 
-TEST_CASE("after all bad input together, threads and memory are as before") {
+TEST_CASE("threads and memory are as before after all bad input together") {
     config settings = impatient();
     settings.max_connections = 50;
     recording_node a(settings);
@@ -383,7 +383,7 @@ TEST_CASE("after all bad input together, threads and memory are as before") {
         if (round == 10) memory = of_process("VmRSS:");
     }
     CHECK(of_process("Threads:") == threads);
-    // More than 60 MiB came since, of which the tools that watch memory keep some for a while.
+    // More than 60 MiB have come since then, of which sanitizers keep some for a while.
     if (!keeps_freed_memory) CHECK(of_process("VmRSS:") < memory + 32 * 1024);
     check_serves(a);
 }
@@ -394,13 +394,13 @@ TEST_CASE("a node without anything to do does not wake up") {
     raw_peer silent(a.address());
     REQUIRE(wait_until([&] { return a->statistics().connections == 2; }));
     const auto before = support::processor_time();
-    std::this_thread::sleep_for(300ms);  // the time in which it could
+    std::this_thread::sleep_for(300ms);  // time in which it could wake up
     CHECK(support::processor_time() - before < 30ms);
 }
 
 #endif
 
-TEST_CASE("a handler that blocks for long keeps nothing else from going on") {
+TEST_CASE("a handler that blocks for long holds up nothing else") {
     support::gate gate;
     recording_node a(local(), [&](recording_node&, const p2pchat::message&) { gate.wait(); });
     recording_node b;
@@ -418,7 +418,7 @@ TEST_CASE("a handler that blocks for long keeps nothing else from going on") {
     CHECK(a.wait([](const record& r) { return r.rejected.size() == 1; }));
 }
 
-TEST_CASE("a handler that sends, posts and stops does not dead-lock, whoever floods it") {
+TEST_CASE("a handler that sends, posts and stops during a flood does not deadlock") {
     support::alone([] {
         std::atomic<int> handled{0};
         recording_node b;
@@ -443,7 +443,7 @@ TEST_CASE("a handler that sends, posts and stops does not dead-lock, whoever flo
     });
 }
 
-TEST_CASE("stopping with connections in every state returns") {
+TEST_CASE("stop returns with connections in every state") {
     recording_node a;
     raw_peer silent(a.address()), half(a.address()), ended(a.address()), linked(a.address());
     half.send("127.0.0.1:5000 Ra");

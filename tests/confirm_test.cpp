@@ -1,4 +1,4 @@
-// Messages that the program itself confirms, once it knows what became of them.
+// Tests of confirm_later: messages that the program itself confirms.
 //
 // SPDX-License-Identifier: MIT
 
@@ -28,7 +28,7 @@ p2pchat::config later() {
 
 std::string line(const std::string& text) { return "127.0.0.1:9 Ann " + text + '\n'; }
 
-/// A link to `node`, typed by hand, and what the node answered to CONNECT is read.
+/// A link to `node`, typed by hand; the answer to CONNECT has been read.
 raw_peer linked(recording_node& node) {
     raw_peer peer(node.address());
     REQUIRE(peer.send(line("CONNECT")));
@@ -36,7 +36,7 @@ raw_peer linked(recording_node& node) {
     return peer;
 }
 
-/// The receipts of the messages with a number for a text, in the order of their coming.
+/// The receipts of all messages but CONNECT, in the order of their arrival.
 std::vector<std::uint64_t> receipts(recording_node& node) {
     std::vector<std::uint64_t> result;
     for (const auto& m : node.seen().messages)
@@ -53,7 +53,7 @@ TEST_CASE("a one-shot is delivered when the program has confirmed it, and not be
     REQUIRE(node.wait_text("hi"));
     const auto receipt = node.seen().messages.front().receipt;
     REQUIRE(receipt != 0);
-    // Were it confirmed already, this one's outcome would come behind the other's.
+    // If it were confirmed already, its outcome would come before this one's.
     const support::nobody absent;
     REQUIRE(sender->send(absent.address(), "nobody is there") == std::errc::connection_refused);
     CHECK(sent.count({}) == 0);
@@ -74,13 +74,14 @@ TEST_CASE("a one-shot is delivered when the program has confirmed it, and not be
         CHECK(sent.count({}) == 0);
         node->confirm(receipt);
     }
-    node->confirm(receipt);  // a second time does nothing, nor does what never was
+    node->confirm(receipt);  // neither a second time nor an unknown receipt does anything
     node->confirm(0);
     node->confirm(receipt + 1000, false);
     CHECK(sent.each_once());
 }
 
-TEST_CASE("a handler may confirm what it was called with, and a node with no such wish has") {
+TEST_CASE(
+    "a handler may confirm its message, and a node without confirm_later confirms by itself") {
     recording_node node(later(), [](recording_node& self, const p2pchat::message& m) {
         self->confirm(m.receipt, m.text != "bad");
     });
@@ -92,7 +93,7 @@ TEST_CASE("a handler may confirm what it was called with, and a node with no suc
     CHECK(sender.seen().messages.back().receipt == 0);
 }
 
-TEST_CASE("on a link what is confirmed waits for what came before it") {
+TEST_CASE("a confirmation on a link waits for those of the messages before it") {
     recording_node node(later());
     auto peer = linked(node);
     REQUIRE(peer.send(line("1") + line("2") + line("3")));
@@ -111,17 +112,17 @@ TEST_CASE("on a link what is confirmed waits for what came before it") {
     CHECK(peer.read_to_end() == support::ending::closed);
 }
 
-TEST_CASE("a link with something unconfirmed ends in order only when that is confirmed") {
+TEST_CASE("a link with an unconfirmed message ends in order only when that is confirmed") {
     recording_node node(later());
     auto peer = linked(node);
     REQUIRE(peer.send(line("1") + line("exit")));
     REQUIRE(node.wait_left(1));
-    SUBCASE("it is") {
+    SUBCASE("it is confirmed") {
         node->confirm(receipts(node)[0]);
         CHECK(peer.line() == "ACK 2");
         CHECK(peer.read_to_end() == support::ending::closed);
     }
-    SUBCASE("it is not") {
+    SUBCASE("it is refused") {
         node->confirm(receipts(node)[0], false);
         CHECK(peer.read_to_end() == support::ending::reset);
     }
@@ -129,7 +130,7 @@ TEST_CASE("a link with something unconfirmed ends in order only when that is con
         node->stop();
         CHECK(peer.read_to_end() == support::ending::reset);
     }
-    SUBCASE("the other side goes away before that") {
+    SUBCASE("the other side half-closes before that") {
         peer.half_close();
         CHECK(peer.read_to_end() == support::ending::reset);
         node->confirm(receipts(node)[0]);
@@ -137,7 +138,7 @@ TEST_CASE("a link with something unconfirmed ends in order only when that is con
     CHECK(peer.text().empty());
 }
 
-TEST_CASE("what is refused on a link loses the link, and all that is unconfirmed on it") {
+TEST_CASE("refusing a message on a link ends the link, and fails all that is unconfirmed on it") {
     recording_node node(later()), sender;
     REQUIRE(sender->connect(node.address()).linked);
     outcomes sent;
@@ -151,10 +152,10 @@ TEST_CASE("what is refused on a link loses the link, and all that is unconfirmed
     REQUIRE(sent.wait());
     CHECK(sent.count(make_error_code(errc::link_lost)) == 2);
     CHECK(node.wait_rejected(make_error_code(errc::not_taken)));
-    node->confirm(got[2]);  // whose link is gone
+    node->confirm(got[2]);  // its link is gone
 }
 
-TEST_CASE("what was confirmed is told before the link is lost by what is refused") {
+TEST_CASE("a confirmation is sent before a refusal ends the link") {
     recording_node node(later()), sender;
     REQUIRE(sender->connect(node.address()).linked);
     outcomes sent;
@@ -168,7 +169,7 @@ TEST_CASE("what was confirmed is told before the link is lost by what is refused
     CHECK(sent.count(make_error_code(errc::link_lost)) == 1);
 }
 
-TEST_CASE("what is not confirmed within delivery_timeout is refused") {
+TEST_CASE("a message that is not confirmed within delivery_timeout is refused") {
     auto settings = later();
     settings.delivery_timeout = 50ms;
     recording_node node(settings), sender;
@@ -181,7 +182,7 @@ TEST_CASE("what is not confirmed within delivery_timeout is refused") {
     node->confirm(node.seen().messages.back().receipt);
 }
 
-TEST_CASE("what is unconfirmed holds others back at max_received_bytes, and then lets them in") {
+TEST_CASE("unconfirmed messages hold up others at max_received_bytes until they are confirmed") {
     auto settings = later();
     settings.max_received_bytes = 4000;
     constexpr std::size_t count = 100;
@@ -213,7 +214,7 @@ TEST_CASE("what is unconfirmed holds others back at max_received_bytes, and then
     for (auto& each : one_shots) CHECK(each.read_to_end() == support::ending::closed);
 }
 
-TEST_CASE("a receipt of an earlier life of the node confirms nothing in the next") {
+TEST_CASE("a receipt from before a restart of the node confirms nothing after it") {
     recording_node node(later()), sender;
     outcomes sent;
     REQUIRE_FALSE(sent.post(*sender, node.address(), "before"));

@@ -1,5 +1,5 @@
-// Tests of discovery: on loopback, typed by hand, and between hosts of networks of our own; and of
-// peers that tell each other of third ones.
+// Tests of discovery: on loopback, typed by hand, and between hosts on networks of our own; and of
+// peer exchange over links.
 //
 // SPDX-License-Identifier: MIT
 
@@ -32,8 +32,8 @@ using namespace std::chrono_literals;
 
 namespace {
 
-/// A discovery port of its own: tests run side by side. A listener holds the number, so that no
-/// node of another test has it either.
+/// A discovery port of its own, because tests run in parallel. A listener reserves the number, so
+/// that no node of another test has it either.
 class meeting {
 public:
     std::uint16_t port() const { return held_.address().port(); }
@@ -75,12 +75,12 @@ TEST_CASE("nodes on loopback find each other, and are no peers because of it") {
         CHECK((*one)->statistics().connections == 0);
     }
     b->stop();
-    REQUIRE(a.wait_gone(1));  // at once: nobody waits for as long as candidates are kept
+    REQUIRE(a.wait_gone(1));  // at once, not only when candidates expire
     CHECK(a->candidates().empty());
     CHECK(names(a.seen().gone) == std::set<std::string>{name_of(b)});
 }
 
-TEST_CASE("nodes of different discovery ports do not find each other; without discovery, nobody") {
+TEST_CASE("nodes with different discovery ports, or without discovery, do not find each other") {
     const meeting here, elsewhere;
     recording_node a(here.of("Ann")), other(elsewhere.of("Other"));
     auto settings = here.of("Mute");
@@ -94,7 +94,7 @@ TEST_CASE("nodes of different discovery ports do not find each other; without di
     CHECK(other->candidates().empty());
 }
 
-TEST_CASE("a discovery port of 0 is a bad setting") {
+TEST_CASE("a discovery port of 0 is refused") {
     auto settings = local();
     settings.discovery_port = 0;
     p2pchat::node node(settings);
@@ -104,7 +104,7 @@ TEST_CASE("a discovery port of 0 is a bad setting") {
 TEST_CASE("many nodes know each other at once") {
     if (!support::has_wide_loopback()) return;
 #if defined(_WIN32)
-    constexpr int count = 10;  // Wine takes its time
+    constexpr int count = 10;  // Wine is slow
 #else
     constexpr int count = 60;
 #endif
@@ -130,7 +130,7 @@ sockaddr_in native(const endpoint& from) {
     return result;
 }
 
-/// A datagram socket, for what is typed by hand.
+/// A datagram socket, for datagrams typed by hand.
 class raw_datagrams {
 public:
     explicit raw_datagrams(const std::string& address = "127.0.0.1", std::uint16_t port = 0,
@@ -160,7 +160,7 @@ public:
                        reinterpret_cast<const sockaddr*>(&target),
                        sizeof target) == static_cast<ssize_t>(bytes.size()));
     }
-    /// Empty if none came in that time.
+    /// The next datagram; empty if none came in that time.
     std::string receive(std::chrono::milliseconds timeout = support::patience) {
         pollfd wanted{socket_, POLLIN, 0};
         if (::poll(&wanted, 1, static_cast<int>(timeout.count())) != 1) return {};
@@ -178,7 +178,7 @@ private:
     int socket_ = ::socket(AF_INET, SOCK_DGRAM, 0);
 };
 
-/// As announcements are: longer than any answer.
+/// Padded as announcements are, so that it is longer than any answer.
 std::string filled(std::string text) {
     text.resize(128, ' ');
     return text;
@@ -190,7 +190,7 @@ const std::string group = "239.255.112.50";
 
 // ------------------------------------------------------------------------------- typed by hand
 
-TEST_CASE("HELLO by hand is answered where it came from, and never with more than it was") {
+TEST_CASE("HELLO is answered where it came from, and never with more bytes than it had") {
     const meeting here;
     recording_node a(here.of("Ann"));
     raw_datagrams hand;
@@ -204,25 +204,25 @@ TEST_CASE("HELLO by hand is answered where it came from, and never with more tha
     raw_datagrams shorter;
     shorter.send(wire(shorter.address(), "HELLO", "R"), {group, here.port()});
     REQUIRE(a.wait_found(2));
-    hand.send(filled(wire(hand.address(), "HELLO")), {group, here.port()});  // it is asked again
+    hand.send(filled(wire(hand.address(), "HELLO")), {group, here.port()});  // asks again
     CHECK_FALSE(hand.receive().empty());
-    CHECK(shorter.receive(600ms).empty());  // half a second is the longest that answers wait
+    CHECK(shorter.receive(600ms).empty());  // an answer waits for half a second at most
 }
 
-TEST_CASE("HERE is answered to somebody new only, and what came as an answer is not") {
+TEST_CASE("HERE is answered only if it is new and not an answer itself") {
     const meeting here;
     recording_node a(here.of("Ann"));
     raw_datagrams hand, other;
     hand.send(filled(wire(hand.address(), "HERE")), {group, here.port()});
     CHECK(hand.receive() == wire(a.address(), "HERE", "Ann"));
     hand.send(filled(wire(hand.address(), "HERE")), {group, here.port()});
-    other.send(filled(wire(other.address(), "HERE")), a.address());  // to its own port
+    other.send(filled(wire(other.address(), "HERE")), a.address());  // to the node's own port
     REQUIRE(a.wait_found(2));
     CHECK(hand.receive(600ms).empty());
     CHECK(other.receive(1ms).empty());
 }
 
-TEST_CASE("false datagrams make nobody a candidate") {
+TEST_CASE("false datagrams make no candidate") {
     const meeting here;
     recording_node a(here.of("Ann"));
     raw_datagrams hand, other;
@@ -234,7 +234,7 @@ TEST_CASE("false datagrams make nobody a candidate") {
         std::string("\0\1\2", 3),
         wire({"127.0.0.9", hand.address().port()}, "HELLO"),  // another address
         wire(other.address(), "HELLO"),                       // another port
-        wire(a.address(), "HELLO"),                           // its own name
+        wire(a.address(), "HELLO"),                           // the node's own address
         wire(hand.address(), "HOWDY"),
         wire(hand.address(), "HELLOO"),
         wire(hand.address(), "hello"),
@@ -247,7 +247,7 @@ TEST_CASE("false datagrams make nobody a candidate") {
     REQUIRE(a.wait_found(1));
     CHECK(names(a->candidates()) == std::set<std::string>{to_string(hand.address()) + " Raw"});
 
-    other.send(wire(hand.address(), "exit"), to);  // on behalf of somebody else
+    other.send(wire(hand.address(), "exit"), to);  // for another sender
     other.send(wire(other.address(), "HERE"), to);
     REQUIRE(a.wait_found(2));
     CHECK(a.seen().gone.empty());
@@ -256,7 +256,8 @@ TEST_CASE("false datagrams make nobody a candidate") {
     CHECK(a->candidates().size() == 1);
 }
 
-TEST_CASE("whose link breaks, or who cannot be reached, is found again once heard again") {
+TEST_CASE(
+    "a candidate whose link breaks, or that cannot be reached, is found again once heard again") {
     const meeting here;
     recording_node a(here.of("Ann"));
     const auto typed = std::make_unique<raw_listener>();
@@ -274,18 +275,18 @@ TEST_CASE("whose link breaks, or who cannot be reached, is found again once hear
         return peer;
     };
     REQUIRE(is_found());
-    SUBCASE("reset") { link().reset(); }
-    SUBCASE("ended in order, as by a program that ends") { link().close(); }
-    SUBCASE("not connected to") {
+    SUBCASE("link reset") { link().reset(); }
+    SUBCASE("link closed, as by a program that ends") { link().close(); }
+    SUBCASE("refusing a connection") {
         typed->socket().close();
         CHECK(a->connect(there).error == std::errc::connection_refused);
     }
-    SUBCASE("not connected to, together with what went before") {
+    SUBCASE("refusing a connection, with a message waiting") {
         typed->socket().close();
         CHECK_FALSE(a->post(there, "first"));
         CHECK(a->connect(there).error == std::errc::connection_refused);
     }
-    SUBCASE("reset when asked for a link") {
+    SUBCASE("resetting a CONNECT") {
         CHECK_FALSE(a->connect(there, {}));
         typed->accept().reset();
     }
@@ -295,7 +296,7 @@ TEST_CASE("whose link breaks, or who cannot be reached, is found again once hear
     CHECK(a->candidates().size() == 1);
 }
 
-TEST_CASE("who leaves a link, or has another, stays found") {
+TEST_CASE("a candidate that leaves a link, or has another, stays found") {
     const meeting here;
     recording_node a(here.of("Ann"));
     raw_listener typed;
@@ -317,7 +318,7 @@ TEST_CASE("who leaves a link, or has another, stays found") {
     CHECK(a.seen().gone.empty());
 }
 
-TEST_CASE("of one address no more than eight candidates are believed, in all 256") {
+TEST_CASE("one address has no more than eight candidates, and all together have 256") {
     if (!support::has_wide_loopback()) return;
     const meeting here;
     recording_node a(here.of("Ann"));
@@ -333,7 +334,7 @@ TEST_CASE("of one address no more than eight candidates are believed, in all 256
         raw_datagrams one("127.0." + std::to_string(3 + i / 200) + '.' +
                           std::to_string(1 + i % 200));
         one.send(wire(one.address(), "HERE"), {group, here.port()});
-        if (i % 50 == 0)  // few enough for the system's buffer
+        if (i % 50 == 0)  // few enough at a time for the system's buffer
             REQUIRE(wait_until([&] { return heard() == 9 + i + 1; }));
     }
     CHECK(wait_until([&] { return heard() == 9 + 600; }));
@@ -341,7 +342,7 @@ TEST_CASE("of one address no more than eight candidates are believed, in all 256
     CHECK(a->candidates().size() <= 256);
     const auto seen = a.seen();
     CHECK(seen.found.size() - seen.gone.size() == a->candidates().size());
-    CHECK(seen.found.size() < 400);  // a flood makes few events
+    CHECK(seen.found.size() < 400);  // a flood causes few events
 }
 
 TEST_CASE("one host that comes and goes keeps nobody else from being found") {
@@ -360,11 +361,12 @@ TEST_CASE("one host that comes and goes keeps nobody else from being found") {
         for (int times = 0; times < 2; ++times) come_and_go();
         raw_datagrams newcomer("127.0.3." + std::to_string(i));
         newcomer.send(wire(newcomer.address(), "HELLO"), to);
-        REQUIRE(a.wait([&](const support::record& r) {  // few enough for the system's buffer
-            return std::any_of(r.found.begin(), r.found.end(), [&](const candidate& who) {
-                return who.address == newcomer.address();
-            });
-        }));
+        REQUIRE(
+            a.wait([&](const support::record& r) {  // few enough at a time for the system's buffer
+                return std::any_of(r.found.begin(), r.found.end(), [&](const candidate& who) {
+                    return who.address == newcomer.address();
+                });
+            }));
     }
     CHECK(a.seen().found.size() < 20 + 2 * ports.size());
 }
@@ -378,7 +380,7 @@ namespace {
 using support::host;
 using support::segment;
 
-/// A node on a host; by which address it is known, it finds out.
+/// A node on a host; it detects its own address.
 class node_on {
 public:
     node_on(host& where, const std::string& team, config settings) : where_(where) {
@@ -399,14 +401,14 @@ public:
     recording_node* operator->() noexcept { return node_.get(); }
     p2pchat::node& operator*() noexcept { return **node_; }
 
-    /// As found so far: "TEAM at ADDRESS".
+    /// What it has found so far, each as "TEAM at ADDRESS".
     std::set<std::string> found() {
         std::set<std::string> result;
         for (const auto& one : (**node_).candidates())
             result.insert(one.team + " at " + one.address.address());
         return result;
     }
-    /// From a thread of this host, where the socket is to be.
+    /// Sends from a thread of this host, so that the socket is there.
     std::error_code send(const endpoint& to, const std::string& text) {
         std::error_code error;
         where_.run([&] { error = (*node_)->send(to, text); });
@@ -519,7 +521,7 @@ TEST_CASE("a node known by a loopback address, or by one of its own, announces n
     CHECK((*hidden).candidates().empty());
 }
 
-TEST_CASE("where a stranger has the discovery port, others are found nevertheless") {
+TEST_CASE("other nodes are found although a stranger has the discovery port") {
     segment lan;
     if (!lan.usable()) return;
     host first, second;
@@ -535,13 +537,13 @@ TEST_CASE("where a stranger has the discovery port, others are found nevertheles
     first.run([&] { stranger.reset(); });
 }
 
-TEST_CASE("of many networks those that lead to others are announced on, and the rest are counted") {
+TEST_CASE("a node with many networks announces on those that lead to others, and counts the rest") {
     segment lan;
     if (!lan.usable()) return;
     host first, second;
     bool tunnels = false;
-    SUBCASE("the one with the default route") {}
-    SUBCASE("the one with a broadcast address") { tunnels = true; }
+    SUBCASE("a default route") {}
+    SUBCASE("a broadcast address") { tunnels = true; }
     for (int i = 1; i <= 20; ++i) {
         const std::string number = std::to_string(i), name = "d" + number;
         const std::string add = tunnels ? "ip tuntap add mode tun name " + name
@@ -561,7 +563,7 @@ TEST_CASE("of many networks those that lead to others are announced on, and the 
     CHECK((*a).statistics().unannounced >= 21 - 16);
 }
 
-TEST_CASE("whoever is outside our networks is nobody") {
+TEST_CASE("a datagram from outside our networks is ignored") {
     segment lan;
     if (!lan.usable()) return;
     host first, second;
@@ -572,7 +574,7 @@ TEST_CASE("whoever is outside our networks is nobody") {
     auto settings = node_on::anywhere();
     settings.address = "10.99.0.2";
     node_on a(first, "Ann"), b(second, "Bob", settings);
-    REQUIRE(a->wait_found(1));  // the Ethernet carries what is sent once
+    REQUIRE(a->wait_found(1));  // so the Ethernet works
     const auto say = [&](const std::string& from) {
         raw_datagrams hand(from);
         hand.send(wire(hand.address(), "HELLO"), {"10.99.0.1", 21975});
@@ -591,7 +593,7 @@ TEST_CASE("whoever is outside our networks is nobody") {
 
 // -------------------------------------------------------------------------------- peer exchange
 
-TEST_CASE("a link tells of other peers, where both sides have discovery on") {
+TEST_CASE("a link exchanges peers if both sides have discovery on") {
     const meeting here, there;
     recording_node a(here.of("Ann")), b(there.of("Bob"));
     REQUIRE(b->connect(a.address()).linked);
@@ -600,7 +602,7 @@ TEST_CASE("a link tells of other peers, where both sides have discovery on") {
     hand.peer.send("KNOWS 1\nPEERS\n");
     CHECK(hand.peer.line() == "PEERS");
     CHECK(hand.peer.line() == "PEER " + to_string(b.address()) + "/Bob");
-    hand.peer.send("PEERS\nPEERS\n");  // too soon: not again
+    hand.peer.send("PEERS\nPEERS\n");  // too soon, and not answered
     hand.send("done");
     CHECK(a.wait_text("done"));
     CHECK(hand.peer.line() == "ACK 1");
@@ -615,13 +617,13 @@ TEST_CASE("a link tells of other peers, where both sides have discovery on") {
     CHECK(deaf->candidates().empty());
 }
 
-TEST_CASE("what a linked peer tells makes candidates, not more than were asked for") {
+TEST_CASE("the peers that a linked peer names become candidates, up to the number asked for") {
     const meeting here;
     recording_node a(here.of("Ann"));
     raw_listener named;
     typed_link liar(a);
     CHECK(liar.peer.line() == "KNOWS 1");
-    liar.peer.send("PEER 127.0.0.1:4999/Early\nKNOWS 1\n");  // before it was asked
+    liar.peer.send("PEER 127.0.0.1:4999/Early\nKNOWS 1\n");  // unasked
     CHECK(liar.peer.line() == "PEERS");
     std::string lines = "PEER " + to_string(a.address()) + "/Ann\n" +  // ourselves
                         "PEER 10.1.2.3:5000/Far\n" +                   // not on loopback
@@ -634,7 +636,7 @@ TEST_CASE("what a linked peer tells makes candidates, not more than were asked f
     liar.send("done");
     REQUIRE(a.wait_text("done"));
     const auto candidates = a->candidates();
-    CHECK(candidates.size() == 50 - 7);  // malformed ones count
+    CHECK(candidates.size() == 50 - 7);  // malformed ones count, too
     CHECK(names(candidates).count(to_string(named.address()) + " Named") == 1);
     CHECK(a->statistics().ignored == 1 + 7 + 10000 - 42);
     CHECK(a->peers().size() == 1);
@@ -646,7 +648,7 @@ TEST_CASE("what a linked peer tells makes candidates, not more than were asked f
 
 namespace {
 
-/// A linked peer at an address of its own, by hand, which has been asked whom it knows.
+/// A linked peer at an address of its own, typed by hand, which has been asked for its peers.
 class teller {
 public:
     teller(const std::string& at, const endpoint& node) : head_(at + ":5000 Teller ") {
@@ -684,7 +686,7 @@ private:
 
 }  // namespace
 
-TEST_CASE("who is only told of takes no place of those who are heard themselves") {
+TEST_CASE("a candidate only named by a peer does not evict one that was heard itself") {
     const meeting here;
     recording_node a(here.of("Ann"));
     raw_datagrams hand;
@@ -702,7 +704,8 @@ TEST_CASE("who is only told of takes no place of those who are heard themselves"
     CHECK(names(a->candidates()).count(to_string(hand.address()) + " Raw") == 1);
 }
 
-TEST_CASE("a host is heard itself, whatever it tells as a peer, and its ports have their share") {
+TEST_CASE(
+    "a host that also names peers is heard itself, and its ports have no more than their share") {
     const meeting here;
     recording_node a(here.of("Ann"));
     const std::string there = "127.0.6.1";
@@ -721,25 +724,25 @@ TEST_CASE("a host is heard itself, whatever it tells as a peer, and its ports ha
     };
     CHECK(wait_until([&] { return a->statistics().ignored == 2; }));
     CHECK(themselves() == 8);
-    CHECK(ports.front()->receive() == wire(a.address(), "HERE", "Ann"));  // as somebody new
-    peer.tell(to_string(ports.front()->address()));                       // it has said so itself
+    CHECK(ports.front()->receive() == wire(a.address(), "HERE", "Ann"));  // as to a new candidate
+    peer.tell(to_string(ports.front()->address()));  // this one has announced itself
     CHECK(wait_until([&] { return a->statistics().ignored == 3; }));
     CHECK(themselves() == 8);
 }
 
 #endif
 
-TEST_CASE("a chain of twenty nodes, each given one address, ends with all knowing all") {
+TEST_CASE("twenty nodes in a chain, each given one address, come to know all others") {
     if (!support::has_wide_loopback()) return;
     constexpr std::size_t count = 20;
     std::vector<std::unique_ptr<recording_node>> all;
-    const std::vector<meeting> apart(count);  // no datagram reaches another
+    const std::vector<meeting> apart(count);  // no datagram reaches another node
     for (std::size_t i = 0; i < count; ++i)
         all.push_back(std::make_unique<recording_node>(
             apart[i].of("T" + std::to_string(i), "127.0.5." + std::to_string(i + 1))));
     for (std::size_t i = 1; i < count; ++i)
         REQUIRE((**all[i]).connect(all[i - 1]->address()).linked);
-    // As a program does that wants to talk to all.
+    // As a program that wants to talk to all does.
     const auto meet = [](recording_node& one) {
         for (const auto& found : one->candidates())
             static_cast<void>(one->connect(found.address, {}));

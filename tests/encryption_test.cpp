@@ -1,4 +1,4 @@
-// Encryption: nobody reads what two nodes say, nobody changes it, and nobody pretends. With OpenSSL.
+// Tests of encryption: nobody can read, change or forge what two nodes send. With OpenSSL.
 //
 // SPDX-License-Identifier: MIT
 
@@ -36,10 +36,10 @@ p2pchat::config encrypted(std::string team = "BTC", encryption mode = encryption
     return settings;
 }
 
-/// Hands on what two others say to each other, and may change it.
+/// Passes on what two peers send to each other, and may change it.
 class middleman {
 public:
-    /// Called with each piece; false: cuts the connection here.
+    /// Called with each piece; if it returns false, the connection is cut here.
     using change = std::function<bool(std::string& bytes, bool forth)>;
 
     explicit middleman(const p2pchat::endpoint& to, change hook = {})
@@ -53,7 +53,7 @@ public:
     }
 
     p2pchat::endpoint address() const { return listener_.address(); }
-    /// What was said to the other side, and by it.
+    /// What was sent to the other side, or by it.
     std::string seen(bool forth) const {
         const std::lock_guard<std::mutex> lock(mutex_);
         return seen_[forth];
@@ -113,7 +113,7 @@ struct freed {
 template <class What>
 using owned = std::unique_ptr<What, freed>;
 
-/// TLS typed by hand, with whatever key and certificate.
+/// TLS typed by hand, with a certificate that may be unfit.
 class typed_tls {
 public:
     enum class shows { good, nothing, rsa, expired, old_version };
@@ -129,7 +129,7 @@ public:
         REQUIRE_FALSE(socket_.connect(to, patience));
     }
 
-    /// Until the other side has said all that it has to say; true if it is content.
+    /// Completes the handshake; false if the other side ends it.
     bool shake_hands() {
         while (!SSL_is_init_finished(ssl_.get())) {
             const int done = SSL_do_handshake(ssl_.get());
@@ -147,7 +147,7 @@ public:
         flush();
     }
     void half_close() { static_cast<void>(socket_.shutdown_send()); }
-    /// Text up to a line's end, or to where nothing more comes.
+    /// Text up to and including a LF, or to the end of the stream.
     std::string line() {
         char one = 0;
         std::string text;
@@ -163,7 +163,7 @@ public:
         }
         return text;
     }
-    /// Whether the other side said that it has ended, which is to say that it has taken all.
+    /// Whether the other side has sent close_notify, which confirms that it has taken all.
     bool heard_end() { return line().empty() && ended_; }
 
 private:
@@ -222,7 +222,7 @@ private:
     std::vector<p2pchat::peer> offered_;
 };
 
-/// A peer that comes again at the same address, with another key.
+/// Settings for a peer that comes back at the same address, with another key.
 p2pchat::config again(const p2pchat::config& as, std::uint16_t port) {
     auto settings = as;
     settings.port = port;
@@ -231,7 +231,7 @@ p2pchat::config again(const p2pchat::config& as, std::uint16_t port) {
 
 const std::string long_text(60 * 1024, 'x');
 
-/// With discovery, on a port for it that nobody else has.
+/// Settings with discovery, on a discovery port that nobody else has.
 p2pchat::config discovering(encryption mode) {
     auto settings = encrypted("Ann", mode);
     settings.discovery = true;
@@ -241,7 +241,7 @@ p2pchat::config discovering(encryption mode) {
 
 #if !defined(_WIN32)
 
-/// Says something for a peer in a datagram, as any program on its machine can.
+/// Announces something for a peer in a datagram, as any program on its machine can.
 void announce(const p2pchat::endpoint& peer, std::uint16_t discovery_port, std::string_view what) {
     const int socket = ::socket(AF_INET, SOCK_DGRAM, 0);
     sockaddr_in address{};
@@ -257,7 +257,7 @@ void announce(const p2pchat::endpoint& peer, std::uint16_t discovery_port, std::
     ::close(socket);
 }
 
-/// The next connection to a port, and whether it begins as TLS does.
+/// Accepts the next connection to a port; whether it begins as TLS does.
 bool comes_encrypted(raw_listener& there) {
     raw_peer peer = there.accept();
     char first = 0;
@@ -266,7 +266,7 @@ bool comes_encrypted(raw_listener& there) {
     return first == 0x16;
 }
 
-/// No file may be larger than this: a disk that is full, for as long as it lives.
+/// While one lives, no file may grow beyond this size, as on a full disk.
 class full_disk {
 public:
     explicit full_disk(std::size_t bytes) {
@@ -290,7 +290,7 @@ private:
 
 }  // namespace
 
-TEST_CASE("an encrypted one-shot is delivered, and says by whose key it came") {
+TEST_CASE("an encrypted one-shot is delivered, and carries its sender's key") {
     recording_node ann(encrypted("Ann")), bob(encrypted("Bob"));
     CHECK_FALSE(ann->send(bob.address(), "Hi"));
     REQUIRE(bob.wait_text("Hi"));
@@ -349,7 +349,7 @@ TEST_CASE("an encrypted link carries messages both ways, in order, confirmed, an
     }
 }
 
-TEST_CASE("both sides open an encrypted link at once: one stands, nothing is lost") {
+TEST_CASE("one encrypted link stands when both sides open one at once, and nothing is lost") {
     outcomes told;
     recording_node ann(encrypted("Ann")), bob(encrypted("Bob"));
     std::thread other([&] { static_cast<void>(ann->connect(bob.address())); });
@@ -364,7 +364,7 @@ TEST_CASE("both sides open an encrypted link at once: one stands, nothing is los
     CHECK(wait_until([&] { return linked_peers(*ann) == 1 && linked_peers(*bob) == 1; }));
 }
 
-TEST_CASE("who listens on the wire finds neither text nor team in it") {
+TEST_CASE("an eavesdropper sees neither text nor team") {
     recording_node bob(encrypted("Robert"));
     middleman eve(bob.address());
     recording_node ann(encrypted("Annabel"));
@@ -406,7 +406,7 @@ TEST_CASE("an encrypted message may come byte by byte") {
     CHECK(bob.wait_text("byte by byte"));
 }
 
-TEST_CASE("one changed bit ends a connection, and nothing behind it is believed") {
+TEST_CASE("one changed bit ends a connection, and nothing behind it is taken") {
     std::atomic<bool> change{false};
     recording_node bob(encrypted("Bob"));
     middleman eve(bob.address(), [&](std::string& bytes, bool forth) {
@@ -414,14 +414,14 @@ TEST_CASE("one changed bit ends a connection, and nothing behind it is believed"
         return true;
     });
     recording_node ann(encrypted("Ann"));
-    SUBCASE("of a one-shot") {
+    SUBCASE("a one-shot") {
         CHECK_FALSE(ann->send(eve.address(), "first"));
         change = true;
         CHECK(ann->send(eve.address(), "second"));
         REQUIRE(bob.wait_rejected(errc::encryption_failed));
         CHECK(bob.seen().messages.size() == 1);
     }
-    SUBCASE("of a link") {
+    SUBCASE("a link") {
         REQUIRE(ann->connect(eve.address()).linked);
         CHECK_FALSE(ann->send(eve.address(), "first"));
         change = true;
@@ -432,11 +432,11 @@ TEST_CASE("one changed bit ends a connection, and nothing behind it is believed"
     }
 }
 
-TEST_CASE("who cuts an encrypted connection ends nothing in order") {
+TEST_CASE("a truncated TLS connection is not an orderly end") {
     recording_node bob(encrypted("Bob"));
     recording_node ann(encrypted("Ann"));
-    SUBCASE("the message is shown only if its end was said") {
-        // close_notify is a record of 24 bytes, and the last: it is not handed on.
+    SUBCASE("a message without close_notify is not shown") {
+        // close_notify is the last record, of 24 bytes: it is not passed on.
         middleman eve(bob.address(), [&](std::string& bytes, bool forth) {
             const std::size_t before = bytes.size() - (std::min)(bytes.size(), std::size_t{24});
             const bool end = bytes.compare(before, 5, std::string("\x17\x03\x03\x00\x13", 5)) == 0;
@@ -447,14 +447,14 @@ TEST_CASE("who cuts an encrypted connection ends nothing in order") {
         REQUIRE(bob.wait_rejected(std::errc::connection_reset));
         CHECK(bob.seen().messages.empty());
     }
-    SUBCASE("nor is it delivered if the receiver's end was not said") {
+    SUBCASE("a message is not delivered without the receiver's close_notify") {
         middleman eve(bob.address(), [&](std::string&, bool forth) {
             return forth || bob->statistics().received == 0;
         });
         CHECK_EQ(ann->send(eve.address(), "taken, but nobody says so"), errc::not_taken);
         CHECK(bob.wait_messages(1));
     }
-    SUBCASE("a link is lost") {
+    SUBCASE("a truncated link is lost") {
         std::atomic<bool> now{false};
         middleman eve(bob.address(), [&](std::string&, bool) { return !now; });
         REQUIRE(ann->connect(eve.address()).linked);
@@ -465,7 +465,7 @@ TEST_CASE("who cuts an encrypted connection ends nothing in order") {
     }
 }
 
-TEST_CASE("what was said once is not believed when it is said again") {
+TEST_CASE("a replayed connection is refused") {
     recording_node bob(encrypted("Bob"));
     middleman eve(bob.address());
     recording_node ann(encrypted("Ann"));
@@ -477,7 +477,7 @@ TEST_CASE("what was said once is not believed when it is said again") {
     CHECK(bob.seen().messages.size() == 1);
 }
 
-TEST_CASE("with encryption required nothing is taken, or sent, unencrypted") {
+TEST_CASE("encryption::required neither takes nor sends anything unencrypted") {
     recording_node bob(encrypted("Bob"));
     CHECK(one_shot(bob.address(), wire({"127.0.0.1", 5000}, "Hi")) == ending::reset);
     CHECK(bob.wait_rejected(errc::not_encrypted));
@@ -499,7 +499,7 @@ TEST_CASE("with encryption required nothing is taken, or sent, unencrypted") {
     CHECK(open.seen().messages.empty());
 }
 
-TEST_CASE("without encryption wanted, all goes unencrypted to whoever is not known") {
+TEST_CASE("encryption::preferred sends unencrypted to peers whose key is not known") {
     recording_node ann(encrypted("Ann", encryption::preferred)),
         bob(encrypted("Bob", encryption::preferred));
     original python;
@@ -511,7 +511,7 @@ TEST_CASE("without encryption wanted, all goes unencrypted to whoever is not kno
     for (const auto& m : {ann.seen().messages[0], bob.seen().messages[0]}) CHECK_FALSE(m.key);
 }
 
-TEST_CASE("who is known is never written to unencrypted again, whatever answers there") {
+TEST_CASE("a peer whose key is known is never sent anything unencrypted again") {
     recording_node ann(encrypted("Ann", encryption::preferred));
     p2pchat::endpoint there;
     {
@@ -523,7 +523,7 @@ TEST_CASE("who is known is never written to unencrypted again, whatever answers 
         CHECK_FALSE(ann->send(there, "encrypted"));
         CHECK(bob.wait_text("encrypted"));
     }
-    // Nothing but TLS is said to whoever sits there now, and what he says unencrypted is refused.
+    // Whoever has that port now is sent nothing but TLS, and is refused if unencrypted.
     raw_listener eve(there);
     std::thread said([&] {
         auto peer = eve.accept();
@@ -542,7 +542,7 @@ TEST_CASE("who is known is never written to unencrypted again, whatever answers 
     CHECK(ann->peers().size() == 1);
 }
 
-TEST_CASE("a link unencrypted is given up when its peer's key becomes known") {
+TEST_CASE("an unencrypted link is closed when its peer's key becomes known") {
     recording_node ann(encrypted("Ann", encryption::preferred));
     typed_link clear(ann);
     clear.send("unencrypted");
@@ -561,9 +561,9 @@ TEST_CASE("a link unencrypted is given up when its peer's key becomes known") {
 TEST_CASE("a link under a key that is no longer trusted ends, and nothing more goes over it") {
     recording_node ann(encrypted("Ann")), bob(encrypted("Bob"));
     auto there = bob.address();
-    SUBCASE("one that we opened") {}
-    SUBCASE("one that the peer opened") { REQUIRE(bob->connect(ann.address()).linked); }
-    SUBCASE("one to another address of the peer") {
+    SUBCASE("a link that we opened") {}
+    SUBCASE("a link that the peer opened") { REQUIRE(bob->connect(ann.address()).linked); }
+    SUBCASE("a link to another address of the peer") {
         if (!has_wide_loopback()) return;
         there = {"127.0.0.2", there.port()};
     }
@@ -582,7 +582,7 @@ TEST_CASE("a link under a key that is no longer trusted ends, and nothing more g
     CHECK(bob.seen().count_text("for somebody else") == 0);
 }
 
-TEST_CASE("what a peer says under a key that is no longer trusted is not taken") {
+TEST_CASE("messages under a key that is no longer trusted are not taken") {
     recording_node ann(encrypted("Ann")), bob(encrypted("Bob"));
     REQUIRE(bob->connect(ann.address()).linked);
     p2pchat::public_key other;
@@ -593,7 +593,7 @@ TEST_CASE("what a peer says under a key that is no longer trusted is not taken")
     CHECK(ann.seen().messages.size() == 1);  // CONNECT
 }
 
-TEST_CASE("a link that is being opened under a key that is no longer trusted does not come about") {
+TEST_CASE("a link being opened under a key that is no longer trusted is not made") {
     gate trusted;
     recording_node ann(encrypted("Ann")), bob(encrypted("Bob"));
     p2pchat::public_key other;
@@ -613,7 +613,7 @@ TEST_CASE("a link that is being opened under a key that is no longer trusted doe
     CHECK_EQ(linked_peers(*ann), 0);
 }
 
-TEST_CASE("a link that is refused while it waits for room is not called once there is some") {
+TEST_CASE("a link that is refused while it waits for room is not read once there is room") {
     auto settings = encrypted("Ann", encryption::preferred);
     settings.max_received_bytes = 1;  // each event fills it
     gate go_on;
@@ -625,7 +625,7 @@ TEST_CASE("a link that is refused while it waits for room is not called once the
     REQUIRE(ann.wait_text("first"));
     clear.send("second");
     clear.send("third");
-    REQUIRE(clear.peer.send("what?\n"));  // read behind the messages that wait
+    REQUIRE(clear.peer.send("what?\n"));  // read after the messages that wait
     REQUIRE(wait_until([&] { return ann->statistics().rejected == 1; }));
     p2pchat::public_key known;
     known.bytes[0] = 1;
@@ -642,7 +642,7 @@ TEST_CASE("a link that is refused while it waits for room is not called once the
     CHECK(ann.seen().messages.size() == 3);  // CONNECT, the first and this
 }
 
-TEST_CASE("without encryption all is unencrypted, with a peer whose key was trusted, too") {
+TEST_CASE("encryption::off sends unencrypted, even to a peer whose key is trusted") {
     recording_node ann(local("Ann")), bob(local("Bob"));
     p2pchat::public_key key;
     key.bytes[0] = 1;
@@ -655,7 +655,7 @@ TEST_CASE("without encryption all is unencrypted, with a peer whose key was trus
     CHECK(bob.wait_text("to him"));
 }
 
-TEST_CASE("another key for somebody known is refused until it is accepted") {
+TEST_CASE("another key for a known peer is refused until it is accepted") {
     changed_keys told;
     outcomes kept;
     recording_node ann(encrypted("Ann"));
@@ -668,12 +668,14 @@ TEST_CASE("another key for somebody known is refused until it is accepted") {
     bob = std::make_unique<recording_node>(again(encrypted("Bob"), there.port()));
     const auto key = (*bob)->key();
 
-    SUBCASE("when he writes") { CHECK_EQ((*bob)->send(ann.address(), "me too"), errc::not_taken); }
-    SUBCASE("when he links") {
+    SUBCASE("when the peer sends") {
+        CHECK_EQ((*bob)->send(ann.address(), "me too"), errc::not_taken);
+    }
+    SUBCASE("when the peer links") {
         CHECK((*bob)->connect(ann.address()).error);
         CHECK_EQ(linked_peers(*ann), 0);
     }
-    SUBCASE("when he is written to") {
+    SUBCASE("when we send or link") {
         CHECK_EQ(ann->send(there, "Bob?"), errc::key_changed);
         CHECK_EQ(ann->connect(there).error, errc::key_changed);
     }
@@ -691,7 +693,7 @@ TEST_CASE("another key for somebody known is refused until it is accepted") {
     CHECK(bob->wait_text("welcome"));
 }
 
-TEST_CASE("whoever has no fit certificate is refused, and told why") {
+TEST_CASE("a peer without a fit certificate is refused, and the reason is reported") {
     using shows = typed_tls::shows;
     recording_node bob(encrypted("Bob"));
     const auto refused = [&](shows what, errc why) {
@@ -701,7 +703,7 @@ TEST_CASE("whoever has no fit certificate is refused, and told why") {
         CHECK_FALSE(client.heard_end());
         CHECK(bob.wait_rejected(why));
     };
-    SUBCASE("none") { refused(shows::nothing, errc::bad_certificate); }
+    SUBCASE("no certificate") { refused(shows::nothing, errc::bad_certificate); }
     SUBCASE("RSA") { refused(shows::rsa, errc::bad_certificate); }
     SUBCASE("expired") { refused(shows::expired, errc::bad_certificate); }
     SUBCASE("TLS 1.2") { refused(shows::old_version, errc::encryption_failed); }
@@ -714,7 +716,7 @@ TEST_CASE("whoever has no fit certificate is refused, and told why") {
     CHECK(bob.wait_text("Hi"));
 }
 
-TEST_CASE("an encrypted link is typed by hand as one unencrypted is") {
+TEST_CASE("an encrypted link has the same lines as an unencrypted one") {
     recording_node bob(encrypted("Bob"));
     typed_tls me(bob.address());
     REQUIRE(me.shake_hands());
@@ -731,9 +733,9 @@ TEST_CASE("an encrypted link is typed by hand as one unencrypted is") {
     CHECK(bob.wait_left(1));
 }
 
-TEST_CASE("a handshake has the time of a first message, and holds up nobody") {
+TEST_CASE("a handshake has first_message_timeout, and holds up no other peer") {
     auto settings = encrypted("Bob");
-    SUBCASE("one that never finishes") {
+    SUBCASE("a handshake that never finishes") {
         settings.first_message_timeout = 200ms;
         recording_node bob(settings);
         raw_peer silent(bob.address());
@@ -741,14 +743,14 @@ TEST_CASE("a handshake has the time of a first message, and holds up nobody") {
         CHECK(silent.read_to_end() == ending::reset);
         CHECK(bob.wait_rejected(std::errc::timed_out));
     }
-    SUBCASE("one that finishes, and says nothing") {
+    SUBCASE("a handshake without a message") {
         settings.first_message_timeout = 500ms;
         recording_node bob(settings);
         typed_tls silent(bob.address());
         REQUIRE(silent.shake_hands());
         CHECK(bob.wait_rejected(std::errc::timed_out));
     }
-    SUBCASE("a pause is no end") {
+    SUBCASE("a pause is not an end") {
         settings.quiet_period = 50ms;
         settings.first_message_timeout = 1000ms;
         recording_node bob(settings);
@@ -758,7 +760,7 @@ TEST_CASE("a handshake has the time of a first message, and holds up nobody") {
         CHECK(bob.wait_rejected(std::errc::timed_out));
         CHECK(bob.seen().messages.empty());
     }
-    SUBCASE("ours, with somebody who says nothing") {
+    SUBCASE("our handshake with a silent peer") {
         settings.handshake_timeout = 200ms;
         recording_node bob(settings);
         raw_listener silent;
@@ -782,7 +784,7 @@ TEST_CASE("a handshake has the time of a first message, and holds up nobody") {
     }
 }
 
-TEST_CASE("what is no TLS, but begins like it, is refused") {
+TEST_CASE("bytes that only begin like TLS are refused") {
     recording_node bob(encrypted("Bob", encryption::preferred));
     CHECK(one_shot(bob.address(), "\x16garbage garbage garbage") == ending::reset);
     CHECK(bob.wait_rejected(errc::encryption_failed));
@@ -790,7 +792,7 @@ TEST_CASE("what is no TLS, but begins like it, is refused") {
     CHECK(one_shot(open.address(), "\x16garbage garbage garbage") == ending::reset);
 }
 
-TEST_CASE("a node has its key for as long as its file") {
+TEST_CASE("a node keeps its key in the identity file") {
     const folder here;
     auto settings = encrypted("Bob");
     settings.identity = here.file("identity");
@@ -800,26 +802,26 @@ TEST_CASE("a node has its key for as long as its file") {
         key = bob->key();
         CHECK(bool(key));
     }
-    SUBCASE("and again") {
+    SUBCASE("a restart") {
         recording_node bob(settings);
         CHECK(bob->key() == key);
     }
-    SUBCASE("other programs have the same") {
+    SUBCASE("two nodes with one file") {
         recording_node first(settings), second(settings);
         CHECK(first->key() == key);
         CHECK(second->key() == key);
     }
-    SUBCASE("without a file it is another each time") {
+    SUBCASE("no file: another key each time") {
         settings.identity.clear();
         recording_node bob(settings);
         CHECK(bob->key() != key);
     }
-    SUBCASE("not if the file is something else") {
+    SUBCASE("a file with something else in it is refused") {
         std::ofstream(settings.identity, std::ios::trunc) << "nothing";
         p2pchat::node bob(settings);
         CHECK_EQ(bob.start(), errc::bad_identity);
     }
-    SUBCASE("not where there can be none") {
+    SUBCASE("a folder that does not exist") {
         settings.identity = here.file("missing/identity");
         p2pchat::node bob(settings);
         CHECK_EQ(bob.start(), std::errc::no_such_file_or_directory);
@@ -828,7 +830,7 @@ TEST_CASE("a node has its key for as long as its file") {
     using std::filesystem::perms;
     CHECK(std::filesystem::status(here.file("identity")).permissions() ==
           (perms::owner_read | perms::owner_write));
-    SUBCASE("not if others can read it") {
+    SUBCASE("a file that others can read is refused") {
         std::filesystem::permissions(settings.identity, perms::group_read,
                                      std::filesystem::perm_options::add);
         p2pchat::node bob(settings);
@@ -837,7 +839,7 @@ TEST_CASE("a node has its key for as long as its file") {
 #endif
 }
 
-TEST_CASE("who is known is known after a restart, too") {
+TEST_CASE("known keys are still known after a restart") {
     const folder here;
     auto settings = encrypted("Ann");
     settings.pins = here.file("pins");
@@ -856,11 +858,11 @@ TEST_CASE("who is known is known after a restart, too") {
     CHECK(line.rfind(to_string(bob->address()) + " Bob ", 0) == 0);
     CHECK(std::count(line.begin(), line.end(), '\n') == 1);
 
-    SUBCASE("by his key") {
+    SUBCASE("the known key is accepted") {
         recording_node ann(settings);
         CHECK_FALSE(ann->send(bob->address(), "Hi"));
     }
-    SUBCASE("and by no other") {
+    SUBCASE("another key is refused") {
         bob.reset();
         recording_node eve(again(encrypted("Bob"), of_bob.port));
         recording_node ann(settings);
@@ -871,7 +873,7 @@ TEST_CASE("who is known is known after a restart, too") {
         recording_node later(settings);
         CHECK_FALSE(later->send(eve.address(), "Hi"));
     }
-    SUBCASE("unless he is forgotten") {
+    SUBCASE("a peer may be forgotten") {
         bob.reset();
         recording_node eve(again(encrypted("Bob"), of_bob.port));
         {
@@ -881,7 +883,7 @@ TEST_CASE("who is known is known after a restart, too") {
         recording_node ann(settings);
         CHECK_FALSE(ann->send(eve.address(), "Hi"));
     }
-    SUBCASE("though its last line is cut") {
+    SUBCASE("a cut last line is ignored") {
         std::ofstream(settings.pins, std::ios::app) << "127.0.0.1:9 Eve 00112233";
         {
             recording_node ann(settings);
@@ -894,12 +896,12 @@ TEST_CASE("who is known is known after a restart, too") {
         CHECK(content(settings.pins).find("00112233#\n" + to_string(carl.address())) !=
               std::string::npos);
     }
-    SUBCASE("not if it is something else") {
+    SUBCASE("another bad line is refused") {
         std::ofstream(settings.pins, std::ios::app) << "127.0.0.1:9 Eve 00112233\n";
         p2pchat::node ann(settings);
         CHECK_EQ(ann.start(), errc::bad_pins);
     }
-    SUBCASE("by two programs that share the file") {
+    SUBCASE("two nodes share the file") {
         recording_node first(settings), second(settings);
         recording_node carl(encrypted("Carl"));
         const auto there = carl.address();
@@ -915,11 +917,11 @@ TEST_CASE("who is known is known after a restart, too") {
 
 #if !defined(_WIN32)
 
-TEST_CASE("a line of keys that a full disk has cut spoils no other") {
+TEST_CASE("a line of the pins file that a full disk has cut spoils no other") {
     const folder here;
     auto settings = encrypted("Ann");
     settings.pins = here.file("pins");
-    constexpr std::size_t begun = 1 << 20;  // more than what else this program writes
+    constexpr std::size_t begun = 1 << 20;  // more than anything else this program writes
     std::ofstream(settings.pins) << std::string(begun - 2, '#') << "#\n";
     p2pchat::public_key key;
     key.bytes[0] = 1;
@@ -939,7 +941,7 @@ TEST_CASE("a line of keys that a full disk has cut spoils no other") {
     CHECK_FALSE(again.start());
 }
 
-TEST_CASE("a line of keys that is two of them is none") {
+TEST_CASE("a line of the pins file that consists of two is refused") {
     const folder here;
     auto settings = encrypted("Ann");
     settings.pins = here.file("pins");
@@ -949,7 +951,7 @@ TEST_CASE("a line of keys that is two of them is none") {
     CHECK_EQ(ann.start(), errc::bad_pins);
 }
 
-TEST_CASE("a file for keys that is a pipe is an error, and nothing waits for its other end") {
+TEST_CASE("a pipe in place of a key file is an error, and is not waited for") {
     const folder here;
     auto settings = encrypted("Ann");
     const std::string pipe = here.file("pipe");
@@ -962,7 +964,7 @@ TEST_CASE("a file for keys that is a pipe is an error, and nothing waits for its
 
 #endif
 
-TEST_CASE("two programs write down at once whom they meet, a line each") {
+TEST_CASE("two nodes append keys to one pins file at once, a line each") {
     const folder here;
     auto settings = encrypted("Ann");
     settings.pins = here.file("pins");
@@ -984,10 +986,10 @@ TEST_CASE("two programs write down at once whom they meet, a line each") {
     const auto lines = content(settings.pins);
     CHECK_EQ(std::count(lines.begin(), lines.end(), '\n'), 50);
     p2pchat::node again(settings);
-    CHECK_FALSE(again.start());  // each line is one
+    CHECK_FALSE(again.start());  // each line is valid
 }
 
-TEST_CASE("one address has no more than its share of the keys that are known") {
+TEST_CASE("one address has no more than its share of the known keys") {
     const folder here;
     auto settings = encrypted("Ann");
     settings.pins = here.file("pins");
@@ -1004,7 +1006,7 @@ TEST_CASE("one address has no more than its share of the keys that are known") {
     CHECK_EQ(std::count(lines.begin(), lines.end(), '\n'), 64);
 }
 
-TEST_CASE("what is kept for somebody goes encrypted to him when he comes") {
+TEST_CASE("a kept message is sent encrypted when its peer comes") {
     outcomes told;
     recording_node ann(encrypted("Ann"));
     const nobody absent;
@@ -1018,11 +1020,11 @@ TEST_CASE("what is kept for somebody goes encrypted to him when he comes") {
     CHECK(bob.seen().messages[0].key == ann->key());
 }
 
-TEST_CASE("who announces that he can be encrypted is written to so from the first word on") {
+TEST_CASE("messages to a peer that announces encryption are encrypted from the first on") {
     auto settings = encrypted("Ann", encryption::preferred);
     settings.discovery = true;
     settings.address = "127.0.0.1";
-    // A port for all that nobody else has.
+    // A discovery port that nobody else has.
     settings.discovery_port = nobody().address().port();
     recording_node ann(settings);
     settings.team = "Bob";
@@ -1035,7 +1037,7 @@ TEST_CASE("who announces that he can be encrypted is written to so from the firs
         REQUIRE(bob.wait_text("Hi"));
         CHECK(bob.seen().messages[0].key == ann->key());
     }
-    // Whoever hides that changes nothing for who is known by now.
+    // Announcing it no more changes nothing for a peer whose key is known.
     settings.encryption = encryption::off;
     recording_node eve(settings);
     REQUIRE(ann.wait([](const record& r) { return r.found.back().knows.empty(); }));
@@ -1045,11 +1047,10 @@ TEST_CASE("who announces that he can be encrypted is written to so from the firs
 
 #if !defined(_WIN32)
 
-TEST_CASE(
-    "who is falsely said to be encrypted is written to unencrypted, if no key is known there") {
+TEST_CASE("messages to a peer falsely announced as encrypted go unencrypted if no key is known") {
     const auto settings = discovering(encryption::preferred);
     recording_node ann(settings);
-    SUBCASE("he closes the connection") {
+    SUBCASE("it closes the connection") {
         original python;
         announce(python.address(), settings.discovery_port, "HERE tls");
         REQUIRE(ann.wait_found(1));
@@ -1057,7 +1058,7 @@ TEST_CASE(
         CHECK(python.wait_printed(wire(ann.address(), "Hi", "Ann")));
         CHECK(python.printed().size() == 1);
     }
-    SUBCASE("he resets it") {
+    SUBCASE("it resets the connection") {
         recording_node open(local("Open"));
         announce(open.address(), settings.discovery_port, "HERE tls");
         REQUIRE(ann.wait_found(1));
@@ -1068,7 +1069,7 @@ TEST_CASE(
         REQUIRE(open.wait_text("Hi"));
         CHECK_FALSE(open.seen().messages[0].key);
     }
-    SUBCASE("he answers unencrypted") {
+    SUBCASE("it answers unencrypted") {
         raw_listener there;
         announce(there.address(), settings.discovery_port, "HERE tls");
         REQUIRE(ann.wait_found(1));
@@ -1088,7 +1089,7 @@ TEST_CASE(
     }
 }
 
-TEST_CASE("what an announcement says lasts for as long as the candidate") {
+TEST_CASE("an announcement of encryption lasts as long as the candidate") {
     const auto settings = discovering(encryption::preferred);
     outcomes told;
     recording_node ann(settings);
@@ -1096,13 +1097,13 @@ TEST_CASE("what an announcement says lasts for as long as the candidate") {
     announce(there.address(), settings.discovery_port, "HERE tls");
     REQUIRE(ann.wait_found(1));
     bool encrypted = true;
-    SUBCASE("it is there") {}
-    SUBCASE("it is gone") {
+    SUBCASE("the candidate stays") {}
+    SUBCASE("the candidate leaves") {
         announce(there.address(), settings.discovery_port, "exit");
         REQUIRE(ann.wait_gone(1));
         encrypted = false;
     }
-    SUBCASE("it says something else") {
+    SUBCASE("a later announcement differs") {
         announce(there.address(), settings.discovery_port, "HERE");
         REQUIRE(wait_until([&] { return ann->candidates()[0].knows.empty(); }));
         encrypted = false;
@@ -1111,7 +1112,7 @@ TEST_CASE("what an announcement says lasts for as long as the candidate") {
     CHECK(comes_encrypted(there) == encrypted);
 }
 
-TEST_CASE("a link unencrypted is given up when its peer announces that it can be encrypted") {
+TEST_CASE("an unencrypted link is closed when its peer announces encryption") {
     const auto settings = discovering(encryption::preferred);
     outcomes told;
     recording_node ann(settings);

@@ -36,7 +36,7 @@ std::error_code why_not(std::string_view text) {
 
 endpoint random_endpoint(std::mt19937& random) {
     unsigned char bytes[16] = {};
-    // Zero groups in plenty, so that every way to shorten an address comes up.
+    // Many zero groups, so that every way to shorten an address occurs.
     for (auto& byte : bytes) byte = random() % 3 ? 0 : static_cast<unsigned char>(random());
     if (random() % 2) {
         std::fill(bytes, bytes + 10, static_cast<unsigned char>(0));
@@ -47,7 +47,7 @@ endpoint random_endpoint(std::mt19937& random) {
 
 }  // namespace
 
-TEST_CASE("an endpoint made of nothing is nobody") {
+TEST_CASE("a default endpoint is empty") {
     const endpoint nobody;
     CHECK_FALSE(nobody);
     CHECK(nobody.port() == 0);
@@ -70,7 +70,7 @@ TEST_CASE("an endpoint has the address and the port it was made of") {
     CHECK(to_string(v6) == "[fe80::1%2]:65535");
 }
 
-TEST_CASE("what is no numeric address makes nobody") {
+TEST_CASE("a text that is no numeric address makes an empty endpoint") {
     for (const std::string address :
          {"", "localhost", "10.18.1", "10.18.1.7:5000", "[::1]", "10.18.1.256", " 10.18.1.7",
           "10.18.1.7 ", "::1::", "fe80::1%", "fe80::1%eth"}) {
@@ -79,7 +79,7 @@ TEST_CASE("what is no numeric address makes nobody") {
     }
 }
 
-TEST_CASE("an endpoint without an address or a port is nobody to connect to") {
+TEST_CASE("an endpoint without an address or a port cannot be connected to") {
     CHECK_FALSE(endpoint("0.0.0.0", 5000));
     CHECK_FALSE(endpoint("::", 5000));
     CHECK_FALSE(endpoint("10.18.1.7", 0));
@@ -94,7 +94,7 @@ TEST_CASE("an endpoint gives its bytes in network order") {
     CHECK(endpoint(expected, 5000, 0) == value);
 }
 
-TEST_CASE("reading a good endpoint") {
+TEST_CASE("good endpoints are read") {
     CHECK(parsed("10.18.1.7:5000") == endpoint("10.18.1.7", 5000));
     CHECK(parsed("0.0.0.1:1") == endpoint("0.0.0.1", 1));
     CHECK(parsed("255.255.255.255:65535") == endpoint("255.255.255.255", 65535));
@@ -198,7 +198,7 @@ TEST_CASE("every form that RFC 4291 gives an address reads as the same") {
     }
 }
 
-TEST_CASE("what RFC 4291 does not allow is no address") {
+TEST_CASE("an address that RFC 4291 does not allow is refused") {
     for (const std::string text : {":",
                                    ":::",
                                    "1",
@@ -256,7 +256,7 @@ TEST_CASE("the address alone is written without brackets and port") {
     CHECK(endpoint("::ffff:10.18.1.7", 5000).address() == "10.18.1.7");
 }
 
-TEST_CASE("what is written reads back as the same, whatever the endpoint") {
+TEST_CASE("any endpoint that is written reads back as the same") {
     std::mt19937 random(1);
     for (int i = 0; i < 5000; ++i) {
         const endpoint value = random_endpoint(random);
@@ -315,7 +315,7 @@ TEST_CASE("equal endpoints hash alike, and others seldom do") {
     CHECK(low_bits.size() > 3000);  // 10,000 balls in 4,096 bins: about 3,740 when thrown at random
 }
 
-TEST_CASE("loopback is known in both families") {
+TEST_CASE("loopback is recognized in both families") {
     CHECK(endpoint("127.0.0.1", 1).is_loopback());
     CHECK(endpoint("127.255.1.2", 1).is_loopback());
     CHECK(endpoint("::1", 1).is_loopback());
@@ -341,10 +341,10 @@ TEST_CASE("the name localhost is looked up as a loopback address") {
     CHECK(result.port() == 5000);
 }
 
-TEST_CASE("a name that nobody knows and port 0 are refused, and leave the result alone") {
+TEST_CASE("an unknown name and port 0 are refused, and leave the result unchanged") {
     const endpoint before("192.0.2.1", 7);
     endpoint result = before;
-    // Names that no resolver can even ask for: the test must not wait for a network.
+    // Names that no resolver can look up: the test must not wait for a network.
     CHECK(p2pchat::resolve("", 5000, result) == errc::bad_address);
     CHECK(p2pchat::resolve(std::string(300, 'a'), 5000, result) == errc::bad_address);
     CHECK(p2pchat::resolve(std::string("127.0.0.1\0x", 11), 5000, result) == errc::bad_address);
@@ -395,7 +395,7 @@ TEST_CASE("errors of the library have a category, texts, and std::errc to compar
     CHECK(error != std::errc::protocol_error);
 }
 
-TEST_CASE("every error has a text of its own, and an unknown one has some") {
+TEST_CASE("every error has a text of its own, and so has an unknown error") {
     std::set<std::string> texts;
     for (int value = 1; value <= 16; ++value)
         texts.insert(std::error_code(value, p2pchat::category()).message());

@@ -1,5 +1,5 @@
-// The platform's files. Only the keys are kept in files, and only builds with OpenSSL have keys:
-// here the functions themselves are called, on every system.
+// Tests of the platform's file functions. Only the keys are kept in files, and only builds with
+// OpenSSL have keys: here the functions themselves are called, on every system.
 //
 // SPDX-License-Identifier: MIT
 
@@ -32,7 +32,7 @@ std::string read(const std::string& file) {
     return bytes;
 }
 
-/// As the name of a file is given: in UTF-8, on every system.
+/// A file name as the library takes it: in UTF-8 on every system.
 std::string name_in(const support::folder& here, const char* name) {
     return (std::filesystem::path(here.path()) / std::filesystem::u8path(name)).u8string();
 }
@@ -51,7 +51,7 @@ TEST_CASE("a file is read as it was written, byte for byte") {
     CHECK(read(file) == bytes + "\n1\r\n2\n");
 }
 
-TEST_CASE("what cannot be read or written is an error that says why") {
+TEST_CASE("a file that cannot be read or written is an error that says why") {
     const support::folder here;
     const std::string file = here.file("some");
     std::string bytes;
@@ -66,20 +66,20 @@ TEST_CASE("what cannot be read or written is an error that says why") {
     CHECK(os::read_file(file, bytes, ours_alone) == std::errc::file_too_large);
 }
 
-TEST_CASE("a private file is whole, and never made over another") {
+TEST_CASE("a private file is written whole, and never over another") {
     const support::folder here;
     const std::string file = here.file("key");
     REQUIRE_FALSE(os::create_private(file, "first"));
     CHECK(os::create_private(file, "second") == std::errc::file_exists);
     CHECK(read(file) == "first");
     const std::filesystem::directory_iterator all(here.path());
-    CHECK(std::distance(begin(all), end(all)) == 1);  // no draft is left
+    CHECK(std::distance(begin(all), end(all)) == 1);  // no temporary file is left
 }
 
 #if !defined(_WIN32)
 
 // Wine appends in two steps, so that this cannot be shown there for Windows.
-TEST_CASE("lines that several append at once do not mix") {
+TEST_CASE("lines that are appended at the same time do not mix") {
     const support::folder here;
     const std::string file = here.file("lines");
     constexpr std::size_t writers = 4, each = 200;
@@ -99,7 +99,7 @@ TEST_CASE("lines that several append at once do not mix") {
     CHECK(whole == std::vector<std::size_t>(writers, each));
 }
 
-TEST_CASE("a file that others may read is not ours alone") {
+TEST_CASE("a file that others may read is not private") {
     const support::folder here;
     const std::string file = here.file("key");
     REQUIRE_FALSE(os::create_private(file, "key"));

@@ -1,6 +1,6 @@
-// Two hosts of a network of their own, for what loopback cannot show: a sender that is not where it
-// says it is, a peer that vanishes without a word. Linux, as root, with iproute2; else a test says
-// that it is skipped.
+// Two hosts on a network of their own, for what loopback cannot show: a sender that is not where it
+// claims to be, a peer that vanishes without notice. Linux, as root, with iproute2; else a test
+// says that it is skipped.
 //
 // SPDX-License-Identifier: MIT
 
@@ -42,7 +42,7 @@ public:
     bool usable() const noexcept { return usable_; }
     long thread() const noexcept { return thread_; }
 
-    /// Runs `task` on this host, and gives on what it throws.
+    /// Runs `task` on this host, and rethrows what it throws.
     void run(std::function<void()> task) {
         std::exception_ptr thrown;
         gate done;
@@ -101,18 +101,18 @@ public:
         usable_ = here.command("ip link add lan type veth peer name lan netns " + other) &&
                   set_up(here, "10.99.0.1/24") && set_up(there, "10.99.0.2/24");
         if (!usable_) return;
-        // The first packet finds its way at once, and an unplugged cable stays without an answer.
+        // The first packet needs no ARP, and with the cable unplugged nothing is answered.
         usable_ =
             fix_neighbour(here, there, "10.99.0.2") && fix_neighbour(there, here, "10.99.0.1");
     }
 
-    /// False, and says so, where this system lets us make none.
+    /// False, with a message, where this system does not allow it.
     bool usable() const {
         if (!usable_) MESSAGE("skipped: this needs Linux network namespaces (root, iproute2)");
         return usable_;
     }
 
-    /// The cable is pulled: nobody is told.
+    /// Pulls the cable; no system notices.
     void unplug() { REQUIRE(there.command("ip link set lan down")); }
 
     p2pchat::endpoint here_address() const { return {"10.99.0.1", 0}; }
@@ -150,7 +150,7 @@ private:
     bool usable_ = false;
 };
 
-/// A node on this end of a LAN; whatever opens sockets for it runs there.
+/// A node on this end of a LAN; the code that opens its sockets runs there.
 struct lan_node {
     lan& cable;
     std::unique_ptr<recording_node> node;
@@ -193,7 +193,7 @@ public:
         return usable_;
     }
 
-    /// Gives the host a device here, up, and with an address if there is one.
+    /// Gives the host a device on this segment, up, and with the address unless that is empty.
     void plug(host& at, const std::string& device, const std::string& address) {
         const std::string port = "port" + std::to_string(++ports_);
         REQUIRE(hub_.command("ip link add " + port + " type veth peer name " + device + " netns " +
@@ -209,7 +209,7 @@ private:
     bool usable_ = false;
 };
 
-/// Runs `task` on a host of its own; false where there can be none.
+/// Runs `task` on a host of its own; false where that is not possible.
 inline bool run_on_own_host(const std::function<void()>& task) {
     host own;
     if (!own.usable() || !own.command("ip link set lo up")) return false;
@@ -223,8 +223,8 @@ inline bool run_on_own_host(const std::function<void()>& task) {
 
 namespace support {
 
-/// Runs `task` on a host of its own where there can be one: for tests that go on talking to ports
-/// whose nodes are gone, and which another test's node may have by then.
+/// Runs `task` on a host of its own where possible: for tests that go on sending to ports whose
+/// nodes are gone, and which another test's node may have by then.
 inline void alone(const std::function<void()>& task) {
 #if defined(__linux__)
     if (run_on_own_host(task)) return;

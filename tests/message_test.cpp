@@ -67,7 +67,7 @@ TEST_CASE("a message is its sender, its team and its text") {
     CHECK(m.text == "Hi");
 }
 
-TEST_CASE("a message from an IPv6 address") {
+TEST_CASE("a sender may have an IPv6 address") {
     CHECK(parsed("[fe80::1]:5000 BTC Hi").sender == endpoint("fe80::1", 5000));
     CHECK(parsed("[::ffff:10.18.1.7]:5000 BTC Hi").sender == sender);
 }
@@ -76,7 +76,7 @@ TEST_CASE("the text keeps its inner spaces") {
     CHECK(parsed("10.18.1.7:5000 BTC  two  \t words ").text == "two  \t words");
 }
 
-TEST_CASE("white space at both ends is dropped, and any of it separates") {
+TEST_CASE("white space at both ends is dropped, and any white space separates words") {
     for (const std::string space :
          {" ", "  ", "\t", "\n", "\v", "\f", "\r", "\r\n", " \t\n\v\f\r "}) {
         const std::string bytes = space + "10.18.1.7:5000" + space + "BTC" + space + "Hi" + space;
@@ -116,7 +116,7 @@ TEST_CASE("the text may run over several lines") {
     CHECK(parsed("10.18.1.7:5000 BTC one\r\ntwo\r\n").text == "one\r\ntwo");
 }
 
-TEST_CASE("text is kept byte for byte, whatever it means") {
+TEST_CASE("text is kept byte for byte, whatever it contains") {
     for (const std::string text :
          {"\xc3\xbc\xe2\x82\xac\xf0\x9f\x98\x80", "\xff\xfe\x80 broken UTF-8",
           "\x1b[2J\x1b]0;title\x07", "\x7f\x08\x01", "<>", "ACK 1 2", "\xc2\xa0nbsp\xc2\xa0",
@@ -131,7 +131,7 @@ TEST_CASE("only ASCII white space is white space") {
     CHECK(parsed("10.18.1.7:5000 B\x85\x1c\x1f hi").team == "B\x85\x1c\x1f");
 }
 
-TEST_CASE("fewer than three words are no message") {
+TEST_CASE("fewer than three words are not a message") {
     for (const std::string bytes : {"", " ", "\r\n", "10.18.1.7:5000", "10.18.1.7:5000 BTC",
                                     " 10.18.1.7:5000 BTC \n", "<10.18.1.7:5000> <BTC>"}) {
         CAPTURE(bytes);
@@ -143,7 +143,7 @@ TEST_CASE("fewer than three words are no message") {
     }
 }
 
-TEST_CASE("a bad sender is refused, and it is said whether for its address or its port") {
+TEST_CASE("a bad sender is refused, and the error says whether its address or its port is bad") {
     for (const std::string text :
          {"hello", "10.18.1", "10.18.1.256:5000", "10.18.1.x:5000", "localhost:5000",
           "fe80::1:5000", "[fe80::1:5000", "[10.18.1.7]:5000", ":5000", "[]:5000", "[::g]:1"}) {
@@ -228,14 +228,14 @@ TEST_CASE("a message is written with single spaces and no terminator") {
     CHECK(result == "[fe80::1]:5000 BTC two  words");
 }
 
-TEST_CASE("writing refuses a sender that nobody can answer") {
+TEST_CASE("format refuses a sender that cannot be answered") {
     CHECK(why_not_format(endpoint(), "BTC", "hi"));
     CHECK(why_not_format({"10.18.1.7", 0}, "BTC", "hi") == errc::bad_port);
     CHECK(why_not_format({"0.0.0.0", 5000}, "BTC", "hi") == errc::bad_address);
     CHECK(why_not_format({"::", 5000}, "BTC", "hi") == errc::bad_address);
 }
 
-TEST_CASE("writing refuses a team that would not come back") {
+TEST_CASE("format refuses a team that would not be read back") {
     for (const std::string& team :
          {std::string(), std::string(" "), std::string("two words"), std::string("BTC "),
           std::string("B\tC"), std::string("B\nC"), std::string("B\vC"), std::string("B\fC"),
@@ -252,7 +252,7 @@ TEST_CASE("writing refuses a team that would not come back") {
                                "hi"));
 }
 
-TEST_CASE("writing refuses a text that would not come back") {
+TEST_CASE("format refuses a text that would not be read back") {
     for (const std::string& text :
          {std::string(), std::string(" "), std::string(" hi"), std::string("hi "),
           std::string("hi\n"), std::string("\thi"), std::string("one\ntwo"),
@@ -263,7 +263,7 @@ TEST_CASE("writing refuses a text that would not come back") {
     }
 }
 
-TEST_CASE("a refusal leaves what was written before") {
+TEST_CASE("a refusal leaves the result unchanged") {
     std::string result = "before";
     CHECK(format(sender, "BTC", "", result));
     CHECK(format(sender, "", "hi", result));
@@ -271,7 +271,7 @@ TEST_CASE("a refusal leaves what was written before") {
     CHECK(result == "before");
 }
 
-TEST_CASE("whatever is written reads back as the same") {
+TEST_CASE("any message that is written reads back as the same") {
     const std::string_view alphabet("ab<> \t\n\v\f\r\0:[]\x80\xff", 17);
     std::mt19937 random(3);
     std::size_t written = 0;
@@ -289,7 +289,7 @@ TEST_CASE("whatever is written reads back as the same") {
     CHECK(written > 1000);
 }
 
-TEST_CASE("whatever is read in one line can be written, brackets in the team apart") {
+TEST_CASE("any message that is read from one line can be written, unless its team has brackets") {
     const std::string_view alphabet("ab<> \t\r\0:[]\x80\xff", 14);
     std::mt19937 random(4);
     std::size_t read = 0;

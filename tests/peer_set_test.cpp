@@ -1,4 +1,4 @@
-// Tests of p2pchat::peer_set: who was heard from, and who gives way.
+// Tests of p2pchat::peer_set: which peers were heard from, and which is evicted.
 //
 // SPDX-License-Identifier: MIT
 
@@ -55,7 +55,7 @@ private:
 
 }  // namespace
 
-TEST_CASE("a new set knows nobody") {
+TEST_CASE("a new set is empty") {
     const peer_set peers(4);
     CHECK(peers.size() == 0);
     CHECK(peers.snapshot().empty());
@@ -79,7 +79,7 @@ TEST_CASE("another port is another peer") {
     CHECK(peers.size() == 2);
 }
 
-TEST_CASE("the last team that was heard counts") {
+TEST_CASE("the team of a peer is the last one that was heard") {
     peer_set peers(4);
     peers.heard(numbered(1), "BTC");
     peers.heard(numbered(1), "ETH");
@@ -90,7 +90,7 @@ TEST_CASE("the last team that was heard counts") {
     CHECK(peers.snapshot()[0].team == "BTC");
 }
 
-TEST_CASE("it is known when a peer was last heard from") {
+TEST_CASE("a set knows when a peer was last heard from") {
     using clock = std::chrono::system_clock;
     peer_set peers(4);
     const auto before = clock::now();
@@ -104,7 +104,7 @@ TEST_CASE("it is known when a peer was last heard from") {
     CHECK(second <= clock::now());
 }
 
-TEST_CASE("when the set is full, the peer not heard from for longest gives way") {
+TEST_CASE("the peer not heard from for longest is evicted when the set is full") {
     peer_set peers(3);
     for (int i = 1; i <= 3; ++i) peers.heard(numbered(i), "BTC");
     peers.heard(numbered(1), "BTC");
@@ -125,7 +125,7 @@ TEST_CASE("a set of one, and a set of none, hold no more") {
     CHECK_FALSE(none.contains(numbered(9)));
 }
 
-TEST_CASE("removing a peer tells what was known of it") {
+TEST_CASE("removing a peer returns what was known of it") {
     peer_set peers(4);
     peers.heard(numbered(1), "BTC");
     peers.heard(numbered(2), "ETH");
@@ -139,7 +139,7 @@ TEST_CASE("removing a peer tells what was known of it") {
     CHECK(peers.heard(numbered(1), "BTC"));
 }
 
-TEST_CASE("clearing forgets all") {
+TEST_CASE("clearing removes all peers") {
     peer_set peers(4);
     for (int i = 1; i <= 4; ++i) peers.heard(numbered(i), "BTC");
     peers.clear();
@@ -161,7 +161,7 @@ TEST_CASE("a snapshot is ordered by address and stays as it is") {
     CHECK_FALSE(snapshot[0].linked);
 }
 
-TEST_CASE("a long random life leaves the set as a simple list would be") {
+TEST_CASE("the set agrees with a simple list over many random changes") {
     constexpr std::size_t max = 20;
     peer_set peers(max);
     slow_peer_set expected(max);
@@ -185,7 +185,7 @@ TEST_CASE("a long random life leaves the set as a simple list would be") {
     }
 }
 
-TEST_CASE("many threads at once leave the set whole") {
+TEST_CASE("many threads at once leave the set consistent") {
     constexpr std::size_t max = 50;
     peer_set peers(max);
     std::atomic<int> wrong{0};

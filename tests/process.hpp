@@ -1,4 +1,4 @@
-// A process of its own, for tests of what becomes of one that dies or stands still. Linux only.
+// A child process, for tests of processes that die or are suspended. Linux only.
 //
 // SPDX-License-Identifier: MIT
 
@@ -19,8 +19,8 @@ namespace support {
 
 using p2pchat::endpoint;
 
-/// A process of its own, which talks with us in lines and ends with this object. To be made before
-/// the test starts a thread, unless it only lives on.
+/// A child process, which exchanges lines with us and is killed with this object. It has to be made
+/// before the test starts a thread, unless it only stays alive.
 class process {
 public:
     explicit process(const std::function<void(process&)>& task) {
@@ -39,7 +39,7 @@ public:
         ::close(line_);
     }
 
-    /// Both sides.
+    /// For both sides, as are the following.
     void say(std::string_view what) {
         const std::string line = std::string(what) + '\n';
         CHECK(::send(line_, line.data(), line.size(), MSG_NOSIGNAL) ==
@@ -47,7 +47,7 @@ public:
     }
     void say(std::size_t number) { say(std::to_string(number)); }
 
-    /// The next line of the other side; empty when it ended.
+    /// The next line from the other side; empty when it has ended.
     std::string hear() {
         std::string line;
         pollfd entry{line_, POLLIN, 0};
@@ -73,7 +73,7 @@ public:
         return result;
     }
 
-    /// Returns when it stands still.
+    /// Suspends it, and returns when it is suspended.
     void stop() {
         int status = 0;
         REQUIRE(::kill(id_, SIGSTOP) == 0);

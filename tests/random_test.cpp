@@ -1,6 +1,6 @@
 // Fifty nodes in one process that link, send, leave and die at random for some seconds. In the end
 // every message is accounted for: delivered and shown once, or reported undelivered; none is shown
-// twice. P2PCHAT_RANDOM_SECONDS and P2PCHAT_RANDOM_SEED ask for a longer life and another one.
+// twice. P2PCHAT_RANDOM_SECONDS and P2PCHAT_RANDOM_SEED set its length and its course.
 //
 // SPDX-License-Identifier: MIT
 
@@ -28,17 +28,17 @@ unsigned long from_environment(const char* name, unsigned long otherwise) {
     return value ? std::strtoul(value, nullptr, 10) : otherwise;
 }
 
-/// Whether the other side cannot have had a message that came to this end.
+/// Whether a message with this outcome cannot have reached the other side.
 bool is_surely_not_shown(std::error_code error) {
     return error == std::errc::connection_refused || error == errc::queue_full;
 }
 
-/// Every message by its number: how often it was shown, and what its sender was told.
+/// Every message by its number: how often it was shown, and the outcome that its sender got.
 class ledger {
 public:
     explicit ledger(std::size_t max) : entries_(max) {}
 
-    /// The number of a new message; none when the book is full.
+    /// The number of a new message; false when the ledger is full.
     bool open(std::size_t& number) {
         number = next_++;
         return number < entries_.size();
@@ -93,7 +93,7 @@ private:
     std::atomic<std::size_t> next_{0}, settled_{0};
 };
 
-/// A node whose handler notes what it is shown, and answers some of it.
+/// A node whose handler records its messages, and answers some of them.
 class citizen {
 public:
     explicit citizen(ledger& book) : book_(book), node_(settings()) {
@@ -139,7 +139,7 @@ private:
     node node_;
 };
 
-/// Fifty places, each with a citizen; who dies is replaced.
+/// Fifty places, each with a citizen; one that dies is replaced.
 class town {
 public:
     explicit town(std::size_t max_messages) : book_(max_messages) {
@@ -187,7 +187,7 @@ private:
         die(random);
     }
 
-    /// Some messages, small and large, to those with whom there is a link.
+    /// Some messages, small and large, to peers with a link.
     static void talk(citizen& who, std::mt19937& random) {
         for (const auto& p : who.get().peers()) {
             if (!p.linked || random() % 4) continue;
@@ -214,20 +214,20 @@ private:
             const std::lock_guard<std::mutex> lock(mutex_);
             std::swap(places_[random() % places_.size()], successor);
         }
-        // With messages under way, more than go at once: even the shortest life has some undelivered.
+        // More messages than are sent at once: even the shortest run has some undelivered.
         const auto whom = anybody(random)->address();
         for (int i = 0; i < 20; ++i) successor->post(whom, 100);
         successor->get().stop();
     }
 
     ledger book_;
-    std::mutex mutex_;  // guards who is where
+    std::mutex mutex_;  // guards places_
     std::array<std::shared_ptr<citizen>, 50> places_;
 };
 
 }  // namespace
 
-TEST_CASE("in a life of linking, sending, leaving and dying every message is accounted for") {
+TEST_CASE("every message is accounted for while nodes link, send, leave and die at random") {
     support::alone([] {
         const unsigned long seed = from_environment("P2PCHAT_RANDOM_SEED", 1);
         const unsigned long seconds = from_environment("P2PCHAT_RANDOM_SECONDS", 2);

@@ -61,11 +61,11 @@ private:
     std::chrono::steady_clock::time_point begin_ = std::chrono::steady_clock::now();
 };
 
-/// A figure of this process from Linux: "Threads:", "VmRSS:" (in KiB). Elsewhere 0,
-/// and the test says that this part of it is skipped.
+/// A figure of this process from Linux: "Threads:", "VmRSS:" (in KiB). Elsewhere 0, and the test
+/// says that this part of it is skipped.
 inline std::size_t of_process(std::string_view name) {
     std::size_t result = 0;
-#if defined(__linux__)  // Wine would open it too, and tell of another process
+#if defined(__linux__)  // Wine would open it too, for another process
     std::FILE* const file = std::fopen("/proc/self/status", "r");
 #else
     std::FILE* const file = nullptr;
@@ -410,7 +410,7 @@ public:
         return error_ == std::errc::timed_out ? ending::open : ending::reset;
     }
 
-    /// What came and was not taken by line().
+    /// What was received and not taken by line().
     const std::string& text() const noexcept { return received_; }
 
     void half_close() { static_cast<void>(socket_.shutdown_send()); }
@@ -459,7 +459,7 @@ private:
     p2pchat::tcp_socket socket_;
 };
 
-/// Nobody comes to this port.
+/// Whether nobody connects to this port.
 inline bool is_left_alone(raw_listener& listener) {
     p2pchat::tcp_socket peer;
     return static_cast<bool>(listener.socket().accept(peer, 50ms));
@@ -497,7 +497,7 @@ private:
     p2pchat::endpoint address_;
 };
 
-/// Makes a one-shot of `bytes`, whatever they are, and tells how the receiver ended it.
+/// Sends any `bytes` as a one-shot; returns how the receiver ended the connection.
 inline ending one_shot(const p2pchat::endpoint& to, std::string_view bytes) {
     raw_peer peer(to);
     peer.send(bytes);
@@ -534,8 +534,8 @@ inline void check_serves(recording_node& a) {
 }
 
 /// Returns when a node has read all that was sent to it before: it refuses at once what is no
-/// message, room or not. Several times, for one may be read in the same turn as what came before
-/// it, and earlier.
+/// message, room or not. Several times, because a single one may be read in the same turn as what
+/// came before it, and ahead of it.
 inline void read_all(const p2pchat::endpoint& node) {
     for (int i = 0; i < 5; ++i) CHECK(one_shot(node, "no message") == ending::reset);
 }
@@ -554,7 +554,7 @@ struct typed_link {
     std::string line(std::string_view text) const { return wire(address(), text) + '\n'; }
     bool send(std::string_view text) { return peer.send(line(text)); }
 
-    /// Reads until the node has confirmed `count` lines; what it sends besides is put by.
+    /// Reads until the node has confirmed `count` lines; its other lines are kept for message().
     bool wait_ack(std::size_t count) {
         while (acked < count) {
             const std::string next = peer.line();
@@ -567,7 +567,7 @@ struct typed_link {
         return acked == count;
     }
 
-    /// The next line that is no ACK.
+    /// The next line that is not an ACK.
     std::string message() {
         for (;;) {
             std::string next = lines.empty() ? peer.line() : lines.front();

@@ -1,4 +1,4 @@
-// Tests of p2pchat::tcp_socket: listening, connecting, time-outs, and how connections end.
+// Tests of p2pchat::tcp_socket: listening, connecting, timeouts, and how connections end.
 //
 // SPDX-License-Identifier: MIT
 
@@ -113,7 +113,7 @@ TEST_CASE("an address of another machine cannot be listened on") {
     CHECK_FALSE(socket.is_open());
 }
 
-TEST_CASE("a port is free again when its listener is closed, connections to it or not") {
+TEST_CASE("a port is free again when its listener is closed, even if it had connections") {
     tcp_socket listener, a, b;
     REQUIRE_FALSE(listener.listen(any_port));
     const endpoint address = listener.local();
@@ -125,7 +125,7 @@ TEST_CASE("a port is free again when its listener is closed, connections to it o
     CHECK_FALSE(listener.listen(address));
 }
 
-TEST_CASE("accepting waits for as long as it is told") {
+TEST_CASE("accept waits no longer than its timeout") {
     tcp_socket listener, peer;
     REQUIRE_FALSE(listener.listen(any_port));
     CHECK(listener.accept(peer, 0ms) == std::errc::operation_would_block);
@@ -144,7 +144,7 @@ TEST_CASE("a waiting accept gets the connection when it comes") {
     CHECK_FALSE(error);
 }
 
-TEST_CASE("accepting tells where a connection comes from, if asked") {
+TEST_CASE("accept says where a connection comes from, if asked") {
     tcp_socket listener, a, b;
     REQUIRE_FALSE(listener.listen(any_port));
     REQUIRE_FALSE(a.connect(listener.local(), patience));
@@ -160,7 +160,7 @@ TEST_CASE("both ends know each other's address") {
     CHECK(ends.a.local().address() == "127.0.0.1");
 }
 
-TEST_CASE("listening on every address takes IPv4 in, as IPv4") {
+TEST_CASE("a listener on every address accepts IPv4 too, as IPv4") {
     tcp_socket listener, a, b;
     if (listener.listen({"::", 0})) {
         MESSAGE("skipped: this system has no IPv6");
@@ -184,14 +184,14 @@ TEST_CASE("IPv6 connects to IPv6") {
     CHECK(b.remote().address() == "::1");
 }
 
-TEST_CASE("connecting to nobody is refused") {
+TEST_CASE("connecting to a port without a listener is refused") {
     support::nobody nobody;
     tcp_socket socket;
     CHECK(socket.connect(nobody.address(), patience) == std::errc::connection_refused);
     CHECK_FALSE(socket.is_open());
 }
 
-TEST_CASE("what the system says has a text on every system") {
+TEST_CASE("system errors have a text on every system") {
     const auto says = [](std::error_code error, std::string_view what) {
         CAPTURE(error.message());
         CHECK(error.message().find(what) != std::string::npos);
@@ -204,7 +204,7 @@ TEST_CASE("what the system says has a text on every system") {
     says(tcp_socket().listen(listener.local()), "in use");
 }
 
-TEST_CASE("connecting to what is no address is refused at once") {
+TEST_CASE("connecting to an invalid address is refused at once") {
     tcp_socket socket;
     CHECK(socket.connect(endpoint(), patience));
     CHECK(socket.connect({"127.0.0.1", 0}, patience));
@@ -239,7 +239,7 @@ TEST_CASE("a connect that does not wait can fail later") {
 
 #if defined(__linux__)
 
-TEST_CASE("connecting waits for as long as it is told") {
+TEST_CASE("connect waits no longer than its timeout") {
     tcp_socket listener;
     REQUIRE_FALSE(listener.listen(any_port));
     // A listener whose queue is full lets further connections wait.
@@ -265,7 +265,7 @@ TEST_CASE("sockets are not inherited by child processes") {
 
 #endif
 
-TEST_CASE("what is sent arrives, both ways") {
+TEST_CASE("sent data arrives, both ways") {
     pair ends;
     std::size_t sent = 0, received = 0;
     char buffer[16];
@@ -285,7 +285,7 @@ TEST_CASE("sending nothing succeeds") {
     CHECK(sent == 0);
 }
 
-TEST_CASE("receiving waits for as long as it is told") {
+TEST_CASE("receive waits no longer than its timeout") {
     pair ends;
     char buffer[16];
     std::size_t received = 7;
@@ -305,7 +305,7 @@ TEST_CASE("a send that does not wait says how much was taken") {
     CHECK(received.size() == taken);
 }
 
-TEST_CASE("a send with a time-out says how much was taken until then") {
+TEST_CASE("a send with a timeout says how much was taken until then") {
     pair ends;
     const std::string much(64 * 1024 * 1024, 'x');
     std::size_t sent = 0;
@@ -364,7 +364,7 @@ TEST_CASE("closing with bytes unread is a reset too") {
     CHECK(ends.a.receive(buffer, sizeof buffer, received, patience) == std::errc::connection_reset);
 }
 
-TEST_CASE("sending to who is gone is an error and not a signal") {
+TEST_CASE("sending to a peer that is gone is an error and not a signal") {
     pair ends;
     ends.b.reset();
     std::error_code error;
@@ -399,7 +399,8 @@ TEST_CASE("moving a socket leaves the old one closed") {
     const auto handle = ends.a.native_handle();
     tcp_socket moved(std::move(ends.a));
     CHECK(moved.native_handle() == handle);
-    CHECK_FALSE(ends.a.is_open());  // NOLINT(bugprone-use-after-move): that is what is tested
+    CHECK_FALSE(
+        ends.a.is_open());  // NOLINT(bugprone-use-after-move): this is the subject of the test
 
     tcp_socket& same = moved;
     moved = std::move(same);
@@ -410,7 +411,7 @@ TEST_CASE("moving a socket leaves the old one closed") {
     CHECK(target.native_handle() == handle);
 }
 
-TEST_CASE("a socket that is assigned to closes what it had") {
+TEST_CASE("a socket that is assigned to closes its old connection") {
     pair first, second;
     first.a = std::move(second.a);
     std::string received;
@@ -427,7 +428,7 @@ TEST_CASE("a destroyed socket is closed") {
     CHECK_FALSE(receive_all(ends.b, received));
 }
 
-TEST_CASE("a socket that connects or listens again lets go of what it had") {
+TEST_CASE("a socket that connects or listens again closes its old connection") {
     pair ends;
     tcp_socket listener, b;
     REQUIRE_FALSE(listener.listen(any_port));

@@ -37,7 +37,7 @@ using silent_peer = support::raw_listener;
 
 }  // namespace
 
-TEST_CASE("while a handler blocks, 200 links live, and nothing on them is lost") {
+TEST_CASE("200 links live while a handler blocks, and nothing on them is lost") {
     constexpr std::size_t rounds = 20;
     support::gate gate;
     recording_node busy(local(), [&](recording_node&, const message&) { gate.wait(); });
@@ -86,7 +86,7 @@ TEST_CASE("a thousand handlers of a millisecond hold up no confirmation until th
     CHECK(busy.wait_messages(count + static_cast<std::size_t>(confirmed)));
 }
 
-TEST_CASE("a handler that waits for an outcome is told at once, again and again") {
+TEST_CASE("a handler that waits for an outcome gets it at once, again and again") {
     // Each time the standby drives the loop meanwhile, and the driver takes it back.
     constexpr std::size_t count = 2000;
     recording_node echo, third, sender;
@@ -119,7 +119,7 @@ TEST_CASE("a handler that waits for an outcome is told at once, again and again"
     for (std::size_t i = 1; i < seen.size(); ++i) CHECK(seen[i].text == std::to_string(i - 1));
 }
 
-TEST_CASE("what another thread posts during a long handler is sent, and times out") {
+TEST_CASE("a message posted by another thread during a long handler is sent, and times out") {
     support::gate gate;
     config settings = local();
     settings.delivery_timeout = 100ms;
@@ -137,7 +137,7 @@ TEST_CASE("what another thread posts during a long handler is sent, and times ou
     gate.open();
 }
 
-TEST_CASE("a handler that stops its node ends everything at once, though it goes on itself") {
+TEST_CASE("a handler that stops its node ends everything at once, although it goes on itself") {
     support::gate gate, stopped;
     recording_node busy(local(), [&](recording_node& self, const message& m) {
         if (m.text != "stop") return;
@@ -193,7 +193,7 @@ TEST_CASE("a handler may send, post and wait for room, and then stop") {
     }));
 }
 
-TEST_CASE("what a completion has captured may call the node when it is destroyed") {
+TEST_CASE("an object captured by a completion may call the node when it is destroyed") {
     recording_node busy, peer;
     std::atomic<int> destroyed{0};
     const auto capture = [&] {
@@ -234,7 +234,7 @@ TEST_CASE("what a completion has captured may call the node when it is destroyed
     }
 }
 
-TEST_CASE("handlers_in_run: handlers are called in run_for, by the thread that calls it") {
+TEST_CASE("handlers_in_run calls handlers in run_for, by the thread that calls it") {
     config settings = local();
     settings.handlers_in_run = true;
     std::vector<std::thread::id> threads;
@@ -244,7 +244,7 @@ TEST_CASE("handlers_in_run: handlers are called in run_for, by the thread that c
         CHECK_FALSE(self->send(m.sender, "answer"));
     });
     recording_node peer;
-    SUBCASE("between calls links live, and what comes is confirmed and waits") {
+    SUBCASE("between calls links live, and messages are confirmed and wait") {
         CHECK(peer->connect(lent.address()).linked);
         for (int i = 0; i < 100; ++i) CHECK_FALSE(peer->send(lent.address(), std::to_string(i)));
         CHECK_FALSE(lent->send(peer.address(), "hi"));
@@ -253,7 +253,7 @@ TEST_CASE("handlers_in_run: handlers are called in run_for, by the thread that c
         CHECK(lent.seen().messages.size() == 101);  // CONNECT is shown, too
         CHECK(peer.wait([](const support::record& r) { return r.count_text("answer") == 101; }));
     }
-    SUBCASE("what comes meanwhile is handled meanwhile") {
+    SUBCASE("messages that come during a call are handled in it") {
         std::thread sender([&] {
             for (int i = 0; i < 100; ++i) CHECK_FALSE(peer->send(lent.address(), "hi"));
         });
@@ -278,7 +278,7 @@ TEST_CASE("handlers_in_run: handlers are called in run_for, by the thread that c
     for (const auto id : threads) CHECK(id == std::this_thread::get_id());
 }
 
-TEST_CASE("handlers_in_run: run_for waits for as long as it is told to, and ends with the node") {
+TEST_CASE("run_for waits for as long as it is told to, and ends with the node") {
     config settings = local();
     settings.handlers_in_run = true;
     support::gate called;
@@ -290,7 +290,7 @@ TEST_CASE("handlers_in_run: run_for waits for as long as it is told to, and ends
     const auto began = std::chrono::steady_clock::now();
     CHECK(lent->run_for(20ms));
     CHECK(std::chrono::steady_clock::now() - began >= 20ms);
-    SUBCASE("that another thread stops") {
+    SUBCASE("stopped by another thread") {
         std::thread other([&] {
             CHECK(called.wait());
             lent->stop();
@@ -299,7 +299,7 @@ TEST_CASE("handlers_in_run: run_for waits for as long as it is told to, and ends
         CHECK_FALSE(lent->run_for(patience));
         other.join();
     }
-    SUBCASE("that a handler stops") {
+    SUBCASE("stopped by a handler") {
         CHECK_FALSE(peer->send(lent.address(), "stop"));
         CHECK_FALSE(lent->run_for(patience));
     }
@@ -308,7 +308,7 @@ TEST_CASE("handlers_in_run: run_for waits for as long as it is told to, and ends
     CHECK(lent->run_for(0ms));
 }
 
-TEST_CASE("handlers_in_run: stop calls what is left, and a node without the setting is not run") {
+TEST_CASE("stop calls the handlers that are left, and a node without handlers_in_run is not run") {
     recording_node peer;
     CHECK_FALSE(peer->run_for(patience));
     config settings = local();
@@ -350,8 +350,7 @@ TEST_CASE("sixteen threads that broadcast without end neither hold up a stop nor
     for (auto& speaker : speakers) speaker.join();
 }
 
-TEST_CASE(
-    "handlers_in_run: a thread that runs a stopped node neither holds up a stop nor a start") {
+TEST_CASE("a thread that runs a stopped node holds up neither a stop nor a start") {
     config settings = local();
     settings.handlers_in_run = true;
     recording_node lent(settings), peer;

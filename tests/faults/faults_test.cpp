@@ -317,13 +317,13 @@ int try_all(int count) {
 
 }  // namespace
 
-TEST_CASE("whatever call fails, once, nothing is lost and the nodes go on") {
+TEST_CASE("a system call that fails once loses nothing, and the nodes go on") {
     const int points = try_all(1);
     MESSAGE(points << " points");
     CHECK(points > 0);
 }
 
-TEST_CASE("whatever call fails, and the two after it, nothing is lost and the nodes go on") {
+TEST_CASE("a system call that fails, and the two after it, lose nothing, and the nodes go on") {
     const int points = try_all(3);
     MESSAGE(points << " points");
     CHECK(points > 0);
@@ -338,7 +338,7 @@ TEST_CASE("a machine without a route has the address of an interface") {
     CHECK(found.port() == 0);
 }
 
-TEST_CASE("without memory for another peer a peer set says so, and stays as it was") {
+TEST_CASE("a peer set without memory for another peer throws, and stays as it was") {
     p2pchat::peer_set known(1000);
     int refused = 0;
     for (std::uint16_t port = 1; port <= 300; ++port) {
@@ -367,7 +367,7 @@ TEST_CASE("without memory for another peer a peer set says so, and stays as it w
     CHECK(known.size() == 0);
 }
 
-TEST_CASE("out of descriptors, a message waits until another connection gives one back") {
+TEST_CASE("a message waits for a descriptor until another connection gives one back") {
     outcomes sent;
     recording_node a;
     support::raw_listener first, second;
@@ -389,7 +389,7 @@ TEST_CASE("out of descriptors, a message waits until another connection gives on
     CHECK(sent.count({}) == 2);
 }
 
-TEST_CASE("without memory for a connection to a peer that had a link, its messages are given up") {
+TEST_CASE("messages to a peer that had a link fail if there is no memory for a connection to it") {
     recording_node a, b;
     REQUIRE(a->connect(b.address()).linked);
     const auto gone = b.address();

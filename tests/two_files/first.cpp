@@ -1,10 +1,10 @@
-// Includes the header in two source files, next to a third with the implementation: that they link
-// says that nothing is defined twice, and that they agree says that they mean the same things.
+// Includes the header in two source files, next to a third with the implementation: they link only
+// if nothing is defined twice, and agree only if both see the same definitions.
 //
 // SPDX-License-Identifier: MIT
 
 #include "p2pchat.hpp"
-#include "p2pchat.hpp"  // once more does no harm
+#include "p2pchat.hpp"  // a second inclusion does no harm
 #include "two_files.hpp"
 
 #include <doctest/doctest.h>

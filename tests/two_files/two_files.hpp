@@ -1,4 +1,4 @@
-// What the two source files know of each other.
+// The functions that the two source files share.
 //
 // SPDX-License-Identifier: MIT
 
