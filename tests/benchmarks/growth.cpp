@@ -1,9 +1,15 @@
-// How the cost of a message grows with links, senders, message size and peers known: one line
-// each, "what TAB how many TAB cost TAB raw cost", for growth.py to print and draw.
+// How costs grow: the memory of an idle link, and a round trip beside many of them; then what a
+// message costs with more open links, known peers, posting threads and bytes. The latter are
+// points, one a line, for growth.py to print as tables and to draw.
 //
 // SPDX-License-Identifier: MIT
 #include <cstdio>
 
+#include <malloc.h>
+
+#ifdef BENCH_ASIO
+#include "asio_contenders.hpp"
+#endif
 #include "farm.hpp"
 #include "measure.hpp"
 #include "ours.hpp"
@@ -14,38 +20,15 @@ namespace {
 using namespace bench;
 
 constexpr int trips = 1000;
+constexpr std::uint32_t idle_links = encrypted ? 1000 : 10000;
 
-void print(const char* what, std::uint64_t how_many, double cost, double raw) {
-    std::printf("%s\t%llu\t%.4g\t%.4g\n", what, static_cast<unsigned long long>(how_many), cost,
-                raw);
-    std::fflush(stdout);
-}
+/// Checks a text of numbered_text.
+void take(std::string_view text) { number_of(text); }
 
-p2pchat::config roomy() {
-    auto result = settings();
-    result.max_links = 20000;
-    result.max_peers = 200000;
-    return result;
-}
-
-/// Round trips of ours between two nodes.
-class our_pair {
-public:
-    our_pair() { make_link(*sender_, receiver_->address()); }
-    std::uint16_t port() const { return receiver_->address().port(); }
-    std::size_t peers() const { return receiver_->peers().size(); }
-    void trip() { require_ok(sender_->send(receiver_->address(), text_.get()), "send"); }
-
-private:
-    std::unique_ptr<p2pchat::node> receiver_ = start_node([](const auto&) {}, roomy());
-    std::unique_ptr<p2pchat::node> sender_ = start_node();
-    numbered_text text_;
-};
-
-/// The same with raw sockets.
-class raw_pair {
+class raw_side {
 public:
     std::uint16_t port() const { return receiver_.port(); }
+    void connect() { link_ = open_link(loopback(1), port()); }
     void trip() {
         line_.assign(head).append(text_.get()).push_back('\n');
         send_all(link_.get(), line_);
@@ -55,26 +38,135 @@ public:
     }
 
 private:
-    link_receiver receiver_{[](const parsed& m) { number_of(m.text); }};
-    descriptor link_ = open_link(loopback(1), receiver_.port());
+    link_receiver receiver_{[](const parsed& m) { take(m.text); }};
+    descriptor link_;
     numbered_text text_;
     std::string line_;
     ack_reader acks_;
     std::uint64_t sent_ = 0;
 };
 
-template <typename Pair>
-double trip_time(Pair& pair, int rounds) {
+class our_side {
+public:
+    std::uint16_t port() const { return receiver_->address().port(); }
+    std::size_t peers() const { return receiver_->peers().size(); }
+    void connect() { make_link(*sender_, receiver_->address()); }
+    void trip() { require_ok(sender_->send(receiver_->address(), text_.get()), "send"); }
+
+private:
+    static p2pchat::config roomy() {
+        auto result = settings();
+        result.max_links = 20000;
+        result.max_peers = 200000;
+        return result;
+    }
+
+    std::unique_ptr<p2pchat::node> receiver_ = start_node(
+        [](const auto& m) {
+            if (m.text != "hello") take(m.text);  // as link_farm introduces a peer
+        },
+        roomy());
+    std::unique_ptr<p2pchat::node> sender_ = start_node();
+    numbered_text text_;
+};
+
+#ifdef BENCH_ASIO
+class asio_side {
+public:
+    std::uint16_t port() const { return receiver_.port(); }
+    void connect() { sender_ = std::make_unique<asio_async_sender>(port()); }
+    void trip() { sender_->trip(std::string(head).append(text_.get()).append("\n")); }
+
+private:
+    asio_link_receiver receiver_{[](const parsed& m) { take(m.text); }};
+    std::unique_ptr<asio_async_sender> sender_;
+    numbered_text text_;
+};
+#endif
+
+/// The median of some round trips, in microseconds.
+template <typename Side>
+double trip_time(Side& side) {
+    return median_microseconds(trips, [&side] { side.trip(); });
+}
+
+// ------------------------------------------------------------------------------------ idle links
+
+double resident_bytes() {
+    long pages = 0;
+    auto* file = std::fopen("/proc/self/statm", "r");
+    require(file && std::fscanf(file, "%*d %ld", &pages) == 1, "cannot read /proc/self/statm");
+    std::fclose(file);
+    return static_cast<double>(pages * sysconf(_SC_PAGESIZE));
+}
+
+void print_memory(const char* name, double bytes, double wanted) {
+    std::printf("  %-40s %9.0f", name, bytes / idle_links);
+    if (wanted > 0)
+        std::printf("  wanted: at most %.0f: %s", wanted,
+                    bytes / idle_links <= wanted ? "reached" : "MISSED");
+    std::printf("\n");
+}
+
+/// Two of a kind, one alone with its link, one among idle ones. Returns what an idle link takes.
+template <typename Side>
+double beside_idle_links(const char* name, double wanted_bytes, double wanted_ratio,
+                         link_farm& farm, int rounds) {
+    const auto lonely = std::make_shared<Side>();
+    lonely->connect();
+    const auto crowded = std::make_shared<Side>();
+    malloc_trim(0);
+    const auto before = resident_bytes();
+    farm.open(crowded->port(), idle_links);
+    const auto after_opening = resident_bytes();
+    farm.send_on_each();
+    const auto after_traffic = resident_bytes();
+    std::printf("\n%s: memory for an idle link of %u (bytes, resident)\n", name, idle_links);
+    print_memory("after it was opened", after_opening - before, wanted_bytes);
+    print_memory("after it has carried a message", after_traffic - before, wanted_bytes);
+
+    crowded->connect();
+    row one(std::string(name) + ": round trip p50 with " + std::to_string(idle_links) +
+                " idle links over that with 1",
+            "us", better::less);
+    one.add("1 link", [=] { return trip_time(*lonely); });
+    one.add_ours(
+        "with them", [=] { return trip_time(*crowded); }, wanted_ratio);
+    one.measure(rounds);
+    farm.send_on_each();
+    farm.close_all();
+    return (after_traffic - before) / idle_links;
+}
+
+void idle_link_rows(link_farm& farm, int rounds) {
+    const double least = beside_idle_links<raw_side>("raw sockets, epoll", 0, 0, farm, rounds);
+#ifdef BENCH_ASIO
+    beside_idle_links<asio_side>("Asio", 0, 0, farm, rounds);
+#endif
+    beside_idle_links<our_side>("p2pchat", encrypted ? 1.2 * least : 1024, 1.1, farm, rounds);
+}
+
+// ---------------------------------------------------------------------------------------- curves
+
+/// One point, "what TAB how many TAB cost TAB raw cost": for growth.py.
+void print_point(const char* what, std::uint64_t how_many, double cost, double raw) {
+    std::printf("%s\t%llu\t%.4g\t%.4g\n", what, static_cast<unsigned long long>(how_many), cost,
+                raw);
+    std::fflush(stdout);
+}
+
+template <typename Side>
+double trip_time(Side& side, int rounds) {
     std::vector<double> medians;
-    for (int i = 0; i < rounds; ++i)
-        medians.push_back(median_microseconds(trips, [&pair] { pair.trip(); }));
+    for (int i = 0; i < rounds; ++i) medians.push_back(trip_time(side));
     return median(std::move(medians));
 }
 
-template <typename Pair>
+template <typename Side>
 std::vector<double> trips_beside_links(link_farm& farm, const std::vector<std::uint32_t>& counts,
                                        int rounds) {
-    Pair pair;
+    Side pair;
+    pair.connect();
     std::vector<double> result;
     std::uint32_t links = 1;
     for (const auto count : counts) {
@@ -88,19 +180,21 @@ std::vector<double> trips_beside_links(link_farm& farm, const std::vector<std::u
 
 void against_links(link_farm& farm, int rounds) {
     const std::vector<std::uint32_t> counts = {1, 10, 100, 1000, 10000};
-    const auto raw = trips_beside_links<raw_pair>(farm, counts, rounds);
-    const auto ours = trips_beside_links<our_pair>(farm, counts, rounds);
-    for (std::size_t i = 0; i < counts.size(); ++i) print("links", counts[i], ours[i], raw[i]);
+    const auto raw = trips_beside_links<raw_side>(farm, counts, rounds);
+    const auto ours = trips_beside_links<our_side>(farm, counts, rounds);
+    for (std::size_t i = 0; i < counts.size(); ++i)
+        print_point("links", counts[i], ours[i], raw[i]);
 }
 
 void against_peers(link_farm& farm, int rounds) {
-    our_pair pair;
+    our_side pair;
+    pair.connect();
     std::uint32_t introduced = 1;
     for (const std::uint32_t count : {1u, 10u, 100u, 1000u, 10000u, 100000u}) {
         farm.introduce_peers(pair.port(), count - introduced);
         introduced = count;
         wait_until([&] { return pair.peers() >= count; }, "peers to be known");
-        print("peers", count, trip_time(pair, rounds), 0);
+        print_point("peers", count, trip_time(pair, rounds), 0);
     }
 }
 
@@ -148,7 +242,7 @@ void against_senders(int rounds) {
     for (const int threads : {1, 2, 4, 8, 16, 32, 64}) {
         std::vector<double> times;
         for (int i = 0; i < rounds; ++i) times.push_back(work.run(threads, message_bytes, 64000));
-        print("senders", static_cast<std::uint64_t>(threads), median(std::move(times)), 0);
+        print_point("senders", static_cast<std::uint64_t>(threads), median(std::move(times)), 0);
     }
 }
 
@@ -158,17 +252,20 @@ void against_size(int rounds) {
         std::vector<double> times;
         const auto count = std::max<std::uint64_t>(1000, 2000000 / bytes);
         for (int i = 0; i < rounds; ++i) times.push_back(work.run(1, bytes, count));
-        print("bytes", bytes, median(std::move(times)), 0);
+        print_point("bytes", bytes, median(std::move(times)), 0);
     }
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
-    const int rounds = begin(argc, argv);
+    const int rounds = begin(argc, argv, 200);
     link_farm farm;
-    against_links(farm, rounds);
-    against_peers(farm, rounds);
-    against_senders(rounds);
-    against_size(rounds);
+    idle_link_rows(farm, rounds);
+    if (encrypted) return 0;
+    const int fewer = (rounds + 1) / 2;
+    against_links(farm, fewer);
+    against_peers(farm, fewer);
+    against_senders(fewer);
+    against_size(fewer);
 }

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-# Runs the program "growth", prints its figures as tables and draws them as one picture (SVG).
+# Runs the program "growth", prints its points as tables and draws them as one picture (SVG); its
+# other lines it prints as they are.
 # Usage: growth.py path-to-the-program [picture.svg [rounds]]
 #
 # SPDX-License-Identifier: MIT
@@ -18,11 +19,16 @@ OURS, RAW, INK, GRID = "#1f6feb", "#8b949e", "#24292f", "#d8dee4"
 
 
 def measure(program, rounds):
-    run = subprocess.run([program, rounds], stdout=subprocess.PIPE, text=True, check=True)
     figures = {}
-    for line in run.stdout.splitlines():
-        what, how_many, ours, raw = line.split("\t")
-        figures.setdefault(what, []).append((int(how_many), float(ours), float(raw)))
+    with subprocess.Popen([program, *rounds], stdout=subprocess.PIPE, text=True) as run:
+        for line in run.stdout:
+            if "\t" not in line:
+                print(line, end="", flush=True)
+                continue
+            what, how_many, ours, raw = line.split("\t")
+            figures.setdefault(what, []).append((int(how_many), float(ours), float(raw)))
+    if run.returncode:
+        sys.exit(run.returncode)
     return figures
 
 
@@ -109,7 +115,7 @@ def draw(figures):
 
 def main():
     program = sys.argv[1]
-    figures = measure(program, sys.argv[3] if len(sys.argv) > 3 else "5")
+    figures = measure(program, sys.argv[3:])
     print_tables(figures)
     if len(sys.argv) > 2:
         with open(sys.argv[2], "w", encoding="utf-8") as file:

@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-# Counts by callgrind the instructions that a message takes (the kernel's apart): the difference
-# of a longer and a shorter run, so that start and end drop out.
-# Usage: instructions.py path-to-the-program-"work"
+# Runs the program "counts", and then counts by callgrind the instructions that a message takes (the
+# kernel's apart): the difference of a longer and a shorter run, so that start and end drop out.
+# Usage: counts.py path-to-the-program [rounds]
 #
 # SPDX-License-Identifier: MIT
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -31,7 +32,11 @@ def instructions(program, kind, count):
 
 def main():
     program = sys.argv[1]
+    subprocess.run(sys.argv[1:], check=True)
     print("\ninstructions for a message (callgrind, without the kernel's)")
+    if not shutil.which("valgrind"):
+        print("  skipped: this needs valgrind")
+        return
     for kind, what in KINDS.items():
         short = instructions(program, kind, SHORT)
         long = instructions(program, kind, LONG)
