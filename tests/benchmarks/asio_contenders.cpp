@@ -11,7 +11,7 @@ namespace {
 
 using asio::ip::tcp;
 
-// The hand-shake of what is encrypted, and its end.
+// The TLS handshake and close_notify.
 #ifdef BENCH_ENCRYPTED
 asio_socket begin(tcp::socket socket, bool accepts) {
     socket.set_option(tcp::no_delay(true));
@@ -122,7 +122,7 @@ private:
     char buffer_[1024];
 };
 
-// The raw sockets' hand-shake, then Asio's socket.
+// A handshake by raw sockets, then Asio's socket.
 asio_socket open_asio_link(asio::io_context& context, const std::string& address,
                            std::uint16_t port) {
     const int fd = open_link(address, port).release();

@@ -64,7 +64,7 @@ private:
     std::unique_ptr<asio::io_context> context_ = std::make_unique<asio::io_context>(1);
 };
 
-/// As link_receiver.
+/// What link_receiver does, by Asio.
 class asio_link_receiver {
 public:
     explicit asio_link_receiver(std::function<void(const parsed&)> take);
@@ -112,7 +112,7 @@ public:
     void post(std::string line);
 
 private:
-    void read();  // confirmations, and away with them
+    void read();  // reads confirmations and discards them
     void write();
 
     asio_thread io_;

@@ -1,4 +1,4 @@
-// What bridge.py measures: messages from a sender to a receiver, both in this process,
+// The load that bridge.py measures: messages from a sender to a receiver, both in this process,
 //
 //     bridge_load lan FROM TO COUNT ROUNDS    over two bridges, the nodes at FROM and TO
 //     bridge_load mqtt PORT COUNT ROUNDS      over the broker alone, by libmosquitto, QoS 1
@@ -61,7 +61,7 @@ int over_bridges(char** argv) {
     receiver.on_message([](const p2pchat::message& m) { received += m.text != "CONNECT"; });
     if (sender.start() || receiver.start()) return 1;
     if (!sender.connect(from).linked || !receiver.connect(to).linked) return 1;
-    // The other side has to know of the receiver's bridge, and of the receiver.
+    // The other side has to learn of the receiver's bridge, and of the receiver.
     while (received == 0) static_cast<void>(sender.send(from, text));
     std::this_thread::sleep_for(std::chrono::seconds(1));
     received = 0;
@@ -108,7 +108,7 @@ int over_the_broker(char** argv) {
         });
     }
     while (connected < 2) std::this_thread::yield();
-    std::this_thread::sleep_for(std::chrono::milliseconds(300));  // subscribed, by now
+    std::this_thread::sleep_for(std::chrono::milliseconds(300));  // time to subscribe
     std::cout << "0 " << latency(std::atoi(argv[4]), [&] {
         clients.front()->publish("bench/latency", text);
     }) << '\n' << std::flush;

@@ -1,5 +1,5 @@
 // Broadcasts to 1,000 linked peers, until the last has confirmed. The peers are one raw epoll loop
-// that speaks the link protocol, the same for raw sockets, Asio and ours.
+// that speaks the link protocol, the same for raw sockets, Asio and p2pchat.
 //
 // SPDX-License-Identifier: MIT
 #include <cerrno>

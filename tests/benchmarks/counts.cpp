@@ -40,7 +40,7 @@ using namespace bench;
 
 constexpr std::uint64_t messages = 20000;
 
-/// Allocations of the whole program for each of `messages` calls, once as many have gone before:
+/// Allocations of the whole program for each of `messages` calls, after as many calls to warm up:
 /// buffers that follow the load have grown by then.
 template <typename F>
 double allocations_each(F&& send) {
@@ -50,7 +50,7 @@ double allocations_each(F&& send) {
     return static_cast<double>(allocations - before) / static_cast<double>(messages);
 }
 
-/// The texts that come must be those that were sent, in order. Allocates nothing.
+/// Checks that the texts arrive as they were sent, in order. Allocates nothing.
 class expectation {
 public:
     void take(std::string_view text) {
@@ -122,7 +122,7 @@ double posting() {
     });
 }
 
-/// Times that any thread of this program went to sleep so far: each ends in a wake-up.
+/// How often any thread of this program has gone to sleep so far; each time ends in a wake-up.
 long sleeps() {
     long result = 0;
     for (const auto& task : std::filesystem::directory_iterator("/proc/self/task")) {
@@ -140,7 +140,7 @@ long sleeps() {
 double wakeups_a_minute(int seconds) {
     link_receiver receiver([](const parsed&) {});
     auto quick = settings();
-    quick.delivery_timeout = std::chrono::milliseconds(200);  // the last timer of what was sent
+    quick.delivery_timeout = std::chrono::milliseconds(200);  // the last timer of a message
     const auto node = start_node([](const auto&) {}, quick);
     make_link(*node, {loopback(1), receiver.port()});
     std::this_thread::sleep_for(std::chrono::seconds(1));

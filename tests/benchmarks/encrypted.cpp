@@ -1,5 +1,5 @@
-// The raw sockets of the programs that are built with BENCH_ENCRYPTED: the least that a program must do
-// to speak TLS 1.3 as the library does, both sides with a P-256 certificate, no tickets.
+// The raw sockets of the programs that are built with BENCH_ENCRYPTED: the least that a program has
+// to do for TLS 1.3 as the library uses it, both sides with a P-256 certificate, no tickets.
 //
 // SPDX-License-Identifier: MIT
 #include <array>
@@ -23,7 +23,7 @@ namespace bench {
 namespace {
 
 SSL_CTX* make_context() {
-    std::signal(SIGPIPE, SIG_IGN);  // OpenSSL knows no MSG_NOSIGNAL
+    std::signal(SIGPIPE, SIG_IGN);  // OpenSSL does not use MSG_NOSIGNAL
     EVP_PKEY* const pair = EVP_EC_gen("P-256");
     X509* const shown = X509_new();
     X509_gmtime_adj(X509_getm_notBefore(shown), 0);

@@ -39,8 +39,8 @@ public:
         text_.next();
     }
 
-    // The connections rotate over the destinations, for each leaves a port in TIME_WAIT. The ports
-    // claimed are below those that the system gives out: one of them might be the receiver's own.
+    // The connections rotate over the destinations, because each leaves a port in TIME_WAIT. The
+    // ports claimed are below the ephemeral ones, of which one might be the receiver's own.
     void introduce_peers(std::uint16_t port, std::uint32_t count) {
         for (std::uint32_t i = 0; i < count; ++i) {
             const auto claim = loopback(3 + introduced_ / 20000) + ':' +

@@ -108,7 +108,7 @@ void print_memory(const char* name, double bytes, double wanted) {
     std::printf("\n");
 }
 
-/// Two of a kind, one alone with its link, one among idle ones. Returns what an idle link takes.
+/// Compares a pair with one link and a pair beside idle ones. Returns the bytes of an idle link.
 template <typename Side>
 double beside_idle_links(const char* name, double wanted_bytes, double wanted_ratio,
                          link_farm& farm, int rounds) {
@@ -198,7 +198,7 @@ void against_peers(link_farm& farm, int rounds) {
     }
 }
 
-/// Posts from several threads over one link, until the last is confirmed: microseconds each.
+/// Posts from several threads over one link until the last is confirmed; microseconds a message.
 class posters {
 public:
     posters() { make_link(*sender_, receiver_->address()); }

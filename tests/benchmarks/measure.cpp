@@ -110,8 +110,8 @@ void row::measure(int rounds) {
     print();
 }
 
-// Neighbours in time are compared with each other, so that what disturbs a whole round (another
-// program on the same CPU) drops out.
+// Results of the same round are compared, so that a disturbance of a whole round (another program
+// on the same CPU) drops out.
 double row::ratio_to_floor(const contender& one) const {
     std::vector<double> ratios;
     for (std::size_t i = 0; i < one.results.size(); ++i)

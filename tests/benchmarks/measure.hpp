@@ -14,7 +14,7 @@
 
 namespace bench {
 
-/// Whether this program was built to measure what is encrypted.
+/// Whether this program was built to measure with encryption.
 #ifdef BENCH_ENCRYPTED
 inline constexpr bool encrypted = true;
 #else

@@ -1,5 +1,5 @@
 // One-shots a second: a connection for each message, confirmed by the receiver's close. One sender,
-// then eight at once, for raw sockets, for Asio and for ours.
+// then eight at once, for raw sockets, Asio and p2pchat.
 //
 // SPDX-License-Identifier: MIT
 #include <array>
@@ -47,7 +47,7 @@ private:
     std::atomic<std::uint64_t> taken_{0};
 };
 
-/// Whole messages out of a stream that ends: what has come of each connection so far.
+/// Assembles the message of each connection until its stream ends.
 class collector {
 public:
     explicit collector(tally& to) : tally_(to) {}

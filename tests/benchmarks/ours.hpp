@@ -1,4 +1,4 @@
-// Nodes of ours, set up for the benchmarks.
+// p2pchat nodes, set up for the benchmarks.
 //
 // SPDX-License-Identifier: MIT
 #ifndef P2PCHAT_BENCHMARKS_OURS_HPP

@@ -144,7 +144,7 @@ std::uint64_t number_of(std::string_view text) {
 
 namespace {
 
-// A number up to its end mark, which is skipped; 65536 or more for what is none.
+// A number up to its end mark, which is skipped; 65536 or more if it is invalid.
 std::uint32_t number_until(const char*& at, const char* end, char mark) {
     std::uint32_t value = 0;
     const char* start = at;
@@ -283,7 +283,7 @@ void link_receiver::take_lines(int fd, link& from, std::string_view bytes) {
     taken_ += taken;
 }
 
-// By the address that the other side connected to, as which it knows us.
+// Claims the address that the other side connected to, since that is how it knows us.
 void link_receiver::answer_connect(int fd, link& from) {
     sockaddr_in own{};
     socklen_t size = sizeof own;

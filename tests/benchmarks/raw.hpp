@@ -1,5 +1,5 @@
 // The floors' building blocks: raw sockets, the least that a program must do to speak the wire
-// format, and texts that say which message they are. POSIX; epoll, so Linux only.
+// format, and texts that number their messages. POSIX; epoll, so Linux only.
 //
 // SPDX-License-Identifier: MIT
 #ifndef P2PCHAT_BENCHMARKS_RAW_HPP
@@ -26,11 +26,11 @@ namespace bench {
 
 // -------------------------------------------------------------------------------------- sockets
 
-// As the system's calls; where BENCH_ENCRYPTED is defined, over TLS from begin_encrypted() on, which goes
-// on with the first that is received or sent. See encrypted.cpp.
+// As the system's calls; with BENCH_ENCRYPTED over TLS from begin_encrypted() on, whose handshake
+// is completed by the first call that receives or sends. See encrypted.cpp.
 #ifdef BENCH_ENCRYPTED
 SSL* new_tls(bool accepts);
-SSL* take_tls(int fd);  ///< who takes it owns it
+SSL* take_tls(int fd);  ///< the caller owns it
 void begin_encrypted(int fd, bool accepts);
 ssize_t receive(int fd, char* buffer, std::size_t size);
 ssize_t send_some(int fd, std::string_view data);
@@ -76,10 +76,10 @@ descriptor connect_to(const std::string& address, std::uint16_t port);
 void set_nonblocking(int fd);
 void send_all(int fd, std::string_view data);
 
-/// What came, waiting for it; empty at the end of the stream.
+/// Waits for data and returns it; empty at the end of the stream.
 std::string_view receive_some(int fd, char* buffer, std::size_t size);
 
-/// Waits for events on one epoll: spins for so long, yielding, before it sleeps.
+/// Waits for events on one epoll: spins for a while, yielding, before it sleeps.
 class event_waiter {
 public:
     explicit event_waiter(std::chrono::microseconds spin = {});
@@ -93,7 +93,7 @@ private:
 
 // --------------------------------------------------------------------------------------- format
 
-/// The start of each message of the benchmarks; with a text of 15 bytes it makes 40.
+/// The start of each message of the benchmarks; with a text of 15 bytes the message has 40.
 inline constexpr std::string_view head = "127.0.0.1:50000 Team_BTC ";
 inline constexpr std::size_t message_bytes = 40;
 
@@ -108,7 +108,7 @@ private:
     std::string text_;
 };
 
-/// Which message a text of numbered_text is; fails when it is none.
+/// The number of a text of numbered_text; fails for any other text.
 std::uint64_t number_of(std::string_view text);
 
 struct parsed {
@@ -118,7 +118,7 @@ struct parsed {
     std::string_view text;
 };
 
-/// One message into views, digit by digit: the least work there is.
+/// Parses one message into views, digit by digit: the least possible work.
 bool parse_digits(std::string_view bytes, parsed& result);
 
 // ----------------------------------------------------------------------------------------- link
@@ -142,7 +142,7 @@ private:
     struct link {
         std::uint32_t taken = 0;
         bool open = false;
-        std::unique_ptr<std::string> partial;  // only while a line is not whole
+        std::unique_ptr<std::string> partial;  // only while a line is incomplete
     };
 
     void serve();

@@ -36,7 +36,7 @@ private:
     std::atomic<std::uint64_t> taken_{0};
 };
 
-/// Any thread appends under the lock, one writer swaps the whole buffer out and sends it.
+/// Any thread appends under the lock; one writer swaps the whole buffer out and sends it.
 class buffered_sender {
 public:
     explicit buffered_sender(std::uint16_t port)
@@ -132,7 +132,7 @@ public:
     }
 
 private:
-    // By one thread only, the handlers'.
+    // Used by the handlers' thread only.
     static void count(std::atomic<std::uint64_t>& what) {
         what.store(what.load(std::memory_order_relaxed) + 1, std::memory_order_release);
     }
@@ -158,7 +158,7 @@ private:
 class asio_stream {
 public:
     double run() {
-        const auto count = messages_a_run / 10;  // an order slower than the others
+        const auto count = messages_a_run / 10;  // ten times slower than the others
         const stopwatch watch;
         for (std::uint64_t i = 0; i < count; ++i) {
             sender_.post(std::string(head).append(text_.get()).append("\n"));

@@ -124,8 +124,8 @@ zeromq_broadcaster::zeromq_broadcaster(std::size_t subscribers, handler take)
     await_subscriptions();
 }
 
-// A publisher cannot be asked who has subscribed: it asks until everybody has heard it once. What
-// they heard more often is read away up to a mark.
+// A publisher does not know its subscribers, so it publishes until each has received something. Any
+// surplus is read and discarded up to a mark.
 void zeromq_broadcaster::await_subscriptions() {
     const stopwatch watch;
     std::vector<bool> has(subscribers_.size());

@@ -37,7 +37,7 @@ std::atomic<int> seen{0}, hits{0};
 std::atomic<long> live_blocks{0};
 thread_local int truces = 0;
 
-/// How this call is to fail; 0: not at all.
+/// How this call should fail; 0: not at all.
 int strike(call what) noexcept {
     if (!on || truces != 0 || which != what) return 0;
     const int number = ++seen;
@@ -161,7 +161,7 @@ const std::vector<way>& all_ways() {
         WAY(read, EAGAIN),
         WAY(read, EINTR),
         WAY(read, EIO),
-        WAY(write, EINTR),  // EAGAIN says that the pipe is full, which it must be then
+        WAY(write, EINTR),  // not EAGAIN: it would mean that the pipe is full
         WAY(ioctl, EINVAL),
         WAY(getaddrinfo, EAI_AGAIN),
         WAY(getaddrinfo, EAI_FAIL),
@@ -182,7 +182,7 @@ using faults::call;
 using faults::fail;
 using faults::strike;
 
-/// A call that fails without having done anything.
+/// A call that fails without any effect.
 #define WRAP(kind, name, parameters, arguments)                       \
     extern "C" int __real_##name parameters;                          \
     extern "C" int __wrap_##name parameters;                          \
@@ -231,7 +231,7 @@ int __real_getaddrinfo(const char* host, const char* service, const addrinfo* hi
 int __wrap_getaddrinfo(const char* host, const char* service, const addrinfo* hints,
                        addrinfo** list);
 
-/// Interrupted or in progress, it goes on connecting.
+/// If interrupted or in progress, it goes on connecting.
 int __wrap_connect(int fd, const sockaddr* to, socklen_t size) {
     const int error = strike(call::connect);
     if (error == 0) return __real_connect(fd, to, size);
@@ -239,7 +239,7 @@ int __wrap_connect(int fd, const sockaddr* to, socklen_t size) {
     return fail(error);
 }
 
-/// Linux closes the descriptor whatever it says.
+/// Linux closes the descriptor even if it reports an error.
 int __wrap_close(int fd) {
     const int error = strike(call::close);
     const int result = __real_close(fd);
@@ -256,7 +256,7 @@ int __wrap_ioctl(int fd, unsigned long request, ...) {
 }
 
 ssize_t __wrap_send(int fd, const void* data, size_t size, int flags) {
-    static thread_local int stopped = -1;  // this descriptor's next call says EAGAIN
+    static thread_local int stopped = -1;  // this descriptor's next call returns EAGAIN
     if (std::exchange(stopped, -1) == fd && faults::armed()) return fail(EAGAIN);
     const int error = strike(call::send);
     if (error > 0) return fail(error);
@@ -288,7 +288,7 @@ int __wrap_getaddrinfo(const char* host, const char* service, const addrinfo* hi
 
 }  // extern "C"
 
-// std::thread's own way to the system, by its name in libstdc++.
+// How std::thread calls the system, by its name in libstdc++.
 
 #define START_THREAD(name) \
     name##_ZNSt6thread15_M_start_threadESt10unique_ptrINS_6_StateESt14default_deleteIS1_EEPFvvE
@@ -304,7 +304,7 @@ void START_THREAD(__wrap_)(std::thread* self, state* what, void (*depend)()) {
     START_THREAD(__real_)(self, what, depend);
 }
 
-// Memory. What the test itself allocates is counted too, but does not fail.
+// Memory. The test's own allocations are counted too, but do not fail.
 
 void* operator new(std::size_t size) {
     void* const result = strike(call::memory) ? nullptr : std::malloc(size);
@@ -316,7 +316,7 @@ void* operator new(std::size_t size) {
 void operator delete(void* memory) noexcept {
     if (!memory) return;
     --faults::live_blocks;
-    std::memset(memory, 0xdd, malloc_usable_size(memory));  // whoever still uses it, crashes
+    std::memset(memory, 0xdd, malloc_usable_size(memory));  // so that a later use crashes
     std::free(memory);
 }
 

@@ -1,6 +1,6 @@
-// Faults on order: every call that the library makes to the system can be made to fail. The linker
-// hands those calls over to the wrappers in faults.cpp (--wrap); there one plan at a time says
-// which of them fails, how, and when. Linux.
+// Injected faults: every system call of the library can be made to fail. The linker redirects those
+// calls to the wrappers in faults.cpp (--wrap); there one plan at a time says which of them fails,
+// how, and when. Linux.
 //
 // SPDX-License-Identifier: MIT
 
@@ -12,7 +12,7 @@
 
 namespace faults {
 
-/// The system's calls, memory and threads among them.
+/// The system calls, and those for memory and threads.
 enum class call {
     socket,
     bind,
@@ -47,10 +47,10 @@ struct way {
     const char* name;
 };
 
-inline constexpr int short_count = -1;  // one byte is sent or received, the rest is not
-inline constexpr int short_stop = -2;   // and the next call says EAGAIN
+inline constexpr int short_count = -1;  // only one byte is sent or received
+inline constexpr int short_stop = -2;   // the same, and the next call returns EAGAIN
 
-/// Each call with each error that its manual page lists and that can come about.
+/// Each call with each error that its manual page lists and that is possible here.
 const std::vector<way>& all_ways();
 
 /// From now on the calls number `first` to `first + count - 1` of this kind fail in this way.
@@ -60,7 +60,7 @@ void resume() noexcept;  ///< goes on where disarm() stopped
 bool armed() noexcept;
 int struck() noexcept;  ///< how many calls have failed since arm()
 
-/// While one lives, its thread's calls are the test's own and do not fail.
+/// While one lives, calls by its thread are the test's own and do not fail.
 class truce {
 public:
     truce() noexcept;

@@ -1,6 +1,6 @@
-// Two nodes talk while the system fails them, at every point in turn: each call of each kind, with
-// each error. Nothing crashes, hangs or leaks, no report is lost, nothing comes twice, and when the
-// system is well again so are the nodes. Linux.
+// Two nodes talk while system calls fail, at every point in turn: each call of each kind, with each
+// error. Nothing crashes, hangs or leaks, no outcome is lost, nothing comes twice, and once calls
+// succeed again the nodes work. Linux.
 //
 // SPDX-License-Identifier: MIT
 
@@ -22,7 +22,7 @@ using namespace support;
 using p2pchat::endpoint;
 using p2pchat::node;
 
-/// What is to become of a message, and what did. None of it allocates: that could fail.
+/// A message and its outcome. Nothing here allocates, since that could fail.
 struct entry {
     std::atomic<bool> owed{false};  // a post that was accepted
     std::atomic<int> outcomes{0};
@@ -37,13 +37,13 @@ public:
     entry& next() { return entries_[count_++]; }
     std::size_t number_of(const entry& e) const { return static_cast<std::size_t>(&e - entries_); }
 
-    /// A text says its number, and then nothing of interest.
+    /// A text is its number, and padding.
     void arrived(std::string_view text) {
         const bool ours = text.size() > 2 && text[0] == 'm';
         if (ours) ++entries_[(text[1] - '0') * 10 + (text[2] - '0')].arrived;
     }
 
-    /// What is wrong; nullptr if nothing is (yet).
+    /// What has gone wrong; nullptr if nothing has (yet).
     const char* problem() const {
         for (std::size_t i = 0; i < count_; ++i)
             if (const char* text = problem_of(entries_[i])) return text;
@@ -84,12 +84,12 @@ std::string_view text_of(std::size_t number, bool is_long) {
 
 p2pchat::config settings() { return local("Fault"); }
 
-/// Two nodes and what they say to each other.
+/// Two nodes and the messages between them.
 class conversation {
 public:
     conversation() : a_(made()), b_(made()) {}
 
-    /// False if a node cannot be brought to start.
+    /// False if a node does not start.
     bool start() { return start(*a_) && start(*b_); }
 
     void talk() {
@@ -122,7 +122,7 @@ public:
         b_->stop();
     }
 
-    /// Whether all goes well, at least after what the faults left behind is cleared away.
+    /// Whether everything works, at least after leftovers of the faults are cleared away.
     bool works_again() {
         return gets_through(*a_, *b_, "one") &&
                gets_through(*b_, *a_, text_of(0, true).substr(3)) &&
@@ -130,7 +130,7 @@ public:
                gets_through(*a_, *b_, "two") && gets_through(*b_, *a_, "three");
     }
 
-    /// What is wrong; nullptr if nothing is.
+    /// What has gone wrong; nullptr if nothing has.
     const char* problem() {
         wait_until([this] { return !ledger_.problem(); }, 10s);
         return ledger_.problem();
@@ -197,7 +197,7 @@ private:
     void connect() {
         attempt([this] { static_cast<void>(a_->connect(b_->address())); });
     }
-    /// What is posted next waits for the link.
+    /// The next posts wait for the link.
     void begin_to_connect() {
         attempt([this] { static_cast<void>(a_->connect(b_->address(), {})); });
     }
@@ -222,7 +222,7 @@ private:
     std::unique_ptr<node> a_, b_;
 };
 
-/// Failures that are none: a call that is to be made again, or that does a part of its work.
+/// Results that are not failures: a call that has to be repeated, or that does only a part.
 bool is_harmless(const faults::way& how) {
     if (how.which == faults::call::close) return true;
     if (how.which == faults::call::accept && how.error == ECONNABORTED) return true;
@@ -231,7 +231,7 @@ bool is_harmless(const faults::way& how) {
     return how.error == EINTR || how.error == EAGAIN || how.error < 0;
 }
 
-/// The talk, under faults from its first call to its last; what is wrong, or nullptr.
+/// Lets them talk, under faults from the first call to the last; what went wrong, or nullptr.
 const char* talk_through(bool harmless) {
     conversation two;
     if (!two.start()) return "a node does not start";
@@ -248,14 +248,14 @@ const char* talk_through(bool harmless) {
     return two.works_again() ? nullptr : "the conversation after that does not work";
 }
 
-/// A leak takes the lowest numbers that are free.
+/// A leak occupies the lowest free descriptors.
 int open_descriptors() {
     int count = 0;
     for (int i = 0; i < 1024; ++i) count += ::fcntl(i, F_GETFD) >= 0;
     return count;
 }
 
-char under_way[100];  // the point, for when it hangs
+char under_way[100];  // the point, printed if it hangs
 
 void on_alarm(int) {
     static_cast<void>(!::write(2, "hangs: ", 7));
@@ -264,7 +264,7 @@ void on_alarm(int) {
     std::abort();
 }
 
-/// What is wrong with one point, and whether anything failed there at all.
+/// What went wrong at one point, and whether any call failed there at all.
 struct finding {
     const char* problem;
     bool hit;
@@ -284,7 +284,7 @@ finding try_point(const faults::way& how, int first, int count) {
     return {problem, faults::struck() > 0};
 }
 
-/// All points of one way; returns how many there were.
+/// Tries all points of one way; returns how many there were.
 int try_way(const faults::way& how, int count) {
     for (int first = 1;; ++first) {
         const auto found = try_point(how, first, count);
@@ -294,7 +294,7 @@ int try_way(const faults::way& how, int count) {
     }
 }
 
-/// Whether this test program is to try it: P2PCHAT_FAULTS names one way, or none for all.
+/// Whether to try this way: P2PCHAT_FAULTS names one, or all if it is not set.
 bool is_wanted(const faults::way& how) {
     const char* const only = std::getenv("P2PCHAT_FAULTS");
     return !only || std::strncmp(how.name, only, std::strlen(only)) == 0;
@@ -302,11 +302,11 @@ bool is_wanted(const faults::way& how) {
 
 int try_all(int count) {
     std::signal(SIGALRM, on_alarm);
-    talk_through(true);  // what is made once in a process is made
+    talk_through(true);  // so that what is made once in a process exists
     int points = 0;
     for (const auto& how : faults::all_ways()) {
         if (!is_wanted(how)) continue;
-        // Accepting pauses for 100 ms after each of them: one stands for all.
+        // Each makes accepting pause for 100 ms, so only one error is tried.
         if (count > 1 && how.which == faults::call::accept && how.error != EMFILE) continue;
         const int here = try_way(how, count);
         if (std::getenv("P2PCHAT_FAULTS_LIST")) std::printf("%-28s %4d\n", how.name, here);
@@ -395,13 +395,13 @@ TEST_CASE("messages to a peer that had a link fail if there is no memory for a c
     const auto gone = b.address();
     b->stop();
     CHECK(wait_until([&] { return linked_peers(*a) == 0; }));
-    // The second within a second is to open a link again.
+    // The second message within a second opens a link again.
     std::atomic<int> outcomes{0}, without_memory{0};
     const auto note = [&](std::error_code error) {
         if (error == std::errc::not_enough_memory) ++without_memory;
         ++outcomes;
     };
-    const int count = 10;  // enough that later ones, and the CONNECT, reuse what these leave behind
+    const int count = 10;  // later ones, and the CONNECT, reuse what these leave behind
     for (int i = 0; i < count; ++i) CHECK_FALSE(a->post(gone, "first", note));
     CHECK(wait_until([&] { return outcomes == count; }));
     faults::arm({faults::call::memory, ENOMEM, "memory"}, 1, 1 << 30);

@@ -1,9 +1,9 @@
-// Floods a node, in a process of its own, and measures what an honest sender gets meanwhile and how
-// much memory and how many threads and descriptors the node takes, beside the same for a node that
-// is left in quiet. Linux; loopback only; bounded in count and time.
+// Floods a node, in a process of its own, and measures the latency of an honest sender meanwhile
+// and how much memory and how many threads and descriptors the node uses; and the same for a node
+// without a flood. Linux; loopback only; bounded in count and time.
 //
 //     floods            thirty seconds of each flood
-//     floods SECONDS    so many of each
+//     floods SECONDS    so many seconds of each
 //
 // SPDX-License-Identifier: MIT
 
@@ -51,7 +51,7 @@ constexpr std::size_t datagram_senders = 2000;
 constexpr std::chrono::seconds longest_datagram_flood{10};
 // From a newcomer's third announcement to its fourth are 33 s at most.
 constexpr std::chrono::seconds found_within{3 + 33 + 1};
-// One of the first three must do where few flood.
+// Against a few flooders one of the first three has to suffice.
 constexpr std::chrono::seconds found_soon{5};
 constexpr milliseconds slow_handler = 1ms;
 
@@ -76,7 +76,7 @@ p2pchat::config settings(const char* team, std::uint16_t discovery_port, bool en
     return result;
 }
 
-/// As many descriptors as the system allows.
+/// Allows as many descriptors as the system does.
 void allow_descriptors() {
     rlimit limit{};
     ::getrlimit(RLIMIT_NOFILE, &limit);
@@ -88,8 +88,8 @@ void allow_descriptors() {
 
 constexpr const char* newcomer = "Newcomer";
 
-/// The child process: a node that serves until its standard input ends; then it tells how many
-/// candidates there were at most, and how many datagrams it has ignored.
+/// The child process: a node that serves until its standard input ends; then it prints how many
+/// candidates there were at most, and how many datagrams it ignored.
 int be_the_node(milliseconds handler_time, std::uint16_t discovery_port, bool encrypted) {
     p2pchat::node node(settings("Flooded", discovery_port, encrypted));
     node.on_message([=](const message&) {
@@ -110,7 +110,7 @@ int be_the_node(milliseconds handler_time, std::uint16_t discovery_port, bool en
     return 0;
 }
 
-/// A node in a process of its own, so that what it takes is its own.
+/// A node in a process of its own, so that its memory can be measured.
 class node_process {
 public:
     node_process(const char* program, milliseconds handler_time, std::uint16_t discovery_port,
@@ -139,7 +139,7 @@ public:
     node_process(const node_process&) = delete;
     node_process& operator=(const node_process&) = delete;
 
-    /// Ends it in order; false if it did not.
+    /// Ends it in order; false if that failed.
     bool end() {
         ending_ = true;
         watcher_.join();
@@ -208,7 +208,7 @@ private:
 
 // ------------------------------------------------------------------------------------- the floods
 
-/// Floods a node until the end, and says what it has managed.
+/// Floods a node until the end; returns how much it has sent.
 using flood = std::function<std::string(const endpoint& to, clock_type::time_point end)>;
 
 std::string leave_in_quiet(const endpoint&, clock_type::time_point end) {
@@ -216,7 +216,7 @@ std::string leave_in_quiet(const endpoint&, clock_type::time_point end) {
     return "nothing";
 }
 
-/// Connections that are left to `use` as soon as they stand, some every millisecond.
+/// Opens some connections every millisecond; each is left to `use` once established.
 template <typename Use>
 std::string connect(int a_second, const endpoint& to, clock_type::time_point end, const Use& use) {
     const auto start = clock_type::now();
@@ -241,8 +241,8 @@ std::string connect_and_go(const endpoint& to, clock_type::time_point end) {
 }
 
 #if defined(P2PCHAT_OPENSSL)
-/// Connections that stay, of which one half says some of what an encrypted one begins with, the other
-/// half all of it; or, to `finish`, all say what makes them encrypted. None says more.
+/// Connections that stay open, of which one half sends a part of a TLS handshake's first message,
+/// the other half all of it; or, to `finish`, all complete the handshake. None sends more.
 std::string shake_hands(bool finish, const endpoint& to, clock_type::time_point end) {
     p2pchat::detail::tls maker;
     if (maker.open({})) fail("no TLS");
@@ -272,7 +272,7 @@ std::string shake_hands(bool finish, const endpoint& to, clock_type::time_point 
 }
 #endif
 
-/// Whether the node has ended this connection, which it writes nothing to.
+/// Whether the node, which writes nothing to it, has ended this connection.
 bool has_ended(tcp_socket& socket) {
     char byte = 0;
     std::size_t size = 0;
@@ -300,7 +300,7 @@ std::string hold_open(std::size_t count, bool dripping, const endpoint& to,
     return std::to_string(count) + " at once, opened " + std::to_string(opened) + " times";
 }
 
-/// A peer by a link of its own, which posts as fast as the connection takes it.
+/// A peer with a link of its own, which posts as fast as the connection takes it.
 class poster {
 public:
     poster(const endpoint& to, std::size_t index) {
@@ -310,7 +310,7 @@ public:
         std::size_t sent = 0;
         if (socket_.connect(to, 1000ms) || socket_.send(name + "CONNECT\n", sent, 1000ms))
             socket_.close();
-        // What it has posted waits in the node and in the system's receive buffers, not here.
+        // Its posts wait in the node and in the system's receive buffers, not here.
         const int size = 16 * 1024;
         ::setsockopt(static_cast<int>(socket_.native_handle()), SOL_SOCKET, SO_SNDBUF, &size,
                      sizeof size);
@@ -321,7 +321,7 @@ public:
         return {static_cast<int>(socket_.native_handle()), POLLIN | POLLOUT, 0};
     }
 
-    /// Writes what can be written, and reads confirmations away.
+    /// Writes what can be written, and reads and discards confirmations.
     void go_on() {
         char answers[4096];
         std::size_t size = 0;
@@ -361,8 +361,8 @@ std::string post_at_full_speed(const endpoint& to, clock_type::time_point end) {
     return std::to_string(left) + " links at the end, " + std::to_string(posted) + " posted";
 }
 
-/// Keeps `valid_ones` messages under way, each on a connection of its own; what was taken or has
-/// given way is sent again at once.
+/// Keeps `valid_ones` messages under way, each on a connection of its own; one that was taken or
+/// evicted is sent again at once.
 std::string send_one_shots(const endpoint& to, clock_type::time_point end) {
     std::vector<tcp_socket> sockets(valid_ones);
     std::size_t sent = 0, bytes = 0;
@@ -388,7 +388,7 @@ sockaddr_in native(const std::string& address, std::uint16_t port) {
     return result;
 }
 
-/// A port of a host of loopback, from which a node that there is not sends to the group of all.
+/// A port of a loopback host, from which a node that does not exist sends to the discovery group.
 class announcer {
 public:
     announcer(const std::string& name, std::uint16_t discovery_port) {
@@ -421,7 +421,7 @@ private:
     std::string head_;
 };
 
-/// Sends datagrams that are none, those that name somebody else, and right ones.
+/// Sends malformed datagrams, those that claim another sender, and valid ones.
 class datagram_sender : announcer {
 public:
     datagram_sender(std::size_t index, std::uint16_t discovery_port)
@@ -432,7 +432,7 @@ public:
         for (auto& text : texts_) text.resize(128, ' ');
     }
 
-    /// How many it has sent. Many by one call: else it is the flooder that cannot keep up.
+    /// How many it has sent. Many in one call, or the flooder could not keep up.
     int send_some() {
         constexpr std::size_t count = 30;
         std::array<iovec, count> parts{};
@@ -469,7 +469,7 @@ std::string send_datagrams(const endpoint&, std::uint16_t discovery_port,
            " datagrams a second";
 }
 
-/// One host that comes and goes at eight ports, by two datagrams every 10 ms.
+/// One host that comes and goes at eight ports, with two datagrams every 10 ms.
 std::string come_and_go(const endpoint&, std::uint16_t discovery_port, clock_type::time_point end) {
     std::vector<std::unique_ptr<announcer>> ports;
     while (ports.size() < 8)
@@ -481,7 +481,7 @@ std::string come_and_go(const endpoint&, std::uint16_t discovery_port, clock_typ
     return std::to_string(sent) + " datagrams";
 }
 
-/// A linked peer at a host of its own, which tells of some that are not there.
+/// A linked peer at a host of its own, which names peers that do not exist.
 class liar {
 public:
     liar(std::size_t index, std::size_t count, const endpoint& node) {
@@ -516,7 +516,7 @@ private:
     int socket_ = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
 };
 
-/// Six of them tell of as many as there may be. As each is asked once, they link again every 7 s.
+/// Six of them name as many as there may be. Each is asked once, so they link again every 7 s.
 std::string tell_lies(const endpoint& to, std::uint16_t, clock_type::time_point end) {
     std::vector<std::unique_ptr<liar>> liars;
     for (; clock_type::now() < end; liars.clear()) {
@@ -529,7 +529,7 @@ std::string tell_lies(const endpoint& to, std::uint16_t, clock_type::time_point 
 
 // ------------------------------------------------------------------------------- the honest sender
 
-/// What became of an honest sender's messages, one every 20 ms.
+/// The outcomes of an honest sender's messages, one every 20 ms.
 struct experience {
     std::vector<double> milliseconds;  // of the delivered ones
     std::size_t undelivered = 0;
@@ -595,7 +595,7 @@ void print(const char* how, const experience& e) {
                 how, e.milliseconds.size(), e.share(0.5), e.share(0.99), e.share(1), e.undelivered);
 }
 
-/// Ends the node and prints what it was like. False: the honest sender was not served.
+/// Ends the node and prints the results. False if the honest sender was not served.
 bool conclude(node_process& node, const char* name, const std::string& managed,
               const experience& by_one_shots, const experience& by_link, bool all_wanted) {
     const double memory = node.peak_mebibytes();
@@ -611,7 +611,7 @@ bool conclude(node_process& node, const char* name, const std::string& managed,
     return ended && served && node.threads() == 3 && (always || !all_wanted);
 }
 
-/// Plays a scene and prints what it was like. False: the honest sender was not served.
+/// Plays a scene and prints the results. False if the honest sender was not served.
 bool play(const char* program, const scene& what, std::chrono::seconds time) {
     node_process node(program, what.handler_time, 0, what.encrypted);
     const endpoint honest_to(what.honest_to, node.address().port());
@@ -635,7 +635,7 @@ struct finding {
 };
 
 bool play(const char* program, const finding& what) {
-    tcp_socket held;  // the number, so that nobody else's node has it
+    tcp_socket held;  // reserves the number, so that no other node has it
     if (held.listen({"127.0.0.1", 0})) fail("no port");
     const auto port = held.local().port();
     node_process node(program, 0ms, port);
@@ -684,9 +684,9 @@ int main(int argc, char** argv) {
     const milliseconds datagrams = (std::min)(time, longest_datagram_flood);
     const finding findings[] = {
         {"datagrams", send_datagrams, datagrams, datagrams / 3, found_within},
-        // Four seconds of it are as many candidates as may come at once in all.
+        // Four seconds of it use up the burst of candidates that may come in all.
         {"one host comes and goes", come_and_go, 6s + found_soon, 6s, found_soon},
-        // Those that have been there for 20 s do not give way to others told of.
+        // Candidates that have been there for 20 s are not evicted for others that peers name.
         {"six liars", tell_lies, 22s + found_soon, 22s, found_soon},
     };
     for (const auto& each : findings) well = play(argv[0], each) && well;

@@ -1,7 +1,7 @@
-// Any bytes as a datagram to a node with discovery on, over loopback: from one of some sockets, to
-// the port for all or to the node's own, with the socket's own name before them or not. Then only
-// those that have sent something are candidates, an honest one is heard, and whatever came back is
-// an answer. Without any bytes, the honest one asks. Not for Windows.
+// Any bytes as a datagram to a node with discovery on, over loopback: from one of several sockets,
+// to the discovery port or to the node's own, with the socket's own address before them or not.
+// Then only sockets that have sent something are candidates, an honest one is heard, and everything
+// that came back is an answer. Without any bytes, the honest one asks. Not for Windows.
 //
 // SPDX-License-Identifier: MIT
 
@@ -27,8 +27,8 @@ using p2pchat::candidate;
 using p2pchat::endpoint;
 
 constexpr std::chrono::seconds long_enough{30};
-// To wait for the node's thread is what takes time: after as many inputs as a corpus may have, one
-// waits for several. What is then found may be due to any of these.
+// Waiting for the node's thread is what takes time: after as many inputs as a corpus may have, it
+// is waited for only once for several. What is then found may be due to any of these.
 constexpr int one_by_one = 1000, at_once = 32;
 
 sockaddr_in native(std::uint16_t port) {
@@ -82,9 +82,9 @@ private:
     endpoint address_;
 };
 
-/// What lives longer than an input.
+/// State that lives longer than one input.
 struct world {
-    p2pchat::tcp_socket held;  // its number is the port for all: nobody else's node has it
+    p2pchat::tcp_socket held;  // reserves the discovery port: no other node has it
     std::array<sender, 3> senders;
     sender honest;
     std::unique_ptr<p2pchat::node> node;
@@ -105,7 +105,7 @@ struct world {
         answer = to_string(node->address()) + " Fuzzed HERE";
     }
 
-    /// Once it is heard, so is what was sent to the same port before.
+    /// Once it is heard, everything sent to the same port before has been read.
     void speak_honestly(std::uint16_t port) {
         const std::string now = std::to_string(++turn);
         const auto end = std::chrono::steady_clock::now() + long_enough;

@@ -1,6 +1,6 @@
-// Encryption between two that are honest and a middleman who is not: the input says what becomes of
-// the bytes between them. Whatever that is, each side is told a beginning of what the other said,
-// and the whole of it only if that was said to be the end.
+// Encryption between two honest sides with a middleman who is not: the input says what happens to
+// the bytes between them. In any case each side gets a prefix of what the other sent, and an
+// orderly end only after all of it.
 //
 // SPDX-License-Identifier: MIT
 
@@ -34,7 +34,7 @@ struct side {
     }
 };
 
-/// Some of what is on its way goes over, changed as two bytes of the input say.
+/// Passes on some of the bytes under way, changed as two bytes of the input say.
 void carry(side& from, side& to, unsigned how, unsigned where) {
     auto& bytes = from.tls->ciphertext;
     if (bytes.empty()) return from.encrypt();

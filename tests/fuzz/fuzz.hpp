@@ -1,4 +1,4 @@
-// What the fuzz targets share: a claim that must hold in every build, or the program ends there.
+// Shared by the fuzz targets: a check that ends the program in every build if it fails.
 //
 // SPDX-License-Identifier: MIT
 
@@ -13,7 +13,7 @@
 #include <cstdlib>
 #include <string_view>
 
-/// One input, as libFuzzer and replay.cpp hand it over.
+/// One input, as libFuzzer and replay.cpp pass it.
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size);
 
 namespace fuzz {

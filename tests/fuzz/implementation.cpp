@@ -1,4 +1,4 @@
-// The implementation as a fuzzer wants it: compiled with its instruments, without a main function.
+// The implementation for a fuzzer: compiled with its instrumentation, without a main function.
 //
 // SPDX-License-Identifier: MIT
 

@@ -1,5 +1,5 @@
-// A node among peers that do anything: the input's bytes are read as what raw sockets do to it (and
-// what the node is told to do) over loopback. After each input every post has had its one outcome,
+// A node among peers that do anything: the input's bytes say what raw sockets do to it over
+// loopback, and what the node is told to do. After each input every post has had its one outcome,
 // no message came twice, and an honest one-shot gets through.
 //
 // SPDX-License-Identifier: MIT
@@ -29,7 +29,7 @@ constexpr std::size_t max_steps = 64;
 constexpr int inputs_per_node = 500;
 constexpr int inputs_per_start = 50;
 
-/// Small, so that an input meets every bound.
+/// Small limits, so that an input reaches each.
 p2pchat::config settings() {
     p2pchat::config result;
     result.team = "Fuzzed";
@@ -88,7 +88,7 @@ private:
     std::unordered_map<std::string, int> seen_;
 };
 
-/// Outcomes that are owed, and how often each was told.
+/// Outcomes that are due, and how often each was reported.
 class outcomes {
 public:
     void post(p2pchat::node& node, const endpoint& to, std::string_view text) {
@@ -127,7 +127,7 @@ private:
     std::size_t told_ = 0;
 };
 
-/// What lives longer than an input: the node, and the raw listener that it sends to.
+/// State that lives longer than one input: the node, and the raw listener that it sends to.
 struct world {
     once seen_by_node, seen_by_us;
     outcomes posts;
@@ -159,7 +159,7 @@ struct world {
         if (m.text[0] == '?') posts.post(node, ours, "answer " + once::fresh());
     }
 
-    /// On a busy machine an honest peer may be too slow for time-outs as tiny as these.
+    /// On a busy machine an honest peer may be too slow for timeouts as short as these.
     void speak_honestly() {
         int tries = 0;
         while (!get_through()) check(++tries < 100, "an honest peer gets through");
@@ -209,8 +209,8 @@ private:
         return result;
     }
 
-    /// As they stand, but that they never look like a text that comes once: a fuzzer sees what its
-    /// target compares, and tries that.
+    /// The bytes as they are, except that they never look like a text that comes once: a fuzzer
+    /// sees what its target compares, and tries that.
     std::string next_bytes() {
         const std::size_t size = next();
         std::string result(bytes_.substr(0, size));
@@ -219,7 +219,7 @@ private:
         return result;
     }
 
-    /// The high half says what, the low half on which socket.
+    /// The high half selects the action, the low half the socket.
     void step(std::uint8_t code) {
         socket_ = &sockets_[code % sockets_.size()];
         switch (code >> 4) {
@@ -286,7 +286,7 @@ private:
         *socket_ = std::move(peer);
     }
 
-    /// node::connect() waits; what it waits for, the input may do meanwhile.
+    /// node::connect() waits; the input may do meanwhile what it waits for.
     void open_link() {
         for (std::size_t i = 0; i < threads_.size(); ++i) {
             if (threads_[i].joinable()) continue;
@@ -309,7 +309,7 @@ private:
         world_.seen_by_us.see(text);
     }
 
-    /// A connection that nobody looks at would keep the next input's posts waiting.
+    /// A connection that is not accepted would keep the next input's posts waiting.
     void accept_and_close() {
         tcp_socket peer;
         while (!world_.listener.accept(peer, milliseconds(1))) peer.close();

@@ -1,5 +1,5 @@
-// Runs a fuzz target over the files of its corpus: what was once found stays found. Linked with
-// the target and with doctest's main; P2PCHAT_CORPUS says where the files are.
+// Runs a fuzz target over the files of its corpus, so that what was once found stays fixed. Linked
+// with the target and with doctest's main; P2PCHAT_CORPUS says where the files are.
 //
 // SPDX-License-Identifier: MIT
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""How soon two hosts find each other, and what they say at rest: ours, CZMQ's beacon as Zyre uses
-it, and Avahi, where those are installed.
+"""How soon two hosts find each other, and what they send at rest: p2pchat, CZMQ's beacon as
+Zyre uses it, and Avahi, where those are installed.
 
     found_by.py NETWORK_PEER [ZBEACON]
 
@@ -21,7 +21,7 @@ from wire_cost import bytes_sent
 
 ROUNDS, SETTLED, MEASURED = 9, 40, 60  # the latter are seconds
 
-# A system of its own, as far as Avahi looks at it, which ends with its first process.
+# A system of its own as far as Avahi can see, which ends with its first process.
 AVAHI = ('unshare', '--mount', '--uts', '--pid', '--fork', '--kill-child', '--mount-proc',
          'sh', '-c', '''
 hostname host-$0
@@ -34,7 +34,7 @@ exec avahi-browse --parsable --resolve --ignore-local _p2pchat._tcp''')
 
 
 def measure(commands, sign):
-    """Of a command for each host, which prints the sign when it has found the other."""
+    """Times a command on each host, which prints the sign when it has found the other."""
     switch = Switch()
     hosts = [Host(), Host()]
     for host in hosts:

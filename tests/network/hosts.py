@@ -26,7 +26,7 @@ PATIENCE = 60  # seconds for what has to happen
 
 
 class Unusable(Exception):
-    """This system lets us make no network."""
+    """This system does not allow network namespaces."""
 
 
 class Host:
@@ -63,14 +63,14 @@ class Host:
         return program
 
     def enter(self):
-        """The calling thread is on this host from now on."""
+        """Moves the calling thread to this host."""
         with open(f'/run/netns/{self.name}', 'rb') as namespace:
             libc = ctypes.CDLL(None, use_errno=True)
             if libc.setns(namespace.fileno(), 0x40000000) != 0:  # CLONE_NEWNET
                 raise OSError(ctypes.get_errno(), 'setns')
 
     def call(self, work):
-        """What `work` returns, or raises, in a thread on this host."""
+        """Runs `work` in a thread on this host; returns or raises what it does."""
         def here():
             self.enter()
             return work()
@@ -79,7 +79,7 @@ class Host:
             return pool.submit(here).result()
 
     def listen(self, device):
-        """A socket that gets all that passes at a device."""
+        """A socket that receives all packets of a device."""
         def work():
             heard = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))  # all kinds
             heard.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 * 1024 * 1024)
@@ -100,7 +100,7 @@ class Host:
 
 
 def benchmark(work):
-    """Runs it, and removes all hosts; gives the exit status, of which Meson knows 77 as skipped."""
+    """Runs it, and removes all hosts; returns the exit status (77 means skipped to Meson)."""
     try:
         work()
     except Unusable as error:
@@ -121,7 +121,7 @@ def command(*words):
 
 
 class Program:
-    """A child process; its output is gathered as it comes."""
+    """A child process; its output is collected as it comes."""
 
     def __init__(self, *words):
         self.child = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
@@ -153,7 +153,7 @@ class Program:
         return [line.split() for line in whole if line.startswith(word)]
 
     def wait(self, holds, bound=PATIENCE):
-        """Waits until `holds()`; false if it does not within the bound."""
+        """Waits until `holds()`; false if that takes too long."""
         end = time.monotonic() + bound
         while not holds():
             with self.changed:
@@ -169,7 +169,7 @@ class Program:
             raise AssertionError(f'no {text!r} in:\n{self.output[-2000:]}')
 
     def end(self, bound=PATIENCE):
-        """Ends its input, waits, and gives its exit status."""
+        """Ends its input, waits, and returns its exit status."""
         self.child.stdin.close()
         try:
             status = self.child.wait(bound)
@@ -179,7 +179,7 @@ class Program:
         return status
 
     def kill(self):
-        """kill -9, if it still runs."""
+        """Kills it by SIGKILL if it still runs."""
         if self.child.poll() is None:
             self.child.kill()
             self.child.wait()
@@ -209,9 +209,9 @@ class Switch:
 
 
 class BadWire:
-    """Two hosts, 10.98.0.1 and 10.98.0.2, and a wire between them that can be made bad.
+    """Two hosts, 10.98.0.1 and 10.98.0.2, and a wire between them that can be impaired.
 
-    As Ethernet it carries what goes to all, too."""
+    Like Ethernet it carries broadcasts, too."""
 
     def __init__(self, left, right, seed=1, ethernet=False):
         self.loss = self.duplication = 0.0  # shares of the packets
@@ -268,7 +268,7 @@ class BadWire:
 
 
 def open_tun(host, address, peer, ethernet):
-    """A device on the host with its one route; reading gives what the host sends."""
+    """A device on the host with its only route; reading it returns what the host sends."""
     kind = 2 if ethernet else 1  # IFF_TAP, IFF_TUN
 
     def work():

@@ -1,5 +1,5 @@
-// Some nodes on one host of a test's network. run.py tells them on standard input what to do, a
-// line each, and they say on standard output what happens, a line each:
+// Some nodes on one host of a test's network. run.py sends commands on standard input, a line each,
+// and the nodes report events on standard output, a line each:
 //
 //     connect TO                         connected TO linked | one-shots | REASON
 //     post TO FIRST COUNT SIZE PAUSE     outcome NUMBER delivered | REASON       (for each)
@@ -34,7 +34,7 @@ using p2pchat::node;
 
 std::string words_of(std::error_code error) { return error ? error.message() : "delivered"; }
 
-/// "17 xxxxx.": a number to know it by, and an end to see that it is whole.
+/// "17 xxxxx.": a number to identify it, and an end mark that shows that it is whole.
 std::string text_of(std::size_t number, std::size_t size) {
     std::string text = std::to_string(number) + ' ';
     if (text.size() + 1 < size) text.resize(size - 1, 'x');
@@ -59,7 +59,7 @@ std::unique_ptr<node> make_node(const std::string& address, bool discovery) {
     settings.team = "Net";
     if (address != "-") settings.address = address;
     settings.discovery = discovery;
-    settings.keep_alive = std::chrono::seconds(3);  // the tests wait for what it notices
+    settings.keep_alive = std::chrono::seconds(3);  // the tests wait for it
     if (std::getenv("P2PCHAT_TEST_ENCRYPTED")) settings.encryption = p2pchat::encryption::required;
     auto result = std::make_unique<node>(settings);
     result->on_message(show);

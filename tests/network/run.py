@@ -35,10 +35,10 @@ def check(holds, words):
         raise AssertionError(words)
 
 
-# ---------------------------------------------------------------------------- every message counts
+# ---------------------------------------------------------------------- every message accounted for
 
 class Talk:
-    """A sender on the wire's left, receivers on its right, and the books of both."""
+    """A sender on the left of the wire, receivers on the right, and the records of both."""
 
     ONE_SHOTS, LINKS = 6, 2  # receivers
 
@@ -72,7 +72,7 @@ class Talk:
         self.sent += count
 
     def say_much(self, scale=1.0, pause=0):
-        """Small ones and large ones, over links and as one-shots, by post() and by send()."""
+        """Sends small and large messages, over links and as one-shots, by post() and by send()."""
         nodes = self.nodes()
         for node in nodes[:self.LINKS]:
             self.say('post', node, int(400 * scale), 40, pause)
@@ -83,7 +83,7 @@ class Talk:
         self.say('send', nodes[-1], int(5 * scale), 40, pause * 80)
 
     def settle(self):
-        """Every message has its outcome, and what was delivered was shown."""
+        """Checks that every message has its outcome, and that delivered ones were shown."""
         self.sender.wait(lambda: self.outcomes().total() >= self.sent)
         self.receiver.wait(lambda: self.delivered() <= self.shown('whole').keys(), 10)
 
@@ -98,7 +98,7 @@ class Talk:
                                    for words in program.lines('shown') if words[2] == how)
 
     def account(self, all_delivered=False):
-        """Ends both sides and compares their books."""
+        """Ends both sides and compares their records."""
         self.settle()
         check(self.sender.end() == 0 and self.receiver.end() == 0, 'a side ended badly')
         outcomes, delivered = self.outcomes(), self.delivered()
@@ -148,7 +148,7 @@ def delay(talk):
 
 
 def duplication(talk):
-    """30 % of the packets come twice."""
+    """30 % of the packets are duplicated."""
     talk.wire.duplication, talk.wire.delay, talk.wire.jitter = 0.3, 0.001, 0.002
     check(len(talk.link()) == talk.LINKS, 'no link')
     talk.say_much()
@@ -158,7 +158,7 @@ def duplication(talk):
 
 
 def reordering(talk):
-    """Each packet takes 0 to 20 ms, so that many overtake others."""
+    """Each packet takes 0 to 20 ms, so that many are reordered."""
     talk.wire.jitter = 0.02
     check(len(talk.link()) == talk.LINKS, 'no link')
     talk.say_much()
@@ -168,7 +168,7 @@ def reordering(talk):
 
 
 def everything(talk):
-    """Loss of 5 %, 10 % doubled, 5 to 55 ms."""
+    """5 % are lost, 10 % duplicated, each takes 5 to 55 ms."""
     wire = talk.wire
     wire.loss, wire.duplication, wire.delay, wire.jitter = 0.05, 0.1, 0.005, 0.05
     talk.link()
@@ -177,7 +177,7 @@ def everything(talk):
 
 
 def begin_to_talk(talk):
-    """A talk of some seconds, well under way."""
+    """A conversation of some seconds, well under way."""
     talk.wire.delay = 0.001
     check(len(talk.link()) == talk.LINKS, 'no link')
     talk.say_much(pause=20)
@@ -185,7 +185,7 @@ def begin_to_talk(talk):
 
 
 def cut_for_5_s(talk):
-    """The wire is cut for five seconds in the middle of a talk."""
+    """The wire is cut for five seconds in the middle of a conversation."""
     begin_to_talk(talk)
     talk.wire.cut = True
     time.sleep(5)  # the fault itself
@@ -204,7 +204,7 @@ def last(talk, count):
 
 
 def cut_for_good(talk):
-    """The wire is cut in the middle of a talk and stays so: both sides notice."""
+    """The wire is cut for good in the middle of a conversation: both sides notice."""
     begin_to_talk(talk)
     talk.wire.cut = True
     cut_at = time.monotonic()
@@ -245,7 +245,7 @@ class Machines:
         self.addresses = [self.switch.plug(host) for host in self.hosts]
 
     def menu(self, host, team, port, *flags):
-        """The menu program, its first two questions answered."""
+        """The menu program, with its first two questions answered."""
         program = host.start(self.menu_program, *flags)
         program.expect('Enter your team name: ')
         program.tell(team)
@@ -264,7 +264,7 @@ class Machines:
 
 
 def choose(menu, *answers):
-    """Answers that lead back to the menu; gives what was printed meanwhile."""
+    """Types answers that lead back to the menu; returns what was printed meanwhile."""
     start = len(menu.output)
     prompts = menu.output.count('Enter choice: ')
     menu.tell(*answers)
@@ -279,7 +279,7 @@ def leave(menu):
 
 
 def people(machines):
-    """Two people on two machines chat with each other, and with one who runs the original."""
+    """Two people on two machines chat with each other, and with a third who runs the original."""
     (a, b, c), (at_a, at_b, at_c) = machines.hosts, machines.addresses
     alice, bob = machines.menu(a, 'Team_A', 5000), machines.menu(b, 'Team_B', 6000)
     alice.expect(f'Your detected IP address: {at_a}')
@@ -331,7 +331,7 @@ def default_peer(machines):
 
 
 def liar(machines):
-    """A sender that is not who it says is shown, marked, no peer, and removes nobody."""
+    """A message with a false sender is shown and marked; it makes and removes no peer."""
     (a, b, c), (at_a, at_b, _) = machines.hosts, machines.addresses
     alice, bob = machines.menu(a, 'Team_A', 5000), machines.menu(b, 'Team_B', 6000)
     mallory = machines.original(c, 'Team_A', at_a, 5000)  # says that it is A
@@ -353,7 +353,7 @@ def liar(machines):
 
 
 def masquerade(router):
-    """Whatever leaves the router by its device `lan` bears the router's address."""
+    """Packets that leave the router by its device `lan` have the router's address."""
     try:
         router.run('nft', 'add table nat; add chain nat post { type nat hook postrouting priority '
                    '100; }; add rule nat post oifname "lan" masquerade')
@@ -363,7 +363,7 @@ def masquerade(router):
 
 
 def behind_nat(machines):
-    """A node whose claim does not hold is marked so, and yet listed and reachable by its link."""
+    """A node with a false claim is marked, but listed and reachable by its link."""
     (router, b, _), (at_router, at_b, _) = machines.hosts, machines.addresses
     inside = Host()
     router.ip('link', 'add', 'inner', 'type', 'veth', 'peer', 'name', 'lan', 'netns', inside.name)
@@ -397,7 +397,7 @@ def behind_nat(machines):
 
 
 def listener(machines):
-    """Somebody reads what passes between two others: all of it unencrypted, no word of it in encrypted."""
+    """An eavesdropper can read all unencrypted messages of two nodes, and no encrypted one."""
     with machines.switch.host.listen('port1') as heard:
         one, other = (host.start(machines.peer_program, '-', '1') for host in machines.hosts[:2])
         other.expect('node ')
@@ -422,7 +422,7 @@ def listener(machines):
 
 
 def link_local(machines):
-    """Two nodes that have link-local addresses alone, each behind a device with another number."""
+    """Two nodes with link-local addresses only, each behind a device with another number."""
     a, b = machines.hosts[0], Host()
     b.ip('link', 'add', 'other', 'type', 'veth', 'peer', 'name', 'another')
     machines.switch.plug(b)
@@ -453,7 +453,7 @@ def link_local(machines):
     check(not one.lines('rejected') and not other.lines('rejected'), 'somebody was not believed')
 
 
-# ---------------------------------------------------------------------- who is found, and forgotten
+# --------------------------------------------------------------------------------------- discovery
 
 LONGEST_PAUSE = 33 + 1  # seconds between two announcements, and a busy machine's delay
 NOTICED = 2             # seconds, as the system tells of a change
@@ -462,7 +462,7 @@ FIRST_ONES = 8          # seconds in which a node that starts announces itself m
 
 
 class Neighbours:
-    """Hosts on one Ethernet; nobody is told of anybody."""
+    """Hosts on one Ethernet, without any address given."""
 
     side_by_side = True
 
@@ -497,7 +497,7 @@ def seen_by(program):
 
 
 def wait_until_seen(program, addresses, bound=LONGEST_PAUSE):
-    """Exactly these, within so many seconds; gives how many it took."""
+    """Waits for exactly these, for so many seconds at most; returns how long it took."""
     began = time.monotonic()
     check(program.wait(lambda: seen_by(program) == addresses, bound),
           f'after {bound} s {seen_by(program)} are seen, not {addresses}')
@@ -525,7 +525,7 @@ def second_device(here):
 
 
 def device_down(here):
-    """A device goes down and comes up again; who has arrived meanwhile is found."""
+    """A device goes down and comes up again; a node that arrived meanwhile is found."""
     b, at_b, bob = here.settle()
     _, at_a, _ = here.settle()
     wait_until_seen(bob, {at_a})
@@ -540,7 +540,7 @@ def device_down(here):
 
 
 def another_address(here):
-    """A host's address changes: the new one is found, the old one forgotten."""
+    """A host's address changes: the new one is found, the old one expires."""
     b, at_b, bob = here.settle()
     _, at_a, alice = here.settle()
     wait_until_seen(alice, {at_b})
@@ -579,7 +579,7 @@ def half_is_lost(here):
 
 
 def outage(here):
-    """Of two linked programs the wire is cut for 12 s: the links break, and both are found again."""
+    """The wire is cut for 12 s: links break, and both linked programs are found again."""
     a, b = Host(), Host()
     wire = BadWire(a, b, ethernet=True)
     alice, bob = here.start(a), here.start(b)
@@ -601,7 +601,7 @@ def outage(here):
 
 
 def killed_peer(here):
-    """A node is killed: it is forgotten 90 s after it was last heard of; one leaves: at once."""
+    """A killed node expires 90 s after it was last heard; one that leaves is gone at once."""
     b, at_b, _ = here.settle()
     _, at_c, carol = here.settle()
     _, at_a, alice = here.settle()
@@ -617,7 +617,7 @@ def killed_peer(here):
 
 
 class Crowd(Neighbours):
-    """As many nodes as are believed of one address, on each of many hosts."""
+    """As many nodes as are allowed for one address, on each of many hosts."""
 
     side_by_side = False
     HOSTS, NODES = 25, 8
@@ -677,7 +677,7 @@ def run(case, stage, programs):
 
 
 def run_all(stage, cases, programs):
-    """Side by side where they mostly wait; true if all went well."""
+    """Runs them in parallel if they mostly wait; true if all passed."""
     at_once = len(cases) if getattr(stage, 'side_by_side', False) else 1
     results = []
     while cases:

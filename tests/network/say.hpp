@@ -9,7 +9,7 @@
 #include <mutex>
 #include <sstream>
 
-/// Writes one line at once, whole, whichever thread it comes from.
+/// Writes one whole line at once, from any thread.
 template <class... Parts>
 void say(const Parts&... parts) {
     static std::mutex mutex;

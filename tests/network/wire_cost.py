@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""What discovery costs: bytes on the wire, and wake-ups of a node, of 1, 10 and 100 nodes at rest.
+"""The cost of discovery at rest: bytes on the wire, and wake-ups of a node, of 1, 10 and 100 nodes.
 
     wire_cost.py NETWORK_PEER [NODES…]
 
@@ -24,14 +24,14 @@ FIRST_ONES, MEASURED = 45, 120  # seconds
 
 
 def bytes_sent(switch):
-    """By all hosts: what has come in at the bridge's ports."""
+    """Bytes sent by all hosts, counted at the bridge's ports."""
     shown = json.loads(command('ip', '-n', switch.host.name, '-s', '-j', 'link'))
     return sum(device['stats64']['rx']['bytes'] for device in shown
                if device.get('master') == 'bridge')
 
 
 def wake_ups(program):
-    """Each is the end of a thread's sleep."""
+    """Wake-ups: each is the end of a thread's sleep."""
     total = 0
     for status in pathlib.Path(f'/proc/{program.child.pid}/task').glob('*/status'):
         total += int(status.read_text().partition('\nvoluntary_ctxt_switches:')[2].split()[0])

@@ -1,5 +1,5 @@
-// A node of Zyre as far as it is found: announces itself by CZMQ's beacon as ZRE does (RFC 36: 22
-// bytes to UDP port 5670 each second) and prints each that it hears, once, until it is killed.
+// The discovery of a Zyre node: announces itself by CZMQ's beacon as ZRE does (RFC 36: 22 bytes to
+// UDP port 5670 each second) and prints each other node that it hears, once, until it is killed.
 //
 // SPDX-License-Identifier: MIT
 

@@ -1,6 +1,6 @@
-// The platform of p2pchat.hpp once more, in memory: machines, processes, sockets that behave as
-// TCP's do, and time. Single-threaded; everything is drawn from one seed. Included by the header in
-// place of its own.
+// The platform of p2pchat.hpp in memory: machines, processes, sockets that behave as those of TCP,
+// and time. Single-threaded; all randomness comes from one seed. The header includes it in place of
+// its own platform.
 //
 // SPDX-License-Identifier: MIT
 
@@ -19,10 +19,10 @@ using handle = p2pchat::tcp_socket::native_handle_type;
 using time_point = std::chrono::steady_clock::time_point;
 using std::chrono::milliseconds;
 
-/// Of those that sockets get by themselves; who listens has a lower one.
+/// The ephemeral ports; listeners have lower ones.
 constexpr std::uint16_t first_free_port = 20000;
 
-/// The one source of chance. No std::..._distribution: they differ from library to library.
+/// The only source of randomness. No std::..._distribution, which differ between libraries.
 class dice {
 public:
     explicit dice(std::uint64_t seed) : engine_(seed) {}
@@ -42,17 +42,17 @@ private:
 
 struct machine {
     endpoint address;                            // without port
-    std::chrono::steady_clock::duration leap{};  // by which its clock is ahead
+    std::chrono::steady_clock::duration leap{};  // how far its clock is ahead
     bool plugged_in = true;
 };
 
-/// What the system knows of a process.
+/// A process, as the system sees it.
 struct process {
     machine* where = nullptr;
     bool stopped = false;      // by SIGSTOP
     bool interrupted = false;  // its next wait fails
-    bool woken = false;        // its turn is to come
-    bool stormy = false;       // its sockets are told ready to read, whether they are or not
+    bool woken = false;        // it is due to run
+    bool stormy = false;       // its sockets are reported ready to read, whether they are or not
     std::size_t max_open = 1000, open = 0;
     std::size_t no_memory = 0;  // of a thousand allocations, so many fail
     std::function<void()> turn;
@@ -78,17 +78,17 @@ struct socket {
     process* owner = nullptr;
     endpoint local, remote;
     enum { fresh, listening, connecting, connected, dead } state = fresh;
-    std::errc error{};         // to be told once
-    std::string in, out;       // received and not read; sent and not there yet
+    std::errc error{};         // reported once
+    std::string in, out;       // received and not read; sent and not arrived
     std::deque<handle> queue;  // listening: connected, not accepted yet
     std::size_t room = 1;      // of each of the two buffers
     bool end_wanted = false, end_sent = false, end_received = false;
     bool accepted = false, orphan = false, cut = false, is_link = false, resets = false;
-    bool sending = false;  // there will be a transmission
+    bool sending = false;  // a transmission is scheduled
     int keep_alive = 0;
 };
 
-/// All machines' systems, and the wires between them.
+/// The systems of all machines, and the network between them.
 class network {
 public:
     explicit network(std::uint64_t seed) : random(seed) {}
@@ -103,7 +103,7 @@ public:
     std::size_t most_accepted = 0;     // by the current process in this turn
     bool out_of_descriptors = false;   // in this turn
     bool sent_in_part = false;         // in this turn
-    bool calm = false;                 // nothing befalls anybody any more
+    bool calm = false;                 // no more faults
 
     void at(time_point when, std::function<void()> what) {
         events_.push({when, ++count_, std::move(what)});
@@ -159,7 +159,7 @@ public:
         in(delay(), [this, id] { arrive(id); });
     }
 
-    /// Has all that waits be on its way.
+    /// Schedules all data that waits.
     void transmit(socket& from) {
         const bool more = !from.out.empty() || (from.end_wanted && !from.end_sent);
         if (from.sending || from.cut || from.state != socket::connected || !more) return;
@@ -203,7 +203,7 @@ public:
         transmit(one);
         reap(one);
     }
-    /// From now on everything is lost, in both directions.
+    /// From now on everything is lost in both directions.
     void cut(socket& one) {
         disturb(one);
         for (socket* side : {&one, find(one.other)})
@@ -222,7 +222,7 @@ public:
         for (const auto& [id, one] : sockets)
             if (one.owner->where == &at) disturb(one);
     }
-    /// Who had connections there has them no more.
+    /// Ends the connections to it.
     void move(machine& which, const endpoint& to) {
         for (auto& [id, one] : sockets) {
             if (one.owner->where != &which) continue;
@@ -251,7 +251,7 @@ public:
         most_accepted = (std::max)(most_accepted, accepted(*one.owner, nullptr));
         return id;
     }
-    /// How many are open that have neither delivered yet nor are links: from one host, or all.
+    /// Open connections that have not delivered and are no links: from one host, or all.
     std::size_t accepted(const process& by, const endpoint* from) const {
         std::size_t count = 0;
         for (const auto& [id, one] : sockets)
@@ -278,7 +278,7 @@ private:
         if (calm) return milliseconds(1);
         return random.time(milliseconds(0), milliseconds(random.chance(20) ? 100 : 5));
     }
-    /// But for the one that is being accepted.
+    /// Without the one that is being accepted.
     bool has_most(const socket& one) const {
         const auto here = accepted(*one.owner, &one.remote) + 1;
         for (const auto& [id, other] : sockets)
@@ -324,7 +324,7 @@ private:
         transmit(*one);
     }
 
-    /// Some of what waits is there.
+    /// Some of the waiting data arrives.
     void pass_on(handle id) {
         socket* const from = find(id);
         if (!from) return;
@@ -462,7 +462,7 @@ inline std::error_code send(handle which, const char* data, std::size_t size, st
     return {};
 }
 
-/// What has come is read first, then an error once, then the end.
+/// Received data is read first, then an error once, then the end.
 inline std::error_code receive(handle which, char* buffer, std::size_t size,
                                std::size_t& received) {
     const simulation::with_memory_of system(nullptr);
@@ -541,7 +541,7 @@ inline std::error_code receive_from(handle, char*, std::size_t, std::size_t&, en
     return error_of(std::errc::not_supported);
 }
 
-// Nobody waits here.
+// Nothing blocks here.
 inline std::error_code wait_ready(handle, bool, int, handle) noexcept {
     return error_of(std::errc::timed_out);
 }
@@ -549,7 +549,7 @@ inline std::error_code look_up(const char*, std::vector<endpoint>&) {
     return error_of(std::errc::invalid_argument);
 }
 
-// There are no files, as no key is kept.
+// There are no files, because no key is kept.
 enum class file_use { append };
 inline std::error_code read_file(const std::string&, std::string&, bool&) {
     return error_of(std::errc::not_supported);
@@ -575,7 +575,7 @@ struct readiness {
     bool read = false, write = false;
 };
 
-/// Few at once, so that what is ready seldom fits.
+/// Few at once, so that the ready ones seldom fit.
 class poller {
 public:
     static constexpr int batch = 3;

@@ -1,6 +1,6 @@
 // A network of peers in memory: the header's engine on a platform of its own (platform.hpp), where
-// processes are killed, stopped and started again, connections are cut and clocks leap, and what the
-// library promises is checked at each step. All of a life follows from its seed.
+// processes are killed, stopped and started again, connections are cut and clocks leap, and what
+// the library promises is checked at each step. A run follows from its seed alone.
 //
 //     simulation [--seed N] [--count N] [--seconds N] [--peers N] [--trace]
 //
@@ -23,9 +23,9 @@
 
 namespace {
 
-/// Memory of a life, at the same places in each: timers that are due at once run in the order of
-/// their addresses, and a seed is to bring the same life whatever ran before. The address sanitizer
-/// is told what is freed.
+/// The memory of a run, at the same addresses each time: timers that are due at once run in the
+/// order of their addresses, and a seed has to give the same run whatever ran before. The address
+/// sanitizer is told what is freed.
 class arena {
 public:
     void begin() noexcept {
@@ -100,25 +100,25 @@ using p2pchat::errc;
 using simulation::milliseconds;
 using simulation::net;
 
-/// Whether what its sender was told had timed out, or lost, is in order too when it comes all the
-/// same. It is not: a process that goes on may read a new connection before an old link, on which
+/// Whether a message still has to come in order after its sender was told that it timed out or was
+/// lost. It does not: a process that resumes may read a new connection before an old link, which
 /// its peer has given up meanwhile.
 constexpr bool late_in_order = false;
 
-/// Descriptors; who has fewer may be without one for any connection.
+/// Descriptors; a process with fewer may have none left for a connection.
 constexpr std::size_t enough = 1000;
 
-/// So much later than it should be, somebody may hear of it whose process has much to do.
+/// How much too late an outcome may be reported in a busy process.
 constexpr milliseconds slack{300};
 
 struct options {
     std::uint64_t seed = 1, count = 1;
     int seconds = 20;
-    std::size_t peers = 0;  // 0: drawn
+    std::size_t peers = 0;  // 0: random
     bool trace = false;
 } chosen;
 
-/// The first promise that is broken ends the life.
+/// The first broken promise ends the run.
 struct broken_promise {
     std::string what;
 };
@@ -158,17 +158,17 @@ void require(bool holds, const Parts&... parts) {
     if (!holds) throw broken_promise{join(place(), parts...)};
 }
 
-/// A message from its posting to its end.
+/// A message, from its post to its end.
 struct sent {
     std::uint64_t from = 0;  // a life of a process
     endpoint to;
-    std::string text;  // begins with its number, by which it is found again
+    std::string text;  // begins with its number
     bool keeps = false, over = false;
     std::optional<awaited> answer;  // if its sender waits
     bool shown = false, confirmed = false;
     std::error_code outcome = std::make_error_code(std::errc::operation_in_progress);
-    clock::duration at{}, limit{};  // by the sender's own time
-    clock::time_point kept_from{};  // by its clock
+    clock::duration at{}, limit{};  // in the sender's own time
+    clock::time_point kept_from{};  // on its clock
 };
 
 class world;
@@ -186,7 +186,7 @@ public:
     void kill();
     void stop();
     void stand_still(std::chrono::microseconds time);
-    /// When it has next sent a part of something.
+    /// Once it has next sent only a part of something.
     void in_midst(std::function<void()> fate) { fate_ = std::move(fate); }
     void excuse(clock::duration time) noexcept { excused_ += time; }
     void be_short_of_memory(std::size_t failing) noexcept {
@@ -198,9 +198,9 @@ public:
     void broadcast(std::size_t size);
     endpoint known_peer() const;
     void check_at_end();
-    /// Whatever is kept for somebody who is there and was heard has been sent.
+    /// Checks that messages kept for a peer that is there and was heard have been sent.
     void check_kept(const peer_process& other);
-    /// Whether it goes by the address at which it is.
+    /// Whether it claims the address at which it is.
     bool claim_holds() const;
     bool may_link() const;  ///< and has room for another
     bool knows(const peer_process& other) const;
@@ -227,7 +227,7 @@ private:
     void check_waiting();
     void check_bounds();
     void end_life();
-    /// Its own time without that in which it did not run.
+    /// Its own time, without that during which it did not run.
     clock::duration own_time() const { return net->time_of(system).time_since_epoch() - excused_; }
 
     world& all_;
@@ -241,12 +241,12 @@ private:
     clock::time_point alarm_ = never;
     clock::duration excused_{};
     std::function<void()> fate_;
-    std::deque<std::size_t> inbox_;  // costs of what was taken and not handled yet
-    std::size_t held_ = 0;           // bytes of those
-    std::size_t news_ = 0;           // of which not messages, since the last one
+    std::deque<std::size_t> inbox_;  // costs of messages taken but not yet handled
+    std::size_t held_ = 0;           // the sum of these costs
+    std::size_t news_ = 0;           // events other than messages since the last message
     bool handling_ = false;
-    std::set<std::uint64_t> pending_;  // what has no outcome yet
-    std::set<std::uint64_t> stored_;   // what is kept for longer than a life
+    std::set<std::uint64_t> pending_;  // messages without an outcome yet
+    std::set<std::uint64_t> stored_;   // messages kept for longer than a process lives
     /// The last number shown, by the sender's life and by the name under which it wrote to us.
     std::map<std::pair<std::uint64_t, endpoint>, std::uint64_t> last_from_, last_kept_from_;
     std::set<endpoint> joined_;
@@ -370,7 +370,7 @@ void peer_process::do_work() {
     engine_->do_work();
 }
 
-/// Until the next timer, if nothing happens before.
+/// Waits until the next timer, unless something happens before.
 void peer_process::sleep() {
     const auto next = engine_->events().next_timer();
     if (next == never) return;
@@ -380,7 +380,7 @@ void peer_process::sleep() {
     net->at(when, [this] { net->wake(system); });
 }
 
-/// What the mailbox has is taken at once and noted; it is handled, and the room given back, later.
+/// Takes and records what the mailbox has; it is handled, and the room given back, later.
 void peer_process::take() {
     bunch work, used;
     engine_->mail().take(work);
@@ -404,7 +404,7 @@ void peer_process::take() {
 void peer_process::take_event(const event& what) {
     const endpoint& about = what.content.sender;
     if (what.kind == event_kind::message) {
-        // Each may bring news of who joins or leaves by it, or of what is wrong with it.
+        // Each may cause events: peers that join or leave by it, or a refusal.
         require(held_ - news_ < settings_.max_received_bytes, name(),
                 " takes messages although it holds ", held_ - news_, " bytes, at most ",
                 settings_.max_received_bytes);
@@ -445,13 +445,13 @@ void peer_process::take_message(const p2pchat::message& what) {
     require(!std::exchange(message.shown, true), name(), " shows number ", number, " twice");
     if (what.receipt == 0) message.confirmed = true;
     if (message.over && !late_in_order) return;
-    // It is kept by the name that its peer had then: what is posted to another may pass it.
+    // It is kept under the address that its peer had then, so a post to another may overtake it.
     if (message.keeps && all_.moves != 0) return;
     require(number > last, name(), " shows number ", number, " after ", last);
     last = number;
 }
 
-/// As a program that knows only later whether it took the message, and may not be in time.
+/// As a program that knows only later whether it took the message, maybe too late.
 void peer_process::confirm_later(std::uint64_t receipt, std::uint64_t number) {
     auto& random = net->random;
     const bool taken = net->calm || random.chance(950);
@@ -472,7 +472,7 @@ void peer_process::confirm_later(std::uint64_t receipt, std::uint64_t number) {
     });
 }
 
-/// Nobody gives way without need, and then the host that has most.
+/// Checks that no connection is evicted without need, and then one of the host with most.
 void peer_process::check_refusal(const endpoint& from, std::error_code why) {
     trace(name(), " refuses ", from, ": ", why);
     if (why != errc::connection_limit) return;
@@ -484,7 +484,7 @@ void peer_process::check_refusal(const endpoint& from, std::error_code why) {
             " although another host has more connections");
 }
 
-/// The handlers; they are slow at times, and the more so the less room there is.
+/// The handlers, which are slow at times, and slower the less room there is.
 void peer_process::handle_some() {
     std::size_t bytes = 0;
     for (auto left = net->random.between(1, 20); left != 0 && !inbox_.empty(); --left) {
@@ -547,7 +547,7 @@ void peer_process::post(std::uint64_t number, bool opens_link) {
         what.caller = &*message.answer;
         what.deadline = os::now() + message.limit;
     } else {
-        // At worst all that waits goes one after the other, each with a link that comes to nothing.
+        // At worst all waiting messages go one after the other, each after a failed link.
         message.limit = 2 * step * static_cast<int>(pending_.size() + 2);
         what.done = [this, number](std::error_code error) { tell(all_.messages[number], error); };
     }
@@ -622,7 +622,7 @@ void peer_process::tell(sent& message, std::error_code error) {
             std::chrono::duration_cast<milliseconds>(message.limit).count());
 }
 
-/// Those who wait for an outcome are told at once; and nobody waits for longer than he may.
+/// Checks that blocking callers get their outcome at once, and wait no longer than allowed.
 void peer_process::check_waiting() {
     for (auto place = pending_.begin(); place != pending_.end();) {
         sent& message = all_.messages[*place];
@@ -711,7 +711,7 @@ bool peer_process::is_linked(const peer_process& other) const {
 void peer_process::kill() {
     trace(name(), " is killed");
     net->current = &system;
-    take();  // that much it had taken
+    take();  // it had taken that much
     stored_ = kept_numbers();
     end_life();
 }
@@ -735,7 +735,7 @@ void peer_process::stop() {
 
 void peer_process::end_life() {
     system.stopped = false;
-    engine_.reset();  // as the system does: without a word
+    engine_.reset();  // as the system does, without notice
     pending_.clear();
     inbox_.clear();
     joined_.clear();
@@ -750,7 +750,7 @@ void peer_process::stand_still(std::chrono::microseconds time) {
     if (system.stopped) return;
     trace(name(), " stands still");
     system.stopped = true;
-    for (const auto& [id, one] : net->sockets)  // what it is sending comes in part, with a pause
+    for (const auto& [id, one] : net->sockets)  // its data arrives in part, with a pause
         if (one.owner == &system && !one.accepted && !one.end_wanted) net->disturb(one);
     const auto life = life_;
     net->in(time, [this, time, life] {
@@ -776,7 +776,7 @@ world::world(std::uint64_t seed, std::size_t count) : wires(seed) {
     stranger_.where = &machines[0];
 }
 
-/// Something that somebody does.
+/// A random action of a peer.
 void world::act() {
     auto& random = wires.random;
     peer_process& who = any_peer();
@@ -793,7 +793,7 @@ void world::act() {
     if (to == who.address()) return;
     const auto size = random.chance(50) ? random.below(2000) : random.below(60);
     const bool waits = random.chance(200);
-    const bool keeps = !waits && size < 1000 && random.chance(300);  // nobody finds it too long
+    const bool keeps = !waits && size < 1000 && random.chance(300);  // short enough for every peer
     const auto what = random.below(1000);
     if (what < 60)
         who.post(to, "CONNECT", waits, true);
@@ -808,7 +808,7 @@ void world::act() {
             who.post(to, new_text(size), waits, false, keeps);
 }
 
-/// Something that befalls somebody.
+/// A random fault.
 void world::misfortune() {
     auto& random = wires.random;
     peer_process& who = any_peer();
@@ -855,7 +855,7 @@ void world::misfortune() {
     }
 }
 
-/// Somebody who types a message by hand: some of it, the rest later, or never.
+/// A message typed by hand: a part of it, the rest later, or never.
 void world::be_strange() {
     auto& random = wires.random;
     wires.current = &stranger_;
@@ -863,7 +863,7 @@ void world::be_strange() {
     static_cast<void>(socket.connect(any_peer().address(), 0ms));
     if (!socket.is_open()) return;
     const auto origin = socket.local();
-    const bool links = random.chance(300);  // and then, what it says is only half a line
+    const bool links = random.chance(300);  // and then its message is only half a line
     strangers[origin] = links ? "CONNECT" : join("pay ", origin.port(), " to Bob only if he asks");
     const auto name = join(endpoint(stranger_.where->address.bytes(), origin.port(), 0), " X ");
     const std::string first =
@@ -902,8 +902,8 @@ bool world::was_delivered(peer_process& by, const peer_process& to, std::string 
     return messages[number].over && !messages[number].outcome;
 }
 
-/// When nothing befalls anybody any more, everybody reaches everybody; two link by one link, though
-/// both open one at once; and who says exit is gone.
+/// Checks that without further faults all peers reach each other, that two peers have one link
+/// although both open one at once, and that a peer that says exit is gone.
 void world::check_reach(peer_process& one, peer_process& other) {
     if (!one.has_descriptors() || !other.has_descriptors()) return;
     const auto names = join(one.name(), " and ", other.name());
@@ -911,7 +911,7 @@ void world::check_reach(peer_process& one, peer_process& other) {
         one.may_link() && other.may_link() && !one.is_linked(other) && !other.is_linked(one);
     if (link) {
         other.post(one.address(), "CONNECT", false, true);
-        // It may take longer than one of the two waits, where the other has no room.
+        // It may take longer than one of the two waits if the other has no room.
         static_cast<void>(was_delivered(one, other, "CONNECT", true));
         require(one.is_linked(other) && other.is_linked(one), names, " do not link");
     }
