@@ -199,7 +199,7 @@
 //       > 127.0.0.1:5001 bob exit
 //       < ACK 2
 //
-//   tests/readme types all of this.
+//   .ci/readme types all of this.
 //
 // Who is who
 //   What a message says about its sender is a claim. It is verified when its IP address is where

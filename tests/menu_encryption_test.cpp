@@ -189,7 +189,7 @@ TEST_CASE("a changed key is refused and reported until it is accepted") {
     }
     ann.send(bob.address, "refused, too");
     CHECK(ann.program.expect("Error sending to " + to_string(bob.address) +
-                             ": the key is not the one that is known\nNot sent: refused, too"));
+                             ": the key is not the pinned one\nNot sent: refused, too"));
     CHECK_EQ(count(ann.program.text(), "KEY CHANGED"), 1);
 
     const std::string question = "Accept it (yes, no): ";
@@ -375,7 +375,7 @@ TEST_CASE("an invalid key flag is named before the first question") {
     ends({"--encryption=off", "--pins", good},
          "--pins " + good + ": needs --encryption preferred or required");
     ends({"--encryption", "preferred", "--identity", wrong},
-         "--identity " + wrong + ": the identity is no P-256 key, or others may read its file");
+         "--identity " + wrong + ": the identity is not a P-256 key, or others may read its file");
     ends({"--encryption", "preferred", "--identity", good, "--pins", wrong},
          "--pins " + wrong + ": a line of the pins is not \"address team key\"");
     ends({"--encryption", "preferred", "--identity", wrong + "/none"},

@@ -35,10 +35,11 @@ inline std::string program_path() {
     return path ? path : "";
 }
 
-/// A port that is free now. Another program may take it meanwhile, which the menu program reports.
+/// A port that is free now, on every address, as the program listens on all. Another program may take
+/// it meanwhile, which the menu program reports.
 inline std::string free_port() {
     p2pchat::tcp_socket socket;
-    REQUIRE_FALSE(socket.listen({"127.0.0.1", 0}));
+    REQUIRE_FALSE(socket.listen({"0.0.0.0", 0}));
     return std::to_string(socket.local().port());
 }
 

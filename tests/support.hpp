@@ -476,7 +476,7 @@ public:
         ::setsockopt(socket_, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
         sockaddr_in local{};
         local.sin_family = AF_INET;
-        local.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+        local.sin_addr.s_addr = htonl(INADDR_ANY);  // or another test may listen on 127.0.0.2
         socklen_t size = sizeof local;
         auto* const any = reinterpret_cast<sockaddr*>(&local);
         REQUIRE(::bind(socket_, any, size) == 0);
