@@ -97,8 +97,10 @@
 //   - the peer resets the connection, or closes it before it has read everything (as the Python
 //     original does beyond 1024 bytes): not_taken for a one-shot, link_lost for everything
 //     unconfirmed on a link
-//   - the peer accepts and stays silent: timed_out after delivery_timeout (5 s); a link is dropped
-//     when nothing at all has been confirmed for that long
+//   - the peer accepts and stays silent: timed_out after delivery_timeout (5 s), or unconfirmed, if
+//     its system has acknowledged every byte, so that its program may have read them (not known on
+//     Windows); the next messages to it are waited for a fifth as long, until it confirms one; a
+//     link is dropped when nothing at all has been confirmed for that long
 //   - the wire is cut, or the peer's machine fails without a word: the same; on a link without
 //     traffic the system's keep-alive notices (after keep_alive, 15 s, and as long again)
 //   - the peer leaves, stops or is killed: link_lost for what it has not confirmed; later messages
@@ -130,7 +132,9 @@
 //
 //   Writing is strict, reading is liberal: white space at both ends is dropped, sender and team may
 //   be in angle brackets, several spaces separate as well as one, and the text of a one-shot may
-//   span several lines.
+//   span several lines. Other programs of the original's course are understood: "@ <team>" and
+//   "[time] @ <team>" for the team, with "<end>" as the last line; DISCONNECT, [PEER_QUIT] and
+//   "sender DISCONNECTED" for `exit`, in one-shots of verified senders.
 //
 //   One-shot: one connection with one message, ended by the sender's half-close. The receiver
 //   closes in order if it took the message, and resets the connection if it did not. A sender that
@@ -143,9 +147,11 @@
 //       $ printf '127.0.0.1:5000 bob Hi' | nc -N 127.0.0.1 6000
 //
 //   Link: the opener's first line is CONNECT. A peer that knows links answers in kind; one that
-//   does not just closes. From then on both sides send one message per line and confirm with "ACK
-//   n": n of your messages after CONNECT have been taken. `exit` ends a link. By hand, where you
-//   type what follows > and < marks the answers, with `got it` sent by the menu's entry 1:
+//   does not just closes, or waits for our end: without an answer we half-close after a second. A
+//   CONNECT that was closed without an answer is ended by a reset, which leaves the peer's port
+//   free. From then on both sides send one message per line and confirm with "ACK n": n of your
+//   messages after CONNECT have been taken. `exit` ends a link. By hand, where you type what
+//   follows > and < marks the answers, with `got it` sent by the menu's entry 1:
 //
 //       $ nc 127.0.0.1 6000
 //       > 127.0.0.1:5000 bob CONNECT
@@ -203,12 +209,13 @@
 //
 // Who is who
 //   What a message says about its sender is a claim. It is verified when its IP address is where
-//   the connection comes from, or when the connection comes from this machine. An unverified
-//   message is delivered and marked so, but makes nobody a peer, removes nobody and redirects
-//   nothing. A link whose claim does not hold (a peer behind NAT) is known by the address that it
-//   really comes from. A linked peer is known by the address it claims, where that holds, even if
-//   it was reached by another of its addresses. Without config::encryption nothing is encrypted
-//   and nobody authenticated.
+//   the connection comes from, or when the connection comes from this machine. From another machine
+//   a claim of a loopback address, or of ours, means that machine: the IP address it comes from,
+//   with the claimed port. An unverified message is delivered and marked so, but makes nobody a
+//   peer, removes nobody and redirects nothing. A link whose claim does not hold (a peer behind
+//   NAT) is known by the address that it really comes from. A linked peer is known by the address
+//   it claims, where that holds, even if it was reached by another of its addresses. Without
+//   config::encryption nothing is encrypted and nobody authenticated.
 //
 // Security
 //   Threat model: an open LAN. Unencrypted, whoever can see the traffic can read it, and whoever
@@ -364,6 +371,7 @@ enum class errc {
     encryption_failed,  ///< no TLS 1.3 handshake, or bytes were changed (connection_aborted)
     bad_certificate,    ///< missing, expired, or not for a P-256 key (permission_denied)
     key_changed,        ///< not the pinned key, see node::trust (permission_denied)
+    unconfirmed,        ///< the peer's system has it all, its program says nothing (timed_out)
 };
 
 /// The category of errc. Thread-safe.
@@ -619,7 +627,8 @@ struct config {
                                                    ///< at most max_queued_bytes
 
     std::chrono::milliseconds connect_timeout{5000};
-    std::chrono::milliseconds handshake_timeout{5000};       ///< from CONNECT to its answer
+    std::chrono::milliseconds handshake_timeout{5000};       ///< from CONNECT to its answer; after
+                                                             ///< a fifth of it we half-close
     std::chrono::milliseconds delivery_timeout{5000};        ///< from connected to confirmed
     std::chrono::milliseconds first_message_timeout{10000};  ///< from accepted to a whole message
     std::chrono::milliseconds quiet_period{2000};   ///< without a byte: the message is whole
@@ -1023,7 +1032,8 @@ inline void keep_alive(handle socket, int seconds) noexcept {
                nullptr, nullptr);
 }
 
-inline int unacknowledged(handle) noexcept { return 0; }  // not to be had here
+inline constexpr bool counts_unacknowledged = false;
+inline int unacknowledged(handle) noexcept { return 0; }
 
 /// Whether a connection attempt has failed; leaves the error for pending_error().
 inline bool has_failed(native socket) noexcept {
@@ -1231,6 +1241,8 @@ inline void keep_alive(handle socket, int seconds) noexcept {
     const int limit = (seconds + interval * probes) * retry_limit_unit;
     if (retry_limit != 0) set_option(socket, IPPROTO_TCP, retry_limit, limit);
 }
+
+inline constexpr bool counts_unacknowledged = true;
 
 /// Bytes sent that the other side's system has not acknowledged, our end of stream included.
 #if defined(SO_NWRITE)  // macOS
@@ -2162,6 +2174,7 @@ inline constexpr struct errc_text {
     {"the TLS handshake failed, or bytes were changed", std::errc::connection_aborted},
     {"no certificate, an expired one, or not for a P-256 key", std::errc::permission_denied},
     {"the key is not the pinned one", std::errc::permission_denied},
+    {"sent, but not confirmed", std::errc::timed_out},
 };
 
 class errc_category final : public std::error_category {
@@ -2303,6 +2316,11 @@ inline bool is_exit(std::string_view text) noexcept {
                                                     [](char a, char b) { return (a | 0x20) == b; });
 }
 
+/// In a one-shot also the words for it of other programs of the course.
+inline bool is_departure(std::string_view text) noexcept {
+    return is_exit(text) || text == "DISCONNECT" || text == "[PEER_QUIT]";
+}
+
 inline void skip_space(const char*& p, const char* end) noexcept {
     while (p != end && is_space(*p)) ++p;
 }
@@ -2352,6 +2370,37 @@ inline bool in_brackets(std::string_view word) noexcept {
     return word.size() >= 2 && word.front() == '<' && word.back() == '>';
 }
 
+/// Checks a team that we send: scan_message() must return it unchanged.
+inline bool is_sendable_team(std::string_view team) noexcept {
+    return is_team(team) && !in_brackets(team) && team != "@" &&
+           !(team.front() == '[' && team.back() == ']');
+}
+
+/// Other programs of the course write the team as "@ <team>" or "[time] @ <team>". Moves `p` to the
+/// bracket, or returns false.
+inline bool skip_at(const char*& p, const char* end) noexcept {
+    const char* at = p;
+    if (*at == '[') {
+        while (at != end && !is_space(*at)) ++at;
+        if (at[-1] != ']') return false;
+        skip_space(at, end);
+    }
+    if (at == end || *at++ != '@') return false;
+    const char* const space = at;
+    skip_space(at, end);
+    if (at == space || at == end || *at != '<') return false;
+    p = at;
+    return true;
+}
+
+/// And they end the text by a line "<end>".
+inline std::string_view without_end_line(std::string_view text) noexcept {
+    constexpr std::string_view last = "\n<end>";
+    if (text == last.substr(1)) return {};
+    const auto size = text.size() - (std::min)(text.size(), last.size());
+    return text.substr(size) == last ? trimmed(text.substr(0, size)) : text;
+}
+
 /// parse(), but with an errc, for callers that read many messages.
 inline errc scan_message(std::string_view bytes, message_view& result) noexcept {
     bytes = trimmed(bytes);
@@ -2370,6 +2419,7 @@ inline errc scan_message(std::string_view bytes, message_view& result) noexcept 
     if (!is_space(*p)) return errc::bad_port;
     skip_space(p, end);
 
+    const bool is_at_form = p != end && (*p == '@' || *p == '[') && skip_at(p, end);
     const char* const team = p;
     while (p != end && !is_space(*p) && *p != '\0') ++p;
     if (p == end) return errc::too_few_words;
@@ -2380,6 +2430,7 @@ inline errc scan_message(std::string_view bytes, message_view& result) noexcept 
     skip_space(p, end);
 
     result.text = {p, static_cast<std::size_t>(end - p)};
+    if (is_at_form) result.text = without_end_line(result.text);
     return is_text(result.text) ? no_error : errc::bad_text;
 }
 
@@ -2502,7 +2553,7 @@ std::error_code format(const endpoint& sender, std::string_view team, std::strin
                        std::string& result) {
     if (sender.port() == 0) return make_error_code(errc::bad_port);
     if (!sender) return make_error_code(errc::bad_address);
-    if (!detail::is_team(team) || detail::in_brackets(team)) return make_error_code(errc::bad_team);
+    if (!detail::is_sendable_team(team)) return make_error_code(errc::bad_team);
     if (!detail::is_sendable(text)) return make_error_code(errc::bad_text);
     result.clear();
     detail::append_endpoint(result, sender, false);
@@ -2828,20 +2879,34 @@ public:
         return last != clock::time_point() && now - last < std::chrono::seconds(1);
     }
 
+    bool has_links(const endpoint& who) const { return has(who, &ability::links); }
+
     void announced_tls(const endpoint& who, bool can) {
         can ? void(of(who).tls = true) : forget(who, &ability::tls);
     }
-    bool has_tls(const endpoint& who) const {
-        const auto found = all_.find(who);
-        return found != all_.end() && found->second.tls;
+    bool has_tls(const endpoint& who) const { return has(who, &ability::tls); }
+
+    /// The outcome of a one-shot: a silent peer takes it without closing the connection.
+    void has_ended(const endpoint& who, std::error_code outcome) noexcept {
+        try {
+            if (!outcome) forget(who, &ability::silent);
+            if (outcome == errc::unconfirmed) of(who).silent = true;
+        } catch (const std::bad_alloc&) {
+            // Then it is waited for as before.
+        }
     }
+    bool is_silent(const endpoint& who) const { return has(who, &ability::silent); }
 
 private:
     struct ability {
-        bool links = false, tls = false;
+        bool links = false, tls = false, silent = false;
         clock::time_point written{};  // when it was last written to without a link
     };
 
+    bool has(const endpoint& who, bool ability::*field) const {
+        const auto found = all_.find(who);
+        return found != all_.end() && found->second.*field;
+    }
     ability& of(const endpoint& who) {
         if (all_.size() >= max_ && all_.count(who) == 0) all_.clear();
         return all_[who];
@@ -2850,7 +2915,8 @@ private:
         const auto found = all_.find(who);
         if (found == all_.end()) return;
         found->second.*field = false;
-        if (!found->second.links && !found->second.tls) all_.erase(found);
+        const ability& left = found->second;
+        if (!left.links && !left.tls && !left.silent) all_.erase(found);
     }
 
     const std::size_t max_;
@@ -4175,6 +4241,21 @@ inline bool is_from_here(const endpoint& remote, const tcp_socket& socket) noexc
     return remote.is_loopback() || remote.same_address(socket.local());
 }
 
+/// Parses a message that came over a connection. From another machine, a claim of a loopback
+/// address or of our own can only mean that machine (on Debian gethostbyname(gethostname()) is
+/// 127.0.1.1).
+inline errc scan_over(const tcp_socket& socket, const endpoint& remote, const own_name& us,
+                      std::string_view bytes, message_view& view) noexcept {
+    const errc error = scan_from(bytes, remote, view);
+    endpoint& sender = view.sender;
+    if (error != no_error || sender.same_address(remote)) return error;
+    const bool means_itself = sender.is_loopback() || sender.same_address(us.address) ||
+                              sender.same_address(socket.local());
+    if (means_itself && !is_from_here(remote, socket))
+        sender = endpoint(remote.bytes(), sender.port(), remote.scope());
+    return error;
+}
+
 /// Whether a claim is verified: the connection comes from its IP, or from this machine.
 inline bool holds(const endpoint& claim, const endpoint& remote,
                   const tcp_socket& socket) noexcept {
@@ -4272,7 +4353,7 @@ inline errc take_claimed(const context& shared, const link_openers& links, const
                        connection.key(), &by);
         return no_error;
     }
-    if (!is_exit(view.text)) {
+    if (!is_departure(view.text)) {
         report.heard(view.sender, view.team);
         report.message(view, remote, true, connection.key(), &by);
         return no_error;
@@ -4463,12 +4544,25 @@ private:
         line_seen_ = true;
         greet();
     }
+    errc scan(std::string_view bytes, message_view& view) const noexcept {
+        return scan_over(connection_.socket(), remote_, shared_.us, bytes, view);
+    }
+    /// Another program of the course leaves by two words, "10.18.1.66:5000 DISCONNECTED". Makes
+    /// `text` a message of it, to which the view refers.
+    errc scan_departure(std::string_view bytes, std::string& text, message_view& view) const {
+        constexpr std::string_view word = " DISCONNECTED";
+        const auto size = bytes.size() - (std::min)(bytes.size(), word.size());
+        if (bytes.substr(size) != word) return errc::too_few_words;
+        text.assign(bytes.substr(0, size)).append(" - DISCONNECT");
+        const bool is_claim = scan(text, view) == no_error && view.team == "-";
+        const bool verified = is_claim && holds(view.sender, remote_, connection_.socket());
+        return verified ? no_error : errc::too_few_words;
+    }
     /// If the first line is CONNECT, it becomes a link.
     void greet() {
         const std::size_t end_of_line = in_.find('\n');
         message_view greeting;
-        if (scan_from(std::string_view(in_).substr(0, end_of_line), remote_, greeting) != no_error)
-            return;
+        if (scan(std::string_view(in_).substr(0, end_of_line), greeting) != no_error) return;
         if (greeting.text != connect_word) return;
         const errc wrong = check_claim(shared_, greeting, remote_, connection_);
         if (is_refusal(wrong)) return refuse(make_error_code(wrong));
@@ -4489,8 +4583,7 @@ private:
         if (shared_.report.full()) return wait_for_room();
         shared_.events.ignore(*this, connection_);
         // Parsed again, as has_ended() may have moved the bytes that the greeting refers to.
-        static_cast<void>(
-            scan_from(std::string_view(in_).substr(0, end_of_line), remote_, greeting));
+        static_cast<void>(scan(std::string_view(in_).substr(0, end_of_line), greeting));
         links_.open_link(*this, greeting, wrong, std::string_view(in_).substr(end_of_line + 1));
         end(true);  // the link has taken the connection
     }
@@ -4501,8 +4594,10 @@ private:
         if (bytes.empty()) return refuse(make_error_code(errc::no_message));
         if (bytes.size() > shared_.settings.max_message_bytes)
             return refuse(make_error_code(errc::message_too_long));
-        if (const errc error = scan_from(bytes, remote_, view); error != no_error)
-            return refuse(make_error_code(error));
+        std::string departure;
+        errc error = scan(bytes, view);
+        if (error == errc::too_few_words) error = scan_departure(bytes, departure, view);
+        if (error != no_error) return refuse(make_error_code(error));
         if (shared_.report.full()) return wait_for_room();
         const errc refused = take_claimed(shared_, links_, view, remote_, connection_, *this);
         if (refused != no_error) return refuse(make_error_code(refused));
@@ -4665,17 +4760,34 @@ inline std::error_code not_taken_if_closed(std::error_code error) noexcept {
     return closed ? make_error_code(errc::not_taken) : error;
 }
 
+/// What is known of the peer of a one-shot. A fifth of a timeout is a second by default.
+struct peer_habits {
+    bool knows_links = false;  // so that it answers CONNECT
+    bool is_silent = false;    // it takes one-shots without closing the connection
+
+    std::chrono::milliseconds answer_timeout(const config& settings) const noexcept {
+        return settings.handshake_timeout / (knows_links ? 1 : 5);
+    }
+    std::chrono::milliseconds delivery_timeout(const config& settings) const noexcept {
+        return settings.delivery_timeout / (is_silent ? 5 : 1);
+    }
+};
+
 /// One message on its way, run by an event loop, or by a thread that waits for it.
 ///
 ///     connecting --> sending --> confirming --the other side closes--> done: delivered
 ///          \         / |            \--before it had acknowledged all--> acknowledging --> done
 ///           securing   |
 ///                      \--CONNECT--> greeting --answered in kind--> done: linked
+///                                      \--no answer for a second--> half_closed
+///     greeting --the other side closes--> done: connected, no link
+///     half_closed --the other side closes, or answers late--> done: connected, no link
 ///     any --closed too early, reset, too late--> done: an error
 class one_shot {
 public:
     /// Encrypted, if there are keys.
-    explicit one_shot(const endpoint& to, keyring* keys = nullptr) : to_(to), keys_(keys) {}
+    explicit one_shot(const endpoint& to, peer_habits habits = {}, keyring* keys = nullptr)
+        : to_(to), habits_(habits), keys_(keys) {}
 
     /// Begins to connect, and sends at once if it can, as it can to this machine. Times out at
     /// `end` at the latest.
@@ -4713,20 +4825,36 @@ public:
     }
 
     /// The deadline has passed, and all that had arrived by then has been read.
-    void expire(clock::time_point now) {
+    void expire(const config& settings, clock::time_point now) {
         if (state_ == state::acknowledging && now < limit_) return on_end(now);
+        if (state_ == state::greeting && !habits_.knows_links) {
+            // It may be one that reads until our end, and answers nothing.
+            if (const auto failed = connection_.shutdown_send()) return fail(failed);
+            state_ = state::half_closed;
+            deadline_ = (std::min)(limit_, after(now, settings.handshake_timeout));
+            return;
+        }
+        const bool sent = state_ == state::confirming || state_ == state::half_closed;
+        if (sent && os::counts_unacknowledged &&
+            os::unacknowledged(connection_.native_handle()) == 0)
+            return fail(make_error_code(errc::unconfirmed));
         fail(os::error_of(std::errc::timed_out));
     }
     void fail(std::error_code error) noexcept {
         error_ = not_taken_if_closed(error);
         if (state_ == state::securing && error_ == errc::not_taken)
             error_ = make_error_code(errc::encryption_failed);
-        finish();
+        state_ = state::done;
     }
 
     bool done() const noexcept { return state_ == state::done; }
     std::error_code error() const noexcept { return error_; }
     bool linked() const noexcept { return !error_ && end_of_greeting_ != 0; }
+    /// Whether to close in order rather than by a reset. Unconfirmed, the message may still be
+    /// read. A peer that closed on our CONNECT would be left with its port in TIME_WAIT.
+    bool ends_in_order() const noexcept {
+        return error_ ? error_ == errc::unconfirmed : !opens_link_ || linked();
+    }
     bool opens_link() const noexcept { return opens_link_; }
     /// Whether the peer could not be reached, so that certainly nothing was taken.
     bool is_absent() const noexcept {
@@ -4756,8 +4884,16 @@ public:
     }
 
 private:
-    enum class state { connecting, sending, securing, confirming, acknowledging, greeting, done };
-
+    enum class state {
+        connecting,
+        sending,
+        securing,
+        confirming,
+        acknowledging,
+        greeting,
+        half_closed,
+        done
+    };
     void send(const config& settings, clock::time_point now) {
         if (!connection_.is_ready()) return send_handshake(settings, now);
         std::size_t sent = 0;
@@ -4765,7 +4901,7 @@ private:
         sent_ += sent;
         if (state_ == state::connecting && sent_ != 0) {
             state_ = state::sending;
-            deadline_ = (std::min)(limit_, after(now, settings.delivery_timeout));
+            deadline_ = (std::min)(limit_, after(now, habits_.delivery_timeout(settings)));
         }
         const bool connecting = state_ == state::connecting && error == std::errc::not_connected;
         if (connecting) return;
@@ -4777,7 +4913,7 @@ private:
         if (error) return fail(error);
         if (opens_link_) {
             state_ = state::greeting;
-            deadline_ = (std::min)(limit_, after(now, settings.handshake_timeout));
+            deadline_ = (std::min)(limit_, after(now, habits_.answer_timeout(settings)));
         } else {
             const auto failed = connection_.shutdown_send();
             if (failed == std::errc::operation_would_block) return;  // still to be said
@@ -4800,7 +4936,7 @@ private:
         const errc wrong = keys_->check(to_, {}, connection_.key(), true);
         if (wrong != no_error) return fail(make_error_code(wrong));
         state_ = state::sending;
-        deadline_ = (std::min)(limit_, after(now, settings.delivery_timeout));
+        deadline_ = (std::min)(limit_, after(now, habits_.delivery_timeout(settings)));
     }
     void receive(const config& settings, clock::time_point now) {
         char buffer[4096];
@@ -4816,7 +4952,7 @@ private:
     }
     /// A one-shot gets no answer: whatever arrives is ignored.
     void on_answer(std::string_view bytes, std::size_t max_bytes) {
-        if (state_ != state::greeting) return;
+        if (state_ != state::greeting && state_ != state::half_closed) return;
         const std::size_t before = in_.size();
         in_.append(bytes);
         const std::size_t end = in_.find('\n', before);
@@ -4828,29 +4964,28 @@ private:
         if (scan_message(std::string_view(in_).substr(0, end), answer) != no_error ||
             answer.text != connect_word)
             return fail(make_error_code(errc::protocol_error));
-        end_of_greeting_ = end;
-        finish();
+        if (state_ == state::greeting) end_of_greeting_ = end;
+        state_ = state::done;
     }
     /// The other side has closed, which confirms the message if it had received all of it. If some
     /// is still on the way (the original reads 1024 bytes and closes) a reset may follow.
     void on_end(clock::time_point now) {
         if (wants_write() || state_ == state::securing)
             return fail(make_error_code(errc::not_taken));
-        if (state_ == state::greeting) return finish();  // the peer knows only one-shots
-        if (keys_) return finish();                      // TLS vouches for the end
-        constexpr int our_end = 1;                       // the half-close counts as a byte
+        // The peer knows only one-shots; or TLS vouches for the end.
+        if (opens_link_ || keys_) return state_ = state::done, void();
+        constexpr int our_end = 1;  // the half-close counts as a byte
         const int unacknowledged = os::unacknowledged(connection_.native_handle());
         // In this order: after a reset, Linux still counts what will never be acknowledged.
         if (os::pending_error(connection_.native_handle()))
             return fail(make_error_code(errc::not_taken));
-        if (unacknowledged <= our_end) return finish();
+        if (unacknowledged <= our_end) return state_ = state::done, void();
         if (state_ != state::acknowledging) limit_ = deadline_;
         state_ = state::acknowledging;
         deadline_ = (std::min)(limit_, now + std::chrono::milliseconds(5));
     }
-    void finish() noexcept { state_ = state::done; }
-
     const endpoint to_;
+    const peer_habits habits_;
     keyring* const keys_;
     std::string bytes_;  // to be sent
     std::string in_;     // greeting: received
@@ -4878,10 +5013,11 @@ protected:
 /// A one-shot that the loop runs.
 class outgoing final : public io_object {
 public:
-    outgoing(const context& shared, outgoing_owner& owner, const endpoint& to)
+    outgoing(const context& shared, outgoing_owner& owner, const endpoint& to, peer_habits habits)
         : shared_(shared),
           owner_(owner),
-          shot_(std::in_place, to, shared.keys.wants(to) ? &shared.keys : nullptr) {}
+          habits_(habits),
+          shot_(std::in_place, to, habits, shared.keys.wants(to) ? &shared.keys : nullptr) {}
 
     /// Once `item` is set.
     void begin() {
@@ -4891,7 +5027,7 @@ public:
         settle();
     }
     /// It is not used any longer.
-    void end() noexcept { shared_.events.end(*this, shot_->connection(), !shot_->error()); }
+    void end() noexcept { shared_.events.end(*this, shot_->connection(), shot_->ends_in_order()); }
 
     one_shot& shot() noexcept { return *shot_; }
     postings item;  ///< the message that it carries
@@ -4902,7 +5038,7 @@ public:
     }
     void on_writable() override { on_readable(); }
     void on_deadline(clock::time_point now) override {
-        shot_->expire(now);
+        shot_->expire(shared_.settings, now);
         settle();
     }
     void on_failure(std::error_code why) noexcept override {
@@ -4929,12 +5065,13 @@ private:
     }
     void restart() {
         shared_.events.ignore(*this, shot_->connection());
-        shot_.emplace(endpoint(shot_->to()));
+        shot_.emplace(endpoint(shot_->to()), habits_);
         begin();
     }
 
     const context& shared_;
     outgoing_owner& owner_;
+    const peer_habits habits_;
     std::optional<one_shot> shot_;
 };
 
@@ -5376,7 +5513,9 @@ private:
         message_view view;
         if (!connection_.is_encrypted() && shared_.keys.knows(who_.known_as()))
             return refuse(errc::not_encrypted);
-        if (const errc error = scan_from(line, who_.remote, view); error != no_error)
+        const tcp_socket& socket = connection_.socket();
+        if (const errc error = scan_over(socket, who_.remote, shared_.us, line, view);
+            error != no_error)
             return shared_.report.rejected(who_.remote, make_error_code(error));
         if (view.sender != who_.claim) {
             const errc refused =
@@ -5777,11 +5916,13 @@ public:
         if (shared_.head.size() + text.size() > shared_.settings.max_message_bytes) return false;
         const peer_route* const known = table_.find_known(to);
         if (known && !known->idle()) return false;
+        if (others_.is_silent(to)) return false;  // which is waited for differently
         if (others_.wants_link(to, shared_.events.now())) return false;
         ++table_.find_or_add(to).users;
         return true;
     }
-    void release(const endpoint& to) noexcept {
+    void release(const endpoint& to, std::error_code outcome) noexcept {
+        others_.has_ended(to, outcome);
         peer_route* const route = table_.find(to);
         if (!route) return;  // the node was stopped meanwhile
         --route->users;
@@ -5899,13 +6040,15 @@ public:
         table_.take_under_way(route);
         if (postpone(route, done)) return;
         const auto error = shot.error();
+        others_.has_ended(route.peer, error);
         route.waiting_bytes -= done.item.front().size;
         if (shot.is_absent()) shared_.report.keep(route.peer, done.item);
         shared_.report.outcomes(done.item, error);
         if (!error) shared_.report.present(route.peer);
-        if (error && (shot.opens_link() || error != errc::not_taken)) control_.on_lost(route.peer);
+        const bool unreachable = error && error != errc::not_taken && error != errc::unconfirmed;
+        if (unreachable || (error && shot.opens_link())) control_.on_lost(route.peer);
         // An unreachable peer is not tried again for every message that waits.
-        if (error && error != errc::not_taken) {
+        if (unreachable) {
             shared_.report.keep(route.peer, route.waiting);
             shared_.report.outcomes(route.waiting, error);
             route.waiting_bytes = 0;
@@ -5976,7 +6119,9 @@ private:
         if (may_link && !route.waiting.front().opens_link &&
             others_.wants_link(route.peer, shared_.events.now()))
             shared_.report.new_connect(opening);
-        auto& begun = shared_.events.add(std::make_unique<outgoing>(shared_, *this, route.peer));
+        const peer_habits habits{others_.has_links(route.peer), others_.is_silent(route.peer)};
+        auto& begun =
+            shared_.events.add(std::make_unique<outgoing>(shared_, *this, route.peer, habits));
         // Not before: if there is no memory for a connection, the message is given up, not this.
         if (!opening.empty()) route.prepend(opening, shared_.head.size());
         posting& message = route.waiting.front();
@@ -6031,7 +6176,8 @@ private:
     void become_link(peer_route& route, outgoing& opened) {
         one_shot& shot = opened.shot();
         message_view greeting;
-        static_cast<void>(scan_from(shot.greeting(), route.peer, greeting));
+        static_cast<void>(scan_over(shot.connection().socket(), route.peer, shared_.us,
+                                    shot.greeting(), greeting));
         const bool holds =
             check_claim(shared_, greeting, route.peer, shot.connection()) == no_error;
         const link_peer who{route.peer, greeting.sender, holds, true};
@@ -6814,8 +6960,7 @@ public:
 
     std::error_code start(clock::time_point now) {
         if (!is_valid(settings_)) return make_error_code(errc::bad_setting);
-        if (!is_team(settings_.team) || in_brackets(settings_.team))
-            return make_error_code(errc::bad_team);
+        if (!is_sendable_team(settings_.team)) return make_error_code(errc::bad_team);
         us_.team = settings_.team;
         us_.configured = !settings_.address.empty();
         us_.address = us_.configured ? endpoint(settings_.address, 0) : detect_address();
@@ -6859,7 +7004,9 @@ public:
     bool reserve(const endpoint& to, std::string_view text) {
         return !keys_.wants(to) && routes_.reserve(to, text);
     }
-    void release(const endpoint& to) noexcept { routes_.release(to); }
+    void release(const endpoint& to, std::error_code outcome) noexcept {
+        routes_.release(to, outcome);
+    }
     void confirm(std::uint64_t receipt, bool taken) noexcept { report_.confirm(receipt, taken); }
     bool room_made() noexcept { return routes_.room_made(); }
 
@@ -7012,12 +7159,12 @@ inline void run_one_shot(one_shot& shot, std::string_view text, const config& se
                 shot.fail(make_error_code(errc::stopped));
             else if (!error)
                 shot.advance(settings, os::now());
-            if (!shot.done() && looked >= shot.deadline()) shot.expire(looked);
+            if (!shot.done() && looked >= shot.deadline()) shot.expire(settings, looked);
         }
     } catch (const std::bad_alloc&) {
         shot.fail(os::error_of(std::errc::not_enough_memory));
     }
-    if (shot.error()) shot.connection().reset();
+    if (!shot.ends_in_order()) shot.connection().reset();
 }
 
 /// Why a message cannot be sent, as far as that is known before anything else.
@@ -7270,7 +7417,7 @@ private:
             one_shot shot(to);
             run_one_shot(shot, text, settings_, engine_->us(), stopping_);
             held.lock();
-            engine_->release(to);
+            engine_->release(to, shot.error());
             after_call();
             if (!out_of_descriptors(shot.error())) {
                 ++(shot.error() ? counts_.undelivered : counts_.delivered);

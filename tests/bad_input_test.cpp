@@ -325,18 +325,16 @@ TEST_CASE("a message from another host than its sender's is shown unverified, an
     REQUIRE(a->wait_text("honest"));
     CHECK(a->seen().messages[0].verified);
 
-    for (const endpoint& other : {endpoint("10.99.0.77", 5000), endpoint("127.0.0.1", 5000)}) {
-        const auto before = a->seen().messages.size();
-        say(other, "forged");
-        REQUIRE(a->wait_messages(before + 1));
-        const auto m = a->seen().messages.back();
-        CHECK_FALSE(m.verified);
-        CHECK(m.sender == other);
-        CHECK(m.origin.same_address(honest));
-        CHECK(m.reply_to() == m.origin);
-        CHECK((*a)->peers().size() == 1);
-    }
-    CHECK(a->wait_rejected(errc::sender_not_verified, 2));
+    const endpoint other("10.99.0.77", 5000);
+    say(other, "forged");
+    REQUIRE(a->wait_messages(2));
+    const auto m = a->seen().messages.back();
+    CHECK_FALSE(m.verified);
+    CHECK(m.sender == other);
+    CHECK(m.origin.same_address(honest));
+    CHECK(m.reply_to() == m.origin);
+    CHECK((*a)->peers().size() == 1);
+    CHECK(a->wait_rejected(errc::sender_not_verified));
     CHECK(a->seen().joined.size() == 1);
     lan.here.run([&] { a.reset(); });
 }
@@ -352,12 +350,17 @@ TEST_CASE("an exit in another peer's name is shown, and removes nobody") {
         CHECK(one_shot(a->address(), wire({"10.99.0.1", 5000}, "hello")) == ending::closed);
     });
     REQUIRE(a->wait_joined(1));
+    const endpoint absent("10.99.0.77", 5000);
     lan.there.run([&] {
+        CHECK(one_shot(a->address(), wire(absent, "exit")) == ending::closed);
         CHECK(one_shot(a->address(), wire({"10.99.0.1", 5000}, "exit")) == ending::closed);
     });
     REQUIRE(a->wait_text("exit"));
     CHECK_FALSE(a->seen().messages.back().verified);
     CHECK(a->wait_rejected(errc::sender_not_verified));
+    // From there, the second one's claim means a program on that host.
+    CHECK(wait_until([&] { return (*a)->statistics().received == 3; }));
+    CHECK(a->seen().count_text("exit") == 1);
     CHECK(a->seen().left.empty());
     CHECK((*a)->peers().size() == 1);
     lan.here.run([&] { a.reset(); });

@@ -186,6 +186,17 @@ TEST_CASE("a message is not lost when its peer is down") {
     CHECK(ours.program.expect("Not sent: so much to say (s sends it again)\n"));
 }
 
+TEST_CASE("a message that is not confirmed is reported as sent, and not offered again") {
+    support::raw_listener theirs;  // which takes it, and does not close
+    party ours("Team_BTC");
+    ours.send(port_of(theirs.address()), "Hi there");
+    CHECK(ours.program.expect("Sent to " + to_string(theirs.address()) +
+                              ", but not confirmed: Hi there\n"));
+    REQUIRE(ours.program.choose("s"));
+    CHECK(ours.program.expect("No message has failed.\n"));
+    CHECK_EQ(support::count(ours.program.text(), "Not sent"), 0);
+}
+
 TEST_CASE("a message that fails again goes behind the other failed ones") {
     party ours("Team_BTC");
     for (const char* text : {"first", "second", "third"}) {

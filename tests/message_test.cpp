@@ -111,6 +111,28 @@ TEST_CASE("brackets that do not match are part of a team, and spoil a sender") {
     CHECK(why_not("<10.18.1.7:5000>BTC hi"));
 }
 
+TEST_CASE("the team may be written as other programs of the course do, with an end line") {
+    for (const std::string before : {"", "[12:34:56] ", "[2026-12-01T12:34]\t"}) {
+        const std::string head = "<10.18.1.66:5000> " + before + "@ <Prakul>\n";
+        for (const std::string end : {"\n<end>", "\n<end>\n", ""}) {
+            const message_view m = parsed(head + "Hi there" + end);
+            CHECK(m.sender == endpoint("10.18.1.66", 5000));
+            CHECK(m.team == "Prakul");
+            CHECK(m.text == "Hi there");
+        }
+        CHECK(parsed(head + "two\nlines\n<end>").text == "two\nlines");
+        CHECK(parsed(head + "no <end>").text == "no <end>");
+        CHECK(why_not(head + "<end>") == errc::bad_text);
+        CHECK(why_not(head + "\n") == errc::too_few_words);
+    }
+    CHECK(parsed("10.18.1.7:5000 BTC hi\n<end>").text == "hi\n<end>");
+    CHECK(parsed("10.18.1.7:5000 @ Prakul hi").team == "@");
+    CHECK(parsed("10.18.1.7:5000 @<Prakul> hi").team == "@<Prakul>");
+    CHECK(parsed("10.18.1.7:5000 [12:34] hi").team == "[12:34]");
+    CHECK(parsed("10.18.1.7:5000 [12:34 @ <x> hi").team == "[12:34");
+    CHECK(parsed("10.18.1.7:5000 [12 34] @ <x> hi").team == "[12");
+}
+
 TEST_CASE("the text may run over several lines") {
     CHECK(parsed("10.18.1.7:5000 BTC one\ntwo\n\nfour\n").text == "one\ntwo\n\nfour");
     CHECK(parsed("10.18.1.7:5000 BTC one\r\ntwo\r\n").text == "one\r\ntwo");
@@ -240,12 +262,14 @@ TEST_CASE("format refuses a team that would not be read back") {
          {std::string(), std::string(" "), std::string("two words"), std::string("BTC "),
           std::string("B\tC"), std::string("B\nC"), std::string("B\vC"), std::string("B\fC"),
           std::string("B\rC"), std::string("B\0C", 3), std::string(65, 'T'), std::string("<BTC>"),
-          std::string("<>")}) {
+          std::string("<>"), std::string("@"), std::string("[12:34]")}) {
         CAPTURE(team);
         CHECK(why_not_format(sender, team, "hi") == errc::bad_team);
     }
     CHECK_FALSE(why_not_format(sender, std::string(64, 'T'), "hi"));
     CHECK_FALSE(why_not_format(sender, "<BTC", "hi"));
+    CHECK_FALSE(why_not_format(sender, "@BTC", "hi"));
+    CHECK_FALSE(why_not_format(sender, "[BTC", "hi"));
     CHECK_FALSE(why_not_format(sender,
                                "M\xc3\xbc"
                                "nchen",
@@ -298,6 +322,7 @@ TEST_CASE("any message that is read from one line can be written, unless its tea
         message_view m;
         if (parse(bytes, m)) continue;
         if (m.team.front() == '<' && m.team.back() == '>' && m.team.size() > 1) continue;
+        if (m.team.front() == '[' && m.team.back() == ']') continue;
         ++read;
         CHECK_FALSE(why_not_format(m.sender, m.team, m.text));
     }

@@ -452,6 +452,119 @@ TEST_CASE("connecting to the original sends CONNECT and makes no link") {
     CHECK(python.wait_printed(to_string(a.address()) + " Team_BTC Hi"));
 }
 
+TEST_CASE("other programs of the course say in words of their own that they leave") {
+    recording_node a;
+    const endpoint peer("127.0.0.1", 5000), absent("10.99.0.77", 5000);
+    const auto say = [&](const std::string& bytes) {
+        CHECK(one_shot(a.address(), bytes) == ending::closed);
+    };
+    const std::string sender = to_string(peer);
+    std::size_t times = 0;
+    for (const std::string words :
+         {sender + " Miners DISCONNECT", sender + " Miners [PEER_QUIT]", sender + " DISCONNECTED",
+          '<' + sender + "> @ <Miners>\nexit\n<end>"}) {
+        say(wire(peer, "hi", "Miners"));
+        REQUIRE(a.wait_joined(++times));
+        say(words);
+        REQUIRE(a.wait_left(times));
+        CHECK(a.seen().left.back().first.address == peer);
+    }
+    CHECK(a.seen().messages.size() == times);
+    for (const std::string text : {"disconnect", "DISCONNECTED", "quit", "DISCONNECT now"}) {
+        say(wire(peer, text, "Miners"));
+        CHECK(a.wait_text(text));
+    }
+    CHECK(a->peers().size() == 1);
+    CHECK(one_shot(a.address(), to_string(peer) + " disconnected") == ending::reset);
+    CHECK(a.wait_rejected(errc::too_few_words));
+}
+
+TEST_CASE("a CONNECT to a program that reads to the end is half-closed, and connects") {
+    config settings = local();
+    settings.handshake_timeout = 500ms;
+    recording_node a(settings);
+    raw_listener listener;
+    auto result = std::async(std::launch::async, [&] { return a->connect(listener.address()); });
+    raw_peer peer = listener.accept();
+    SUBCASE("that closes") {
+        CHECK(peer.read_to_end() == ending::closed);
+        peer.close();
+    }
+    SUBCASE("that answers late") {
+        CHECK(peer.read_to_end() == ending::closed);
+        CHECK(peer.send(wire(listener.address(), "CONNECT\n")));
+    }
+    const auto connected = result.get();
+    CHECK_FALSE(connected.error);
+    CHECK_FALSE(connected.linked);
+}
+
+#if defined(__linux__)
+
+TEST_CASE("a program that closes on CONNECT can listen on its port again at once") {
+    recording_node a;
+    raw_listener listener;
+    const auto port = listener.address().port();
+    auto result = std::async(std::launch::async, [&] { return a->connect(listener.address()); });
+    raw_peer peer = listener.accept();
+    CHECK(peer.line() == wire(a.address(), "CONNECT", "BTC"));
+    peer.close();
+    CHECK_FALSE(result.get().error);
+    listener.socket().close();
+    CHECK(wait_until([&] {
+        const int fd = ::socket(AF_INET, SOCK_STREAM, 0);  // without SO_REUSEADDR
+        sockaddr_in any{};
+        any.sin_family = AF_INET;
+        any.sin_port = htons(port);
+        const bool bound = ::bind(fd, reinterpret_cast<const sockaddr*>(&any), sizeof any) == 0;
+        ::close(fd);
+        return bound;
+    }));
+}
+
+#endif
+
+#if !defined(_WIN32)  // which does not say what is acknowledged
+
+TEST_CASE("a message that a program takes without closing is unconfirmed, and holds up no other") {
+    config settings = local();
+    settings.delivery_timeout = 2s;
+    recording_node a(settings);
+    raw_listener listener;
+    outcomes results;
+    const auto keep = [&](std::string_view text) {
+        CHECK_FALSE(results.post(*a, listener.address(), text, p2pchat::when_full::refuse,
+                                 p2pchat::when_absent::keep));
+    };
+    const auto began = std::chrono::steady_clock::now();
+    keep("first");
+    keep("second");
+    raw_peer first = listener.accept();
+    raw_peer second = listener.accept();
+    const auto whole = std::chrono::steady_clock::now() - began;
+    CHECK(first.read_to_end() == ending::closed);  // not reset: it may still be read
+    CHECK(first.text() == wire(a.address(), "first", "BTC"));
+    CHECK(second.read_to_end() == ending::closed);
+    CHECK(results.wait());
+    CHECK(std::chrono::steady_clock::now() - began - whole < whole);  // a fifth of that
+    CHECK(results.count(errc::unconfirmed) == 2);
+    CHECK(results.count(std::errc::timed_out) == 2);
+    CHECK(a->kept().empty());
+
+    CHECK_FALSE(results.post(*a, listener.address(), "third"));
+    raw_peer third = listener.accept();
+    CHECK(third.read_to_end() == ending::closed);
+    third.close();
+    CHECK(results.wait());
+    CHECK(results.count({}) == 1);
+    auto result =
+        std::async(std::launch::async, [&] { return a->send(listener.address(), "fourth"); });
+    raw_peer fourth = listener.accept();
+    CHECK(result.get() == errc::unconfirmed);
+}
+
+#endif
+
 TEST_CASE("a message that the original cuts at 1024 bytes is reported as not taken") {
     recording_node a;
     original python;

@@ -286,18 +286,24 @@ private:
     }
 
     void report(const outgoing& message, std::error_code error) {
-        set_reached(message.to, !error);
+        const bool is_unconfirmed = error == p2pchat::errc::unconfirmed;
+        set_reached(message.to, !error || is_unconfirmed);
         const auto to = to_string(message.to), text = visible(message.text);
+        const std::string remark = is_unconfirmed ? "" : "not sent: ";
         if (!message.line || !message.line->is_to_all)
-            log(to + ' ' + message.text, error ? "not sent: " + error.message() : "");
+            log(to + ' ' + message.text, error ? remark + error.message() : "");
+        if (!message.line && is_unconfirmed)
+            return screen_.print(style_.warning((screen_.live() ? "? Sent to " : "Sent to ") + to +
+                                                ", but not confirmed: " + text));
         if (!message.line)
             return error ? report_failure(message, to, text, error)
                          : report_success(message, to, text);
-        if (error) keep_failed(message);
+        if (error && !is_unconfirmed) keep_failed(message);
         const std::lock_guard<std::mutex> lock(mutex_);
         if (!error) ++message.line->delivered;
         const auto name = message.line->recipients > 1 ? message.name + ": " : "";
-        settle(*message.line, error ? "✗ " + name + error.message() : "");
+        const std::string mark = is_unconfirmed ? "? " : "✗ ";
+        settle(*message.line, error ? mark + name + error.message() : "");
     }
 
     void log(const std::string& line, const std::string& remark) {

@@ -48,6 +48,9 @@ class Host:
     def run(self, *words):
         command('ip', 'netns', 'exec', self.name, *words)
 
+    def output_of(self, *words):
+        return command('ip', 'netns', 'exec', self.name, *words)
+
     def add_address(self, device, address):
         self.ip('addr', 'add', address, 'dev', device)
         self.ip('link', 'set', device, 'up')

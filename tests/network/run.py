@@ -648,11 +648,113 @@ def two_hundred(crowd):
     tell(two_hundred, f'all after {took:.1f} s')
 
 
+# ------------------------------------------------------------------- other programs of the course
+
+def meet(machines, habit):
+    """The menu program, and a program of that habit on another machine."""
+    (a, b, _), (_, at_b, _) = machines.hosts, machines.addresses
+    kin = b.start(sys.executable, HERE / 'kin.py', habit, at_b, '6000')
+    kin.expect('listening')
+    return machines.menu(a, 'Team_A', 5000), kin
+
+
+def claims_another(machines, habit):
+    at_a, at_b, _ = machines.addresses
+    menu, kin = meet(machines, habit)
+    kin.tell(f'{at_a} 5000 Hi there')
+    menu.expect(f'{at_b}:6000 Kin Hi there')
+    check('not verified' not in menu.output, 'marked as not verified')
+    check(f'{at_b}:6000 - Kin' in choose(menu, '2'), 'not listed')
+    choose(menu, 'r', 'an answer')
+    kin.expect(f'received {at_a}:5000 Team_A an answer')
+    kin.tell(f'{at_a} 5000 exit')
+    menu.expect(f'{at_b}:6000 (Kin) disconnected.')
+    leave(menu)
+
+
+def claims_loopback(machines):
+    """A program that claims 127.0.1.1 means its own machine."""
+    claims_another(machines, 'claims_loopback')
+
+
+def claims_yours(machines):
+    """So does one that claims the recipient's address."""
+    claims_another(machines, 'claims_yours')
+
+
+def reads_to_end(machines):
+    """A program that reads until the end can be connected to."""
+    (at_a, at_b, _) = machines.addresses
+    menu, kin = meet(machines, 'reads_to_end')
+    kin.tell(f'{at_a} 5000 Hi')
+    menu.expect(f'{at_b}:6000 Kin Hi')
+    check(f'Connected to {at_b}:6000' in choose(menu, '3', '1'), 'not connected')
+    kin.expect(f'received {at_a}:5000 Team_A CONNECT')
+    choose(menu, '1', f'{at_b}:6000', 'and a text')
+    kin.expect(f'received {at_a}:5000 Team_A and a text')
+    leave(menu)
+
+
+def keeps_open(machines):
+    """A message that is taken without closing is not offered again, and holds up no other."""
+    (at_a, at_b, _) = machines.addresses
+    menu, kin = meet(machines, 'keeps_open')
+    for text in ('first', 'second', 'third'):
+        choose(menu, '1', f'{at_b}:6000', text)
+        kin.expect(f'received {at_a}:5000 Team_A {text}')
+    menu.expect(f'Sent to {at_b}:6000, but not confirmed: third')
+    check('Not sent' not in menu.output, 'offered again')
+    check(kin.output.count('received') == 3, 'received more than was sent')
+    leave(menu)
+
+
+def at_form(machines):
+    """The team and the end of the text of a program that writes both in its own way."""
+    (at_a, at_b, _) = machines.addresses
+    menu, kin = meet(machines, 'at_form')
+    kin.tell(f'{at_a} 5000 Hi there')
+    menu.expect(f'{at_b}:6000 Kin Hi there\n')
+    kin.tell(f'{at_a} 5000 exit')
+    menu.expect(f'{at_b}:6000 (Kin) disconnected.')
+    leave(menu)
+
+
+def restarts(machines):
+    """A CONNECT leaves the port of a program that closes at once free for its next start."""
+    (at_a, at_b, _) = machines.addresses
+    menu, kin = meet(machines, 'restarts')
+    kin.tell(f'{at_a} 5000 Hi')
+    menu.expect(f'{at_b}:6000 Kin Hi')
+    check(f'Connected to {at_b}:6000' in choose(menu, '3', '1'), 'not connected')
+    kin.expect(f'received {at_a}:5000 Team_A CONNECT')
+    waiting = machines.hosts[1].output_of('ss', '-Htan', 'state', 'time-wait', 'sport', '=', ':6000')
+    check(not waiting, waiting)
+    kin.tell('restart')
+    kin.expect('listening', 2)
+    check('cannot listen' not in kin.output, kin.output)
+    leave(menu)
+
+
+def says_goodbye(machines):
+    """Programs that leave by words of their own."""
+    (at_a, at_b, _) = machines.addresses
+    menu, kin = meet(machines, 'says_goodbye')
+    for number, words in enumerate(('Kin DISCONNECT', 'Kin [PEER_QUIT]', 'DISCONNECTED'), 1):
+        kin.tell(f'{at_a} 5000 Hi {number}')
+        menu.expect(f'{at_b}:6000 Kin Hi {number}')
+        kin.tell(f'{at_a} 5000 !{at_b}:6000 {words}')
+        menu.expect(f'{at_b}:6000 (Kin) disconnected.', number)
+    kin.tell(f'{at_a} 5000 quit')
+    menu.expect(f'{at_b}:6000 Kin quit')
+    leave(menu)
+
+
 # ---------------------------------------------------------------------------------------- the cases
 
 CASES = {
     Talk: (loss, delay, duplication, reordering, everything, cut_for_5_s, cut_for_good, killed),
-    Machines: (people, default_peer, liar, behind_nat, link_local, listener),
+    Machines: (people, default_peer, liar, behind_nat, link_local, listener, claims_loopback,
+               claims_yours, reads_to_end, keeps_open, at_form, restarts, says_goodbye),
     Crowd: (two_hundred,),
     Neighbours: (second_device, device_down, another_address, before_the_cable, half_is_lost,
                  outage, killed_peer),

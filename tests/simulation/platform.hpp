@@ -506,6 +506,7 @@ inline void keep_alive(handle which, int seconds) {
     one.keep_alive = seconds;
     net->probe(one);
 }
+inline constexpr bool counts_unacknowledged = true;
 inline int unacknowledged(handle which) {
     const socket_state& one = net->sockets.at(which);
     return static_cast<int>(one.out.size()) + (one.end_wanted && !one.end_sent ? 1 : 0);
