@@ -2373,7 +2373,7 @@ inline bool in_brackets(std::string_view word) noexcept {
 /// Checks a team that we send: scan_message() must return it unchanged.
 inline bool is_sendable_team(std::string_view team) noexcept {
     return is_team(team) && !in_brackets(team) && team != "@" &&
-           !(team.front() == '[' && team.back() == ']');
+           (team.front() != '[' || team.back() != ']');
 }
 
 /// Other programs of the course write the team as "@ <team>" or "[time] @ <team>". Moves `p` to the

@@ -460,7 +460,7 @@ TEST_CASE("other programs of the course say in words of their own that they leav
     };
     const std::string sender = to_string(peer);
     std::size_t times = 0;
-    for (const std::string words :
+    for (const std::string& words :
          {sender + " Miners DISCONNECT", sender + " Miners [PEER_QUIT]", sender + " DISCONNECTED",
           '<' + sender + "> @ <Miners>\nexit\n<end>"}) {
         say(wire(peer, "hi", "Miners"));
