@@ -284,12 +284,21 @@ private:
     void act();
     void misfortune();
     void be_strange();
+    void take_without_closing();
     void settle(std::chrono::seconds time);
     void check_reach(peer_process& one, peer_process& other);
     bool was_delivered(peer_process& by, const peer_process& to, std::string text, bool opens_link);
 
+    struct taken {
+        p2pchat::tcp_socket socket;
+        std::string text;
+        bool whole = false;
+    };
+
     simulation::process stranger_;
     std::deque<p2pchat::tcp_socket> strange_;
+    p2pchat::tcp_socket silent_;  // where a program listens that does not close what it has taken
+    std::deque<taken> taken_;
 };
 
 // ------------------------------------------------------------------------------- a peer's process
@@ -774,6 +783,9 @@ world::world(std::uint64_t seed, std::size_t count) : wires(seed) {
     for (std::size_t i = 0; i < count; ++i)
         peers.emplace_back(*this, machines[1 + i % hosts], static_cast<std::uint16_t>(i));
     stranger_.where = &machines[0];
+    stranger_.turn = [this] { take_without_closing(); };
+    wires.current = &stranger_;
+    static_cast<void>(silent_.listen({"0.0.0.0", 4000}));
 }
 
 /// A random action of a peer.
@@ -790,6 +802,7 @@ void world::act() {
     if (random.chance(300))
         if (const endpoint known = who.known_peer()) to = known;
     if (random.chance(20)) to = {to.bytes(), static_cast<std::uint16_t>(random.between(1, 9)), 0};
+    if (random.chance(20)) to = {stranger_.where->address.bytes(), 4000, 0};
     if (to == who.address()) return;
     const auto size = random.chance(50) ? random.below(2000) : random.below(60);
     const bool waits = random.chance(200);
@@ -889,6 +902,31 @@ void world::be_strange() {
     });
 }
 
+/// As a program that reads, shows the message and closes with one of the next connections, if at all.
+void world::take_without_closing() {
+    wires.current = &stranger_;
+    for (auto& [socket, text, whole] : taken_) {
+        char bytes[4096];
+        std::size_t size = 0;
+        while (!socket.receive(bytes, sizeof bytes, size, 0ms) && size != 0)
+            text.append(bytes, size);
+        p2pchat::message_view view;
+        if (whole || parse(text, view)) continue;
+        const auto number = number_of(view.text);
+        if (number >= messages.size() || messages[number].text != view.text) continue;
+        whole = messages[number].confirmed = true;
+        trace("the silent program takes ", view.text.substr(0, 40));
+        require(!std::exchange(messages[number].shown, true), "number ", number,
+                " is sent to the silent program twice");
+    }
+    p2pchat::tcp_socket next;
+    while (!silent_.accept(next, 0ms)) {
+        if (wires.random.chance(300)) taken_.clear();
+        taken_.push_back({std::move(next), {}, false});
+        wires.wake(stranger_);
+    }
+}
+
 void world::settle(std::chrono::seconds time) {
     for (const auto end = wires.now + time; wires.step(end);) {
     }
@@ -954,6 +992,8 @@ void world::live(std::chrono::seconds time) {
         if (one.lives()) one.stop();
     wires.current = &stranger_;
     strange_.clear();
+    taken_.clear();
+    silent_.close();
 }
 
 bool run(std::uint64_t seed) {
