@@ -282,7 +282,6 @@
 //   standby        the thread that runs the event loop while handlers take long
 //   back-pressure  a receiver that can take no more stops reading, so that senders have to wait
 //   backlog        the messages waiting to be sent to one peer
-//   spin           to poll again at once, for a short while, instead of sleeping
 //   pinned         of a peer's key: remembered since it was first shown; no other is accepted
 //
 // The map
@@ -4829,7 +4828,9 @@ public:
         if (state_ == state::acknowledging && now < limit_) return on_end(now);
         if (state_ == state::greeting && !habits_.knows_links) {
             // It may be one that reads until our end, and answers nothing.
-            if (const auto failed = connection_.shutdown_send()) return fail(failed);
+            const auto failed = connection_.shutdown_send();
+            const bool blocked = failed == std::errc::operation_would_block;
+            if (failed) return fail(blocked ? os::error_of(std::errc::timed_out) : failed);
             state_ = state::half_closed;
             deadline_ = (std::min)(limit_, after(now, settings.handshake_timeout));
             return;
@@ -4894,6 +4895,7 @@ private:
         half_closed,
         done
     };
+
     void send(const config& settings, clock::time_point now) {
         if (!connection_.is_ready()) return send_handshake(settings, now);
         std::size_t sent = 0;
@@ -4984,6 +4986,7 @@ private:
         state_ = state::acknowledging;
         deadline_ = (std::min)(limit_, now + std::chrono::milliseconds(5));
     }
+
     const endpoint to_;
     const peer_habits habits_;
     keyring* const keys_;
