@@ -115,7 +115,8 @@ TEST_CASE("the team may be written as other programs of the course do, with an e
     for (const std::string before : {"", "[12:34:56] ", "[2026-12-01T12:34]\t"}) {
         const std::string head = "<10.18.1.66:5000> " + before + "@ <Prakul>\n";
         for (const std::string end : {"\n<end>", "\n<end>\n", ""}) {
-            const message_view m = parsed(head + "Hi there" + end);
+            const std::string bytes = head + "Hi there" + end;
+            const message_view m = parsed(bytes);
             CHECK(m.sender == endpoint("10.18.1.66", 5000));
             CHECK(m.team == "Prakul");
             CHECK(m.text == "Hi there");
