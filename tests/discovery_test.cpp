@@ -32,21 +32,20 @@ using namespace std::chrono_literals;
 
 namespace {
 
-/// A discovery port of its own, because tests run in parallel. A listener reserves the number, so
-/// that no node of another test has it either.
+/// A discovery port of its own, because tests run in parallel.
 class meeting {
 public:
-    std::uint16_t port() const { return held_.address().port(); }
+    std::uint16_t port() const { return port_; }
     config of(const std::string& team, const std::string& address = "127.0.0.1") const {
         auto settings = local(team);
         settings.address = address;
         settings.discovery = true;
-        settings.discovery_port = port();
+        settings.discovery_port = port_;
         return settings;
     }
 
 private:
-    raw_listener held_;
+    std::uint16_t port_ = support::new_discovery_port();
 };
 
 std::set<std::string> names(const std::vector<candidate>& all) {

@@ -231,11 +231,11 @@ p2pchat::config again(const p2pchat::config& as, std::uint16_t port) {
 
 const std::string long_text(60 * 1024, 'x');
 
-/// Settings with discovery, on a discovery port that nobody else has.
+/// Settings with discovery, on a discovery port of its own.
 p2pchat::config discovering(encryption mode) {
     auto settings = encrypted("Ann", mode);
     settings.discovery = true;
-    settings.discovery_port = nobody().address().port();
+    settings.discovery_port = support::new_discovery_port();
     return settings;
 }
 
@@ -1025,8 +1025,7 @@ TEST_CASE("messages to a peer that announces encryption are encrypted from the f
     auto settings = encrypted("Ann", encryption::preferred);
     settings.discovery = true;
     settings.address = "127.0.0.1";
-    // A discovery port that nobody else has.
-    settings.discovery_port = nobody().address().port();
+    settings.discovery_port = support::new_discovery_port();
     recording_node ann(settings);
     settings.team = "Bob";
     {

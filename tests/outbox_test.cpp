@@ -101,10 +101,9 @@ TEST_CASE("kept messages go over a new link, ahead of later posts") {
 }
 
 TEST_CASE("kept messages are sent when discovery finds a peer that has said nothing") {
-    const raw_listener holds_port;
     auto settings = local("Bob");
     settings.discovery = true;
-    settings.discovery_port = holds_port.address().port();
+    settings.discovery_port = support::new_discovery_port();
     const absentee bob(settings);
     settings.team = "Ann";
     outcomes posts;

@@ -19,8 +19,10 @@
 #include <ctime>
 #include <deque>
 #include <functional>
+#include <list>
 #include <mutex>
 #include <ostream>
+#include <random>
 #include <string>
 #include <string_view>
 #include <thread>
@@ -458,6 +460,23 @@ public:
 private:
     p2pchat::tcp_socket socket_;
 };
+
+/// A discovery port that no other test has, as long as the process runs: a listener reserves the
+/// number. Below the ephemeral ports, any of which another test's datagram socket may get.
+inline std::uint16_t new_discovery_port() {
+    static std::list<p2pchat::tcp_socket> reserved;
+    std::random_device random;
+    std::uniform_int_distribution<int> below_ephemeral(2000, 32767);
+    for (int tries = 0; tries < 100; ++tries) {
+        const auto port = static_cast<std::uint16_t>(below_ephemeral(random));
+        p2pchat::tcp_socket listener;
+        if (listener.listen({"127.0.0.1", port})) continue;
+        reserved.push_back(std::move(listener));
+        return port;
+    }
+    FAIL("no port below the ephemeral ones is free");
+    return 0;
+}
 
 /// Whether nobody connects to this port.
 inline bool is_left_alone(raw_listener& listener) {

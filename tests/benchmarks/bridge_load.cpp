@@ -93,13 +93,14 @@ int over_the_broker(char** argv) {
         to.id = id;
         clients.push_back(std::make_unique<mqtt::client>(to));
         auto& one = *clients.back();
-        one.on_connected = [&] {
+        one.on_connected = [&](bool) {
             if (&one == clients.back().get()) one.subscribe("bench/latency");
             ++connected;
         };
         one.on_lost = [] {};
         one.on_acknowledged = [](int) {};
-        one.on_message = [](auto, const auto&) { ++received; };
+        one.on_refused = [](int, bool) {};
+        one.on_message = [](auto, const auto&, bool) { ++received; };
     }
     for (auto& one : clients) {
         if (!one->open().empty()) return 1;

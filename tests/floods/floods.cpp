@@ -253,8 +253,8 @@ std::string shake_hands(bool finish, const endpoint& to, clock_type::time_point 
         std::string text;
         std::size_t size = 0;
         bool ended = false;
-        if (with->open({}, text)) fail("no handshake");
-        if (!finish && ++made % 2 != 0) with->sealed.resize(100);
+        if (with->decrypt({}, text)) fail("no handshake");
+        if (!finish && ++made % 2 != 0) with->ciphertext.resize(100);
         all.emplace_back(std::move(socket));
         auto& one = all.back();
         static_cast<void>(one.begin(std::move(with)));
@@ -262,7 +262,7 @@ std::string shake_hands(bool finish, const endpoint& to, clock_type::time_point 
         char bytes[4096];
         while (finish && !one.is_ready())
             if (one.socket().receive(bytes, sizeof bytes, size, 1000ms) ||
-                one.open({bytes, size}, {}, text, ended))
+                one.decrypt({bytes, size}, {}, text, ended))
                 break;
         finished += one.is_ready();
         if (all.size() > encrypted_ones) all.pop_front();
