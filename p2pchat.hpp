@@ -36,7 +36,9 @@
 //           node.on_message([](const p2pchat::message& m) {
 //               show(to_string(m.reply_to()) + ' ' + m.team + ": " + m.text);
 //           });
-//           node.on_peer_found([&](const p2pchat::candidate& c) { node.connect(c.address, {}); });
+//           node.on_peer_found([&](const p2pchat::candidate& c) {
+//               if (auto error = node.connect(c.address, {})) show(error.message());
+//           });
 //           if (auto error = node.start()) { std::cerr << error.message() << '\n'; return 1; }
 //           show("I am " + to_string(node.address()));
 //
@@ -55,10 +57,12 @@
 //       p2pchat::endpoint to("10.18.1.2", 6000);  // or parse(), or resolve() for a host name
 //
 //       node.on_message([&](const p2pchat::message& m) {  // m.sender is what it claims
-//           if (m.text == "time?") node.post(m.reply_to(), "tea time");
+//           if (m.text != "time?") return;
+//           if (auto error = node.post(m.reply_to(), "tea time")) std::cerr << error.message();
 //       });
 //       node.on_peer_joined([](const p2pchat::peer& p) { });
 //       node.on_peer_left([](const p2pchat::peer& p, p2pchat::departure how) { });
+//       node.on_connected([](const p2pchat::peer& p) { });  // it said CONNECT
 //       node.on_rejected([](const p2pchat::endpoint& from, std::error_code why) { });
 //       node.on_peer_found([](const p2pchat::candidate& who) { });  // and on_peer_gone
 //       node.on_kept([](const p2pchat::kept_message& m) { });       // waits until m.to is back
@@ -71,10 +75,11 @@
 //       error = node.post(to, "text", {}, when_full::wait);  // waits for room, if there is none
 //       error = node.post(to, "text", {}, when_full::refuse, when_absent::keep);  // or keeps it
 //       for (auto& [peer, outcome] : node.broadcast("text")) { }  // to all peers, side by side
+//       error = node.broadcast("text", [](const std::vector<p2pchat::delivery>& all) { });
 //       for (auto& who : node.candidates()) { }  // found, perhaps not yet talked to
 //       auto [failed, linked] = node.connect(to);  // a link, if the other side knows links
 //       error = node.connect(to, [](p2pchat::connect_result result) { });  // does not wait
-//       error = node.leave(to);  // says `exit`
+//       error = node.leave(to);  // says `exit`; or leave(to, done), which does not wait
 //       node.stop();             // prompt, from any state; the destructor does it too
 //
 //       // with config.handlers_in_run, in the program's own main loop:
@@ -111,7 +116,9 @@
 //   With when_absent::keep, post() keeps a message that certainly did not reach the peer (nothing
 //   listens, no route, no connection in time, or a link that ended in order before it confirmed)
 //   for keep_for (a day), within 256 KiB for each peer and max_kept_bytes (4 MiB) in all. It is
-//   sent, in order, when the peer is found, sends anything, links or confirms something. Otherwise
+//   sent, in order, when the peer is found, sends anything, links or confirms something. It is for
+//   the team that was heard of at that address last: another one that starts there gets nothing of
+//   it (where none was, the first one does; one that only receives cannot be told apart). Otherwise
 //   it is reported `expired`, or `not_sent` when the node stops, and may be posted again. A message
 //   for which there is no room is reported with the reason why it was not sent, or queue_full. A
 //   message in flight when a connection broke is not kept: it may have been taken.
@@ -135,6 +142,9 @@
 //   span several lines. Other programs of the original's course are understood: "@ <team>" and
 //   "[time] @ <team>" for the team, with "<end>" as the last line; DISCONNECT, [PEER_QUIT] and
 //   "sender DISCONNECTED" for `exit`, in one-shots of verified senders.
+//
+//   CONNECT and `exit` (in any case) are commands when they are all of a text: the node reports
+//   them by on_connected and on_peer_left, never as messages, and does not send them as texts.
 //
 //   One-shot: one connection with one message, ended by the sender's half-close. The receiver
 //   closes in order if it took the message, and resets the connection if it did not. A sender that
@@ -173,11 +183,13 @@
 //   to ff12::7032 from a link-local address. It comes from the UDP port with the number of the
 //   sender's TCP port, and the answer, which is never longer than the question, goes there. HELLO
 //   is sent at 0, 1 and 3 s and when the networks change; HERE every 30 s, and once to a newcomer.
-//   A sender that names the address its datagram came from, on a network of ours, is a candidate
-//   for 90 s (at most 256 of them, eight from one address). It is not a peer, and nobody connects
-//   because of a datagram. A node known by a loopback address announces itself on loopback only. By
-//   hand, to the menu program above, whose entry 2 then lists you (to a whole network, from your
-//   address there: `nc -u -b -p 5000 10.18.1.255 21975`):
+//   A word app=NAME behind it keeps programs apart: only nodes with an equal config::application
+//   find each other, those without one among themselves. A sender that names the address its
+//   datagram came from, on a network of ours, is a candidate for 90 s (at most 256 of them, eight
+//   from one address). It is not a peer, and nobody connects because of a datagram. A node known by
+//   a loopback address announces itself on loopback only. By hand, to the menu program above, whose
+//   entry 2 then lists you (to a whole network, from your address there:
+//   `nc -u -b -p 5000 10.18.1.255 21975`):
 //
 //       $ printf '127.0.0.1:5000 bob HELLO' | nc -u -s 127.0.0.1 -p 5000 -w 1 127.0.0.1 21975
 //
@@ -208,14 +220,20 @@
 //   .ci/readme types all of this.
 //
 // Who is who
+//   Without a key, a peer is an address and a team together: when another team is heard at the
+//   address of a peer, that one is gone (departure::replaced), and a new one has joined. With a
+//   key, it is the same peer under another name.
+//
 //   What a message says about its sender is a claim. It is verified when its IP address is where
 //   the connection comes from, or when the connection comes from this machine. From another machine
 //   a claim of a loopback address, or of ours, means that machine: the IP address it comes from,
 //   with the claimed port. An unverified message is delivered and marked so, but makes nobody a
 //   peer, removes nobody and redirects nothing. A link whose claim does not hold (a peer behind
-//   NAT) is known by the address that it really comes from. A linked peer is known by the address
-//   it claims, where that holds, even if it was reached by another of its addresses. Without
-//   config::encryption nothing is encrypted and nobody authenticated.
+//   NAT) is known by the address that it really comes from. An answer to a message goes where
+//   message::reply_to() says: over its link, or to the port that its sender claims, at the IP
+//   address that it came from. A linked peer is known by the address it claims, where that holds,
+//   even if it was reached by another of its addresses. Without config::encryption nothing is
+//   encrypted and nobody authenticated.
 //
 // Security
 //   Threat model: an open LAN. Unencrypted, whoever can see the traffic can read it, and whoever
@@ -358,8 +376,8 @@ enum class errc {
     sender_not_verified,  ///< the sender is not at the address it claims
     own_address,          ///< our own address is never a peer (invalid_argument)
     protocol_error,       ///< a line on a link, neither message nor control (protocol_error)
-    bad_setting,          ///< a size or discovery_port of 0 in config, or a negative timeout
-                          ///< (invalid_argument)
+    bad_setting,          ///< a size or discovery_port of 0 in config, a negative timeout, or a bad
+                          ///< config::application (invalid_argument)
     expired,              ///< after config::keep_for, before the peer came back (timed_out)
     not_sent,             ///< kept, and the node stopped before the peer came back; certainly not
                           ///< taken (operation_canceled)
@@ -371,6 +389,8 @@ enum class errc {
     bad_certificate,    ///< missing, expired, or not for a P-256 key (permission_denied)
     key_changed,        ///< not the pinned key, see node::trust (permission_denied)
     unconfirmed,        ///< the peer's system has it all, its program says nothing (timed_out)
+    is_command,         ///< CONNECT and `exit` alone are no texts: see node::connect, node::leave
+                        ///< (invalid_argument)
 };
 
 /// The category of errc. Thread-safe.
@@ -429,7 +449,7 @@ private:
 
 /// Reads "10.18.1.7:5000" or "[fe80::1]:5000" (a scope is a number, as in "[fe80::1%2]:5000").
 /// Errors: bad_address, bad_port; `result` is then unchanged.
-std::error_code parse(std::string_view text, endpoint& result) noexcept;
+[[nodiscard]] std::error_code parse(std::string_view text, endpoint& result) noexcept;
 
 /// The same text again; IPv6 in its shortest form, in lower case (RFC 5952).
 std::string to_string(const endpoint& value);
@@ -443,7 +463,7 @@ std::basic_ostream<char, Traits>& operator<<(std::basic_ostream<char, Traits>& o
 
 /// Looks up a host name (or numeric address), preferring IPv4. Blocks for as long as the system's
 /// resolver does. Errors: bad_address for a name that cannot be resolved, bad_port for port 0.
-std::error_code resolve(std::string_view host, std::uint16_t port, endpoint& result);
+[[nodiscard]] std::error_code resolve(std::string_view host, std::uint16_t port, endpoint& result);
 
 /// The address that this machine would use to reach the LAN, with port 0; found without sending a
 /// packet. Loopback where there is no network.
@@ -484,23 +504,28 @@ struct message {
     std::string text;           ///< no white space at its ends; any other byte but NUL as it came
     bool verified = false;      ///< the sender's IP is where it came from, or it came from here
     endpoint origin;            ///< where it really came from: the other end of the connection
+    bool by_link = false;       ///< it came over a link, not as a one-shot
     public_key key;             ///< of the sender; none: it came unencrypted
     std::uint64_t receipt = 0;  ///< for node::confirm(), with config::confirm_later; 0: confirmed
 
-    /// Where to send an answer.
-    const endpoint& reply_to() const noexcept { return verified ? sender : origin; }
+    /// Where to send an answer: over the link that it came by, or to the sender. If the sender is
+    /// not verified, to the port that it claims at the IP address where the message came from.
+    endpoint reply_to() const noexcept {
+        if (verified) return sender;
+        return by_link ? origin : endpoint(origin.bytes(), sender.port(), origin.scope());
+    }
 };
 
 /// Reads one message. Liberal: white space at both ends is dropped, sender and team may be in angle
 /// brackets, several white spaces separate as well as one, the text may span several lines.
 /// Allocates nothing. Errors say which part is wrong: too_few_words, bad_address, bad_port,
 /// bad_team, bad_text; `result` is then unspecified.
-std::error_code parse(std::string_view bytes, message_view& result) noexcept;
+[[nodiscard]] std::error_code parse(std::string_view bytes, message_view& result) noexcept;
 
 /// Writes one message into `result`. Strict: refuses whatever parse() would not return unchanged,
 /// white space at the ends of the text included. Errors: as parse().
-std::error_code format(const endpoint& sender, std::string_view team, std::string_view text,
-                       std::string& result);
+[[nodiscard]] std::error_code format(const endpoint& sender, std::string_view team,
+                                     std::string_view text, std::string& result);
 
 // ------------------------------------------------------------------------------------ >> socket
 
@@ -522,27 +547,28 @@ public:
     /// Listens on a local address and port; {"::", port} means every address, IPv4 included where
     /// the system allows it. Port 0 asks for a free port: see local(). A port in use is
     /// std::errc::address_in_use.
-    std::error_code listen(const endpoint& local);
+    [[nodiscard]] std::error_code listen(const endpoint& local);
 
     /// The next connection made to a listening socket and, if asked, where it comes from.
-    std::error_code accept(tcp_socket& peer, milliseconds timeout,
-                           endpoint* from = nullptr) noexcept;
+    [[nodiscard]] std::error_code accept(tcp_socket& peer, milliseconds timeout,
+                                         endpoint* from = nullptr) noexcept;
 
     /// Connects. A timeout of zero only starts to, and returns std::errc::operation_in_progress;
     /// once the socket can be written to, finish_connect() tells how that ended.
-    std::error_code connect(const endpoint& to, milliseconds timeout) noexcept;
-    std::error_code finish_connect() noexcept;
+    [[nodiscard]] std::error_code connect(const endpoint& to, milliseconds timeout) noexcept;
+    [[nodiscard]] std::error_code finish_connect() noexcept;
 
     /// Sends all of `data`, or with a timeout of zero what the system takes at once; `sent` says
     /// how much that was, even after an error.
-    std::error_code send(std::string_view data, std::size_t& sent, milliseconds timeout) noexcept;
+    [[nodiscard]] std::error_code send(std::string_view data, std::size_t& sent,
+                                       milliseconds timeout) noexcept;
 
     /// Receives up to `size` bytes; no error and 0 bytes received is the other side's half-close.
-    std::error_code receive(char* buffer, std::size_t size, std::size_t& received,
-                            milliseconds timeout) noexcept;
+    [[nodiscard]] std::error_code receive(char* buffer, std::size_t size, std::size_t& received,
+                                          milliseconds timeout) noexcept;
 
     /// Half-close: ends what we send; receiving goes on.
-    std::error_code shutdown_send() noexcept;
+    [[nodiscard]] std::error_code shutdown_send() noexcept;
 
     /// Sends at once rather than waiting for more; for links, whose messages are small.
     void no_delay() noexcept;
@@ -640,7 +666,9 @@ struct config {
     bool confirm_later = false;    ///< a message is confirmed when node::confirm() says so
     bool handlers_in_run = false;  ///< handlers are called in node::run_for(), by its caller
 
-    bool discovery = false;  ///< find others on the LAN and be found by them: see node::candidates
+    bool discovery = false;   ///< find others on the LAN and be found by them: see node::candidates
+    std::string application;  ///< only nodes with the same one find each other, so that programs of
+                              ///< different kinds do not; at most 32 bytes, no white space
     std::uint16_t discovery_port = 21975;  ///< UDP; the same for all that are to find each other
 
     p2pchat::encryption encryption = p2pchat::encryption::off;  ///< needs P2PCHAT_OPENSSL
@@ -656,8 +684,10 @@ struct config {
 /// Why a peer is gone.
 enum class departure {
     left,       ///< it said `exit`
+    by_us,      ///< we have left it: node::leave
     lost,       ///< its link broke, or its program was killed
     stopped,    ///< its link ended in order, without `exit`: its node stopped
+    replaced,   ///< another team is at its address now; not with an equal key
     forgotten,  ///< evicted by a newer peer, at config::max_peers
 };
 
@@ -666,7 +696,8 @@ enum class departure {
 struct candidate {
     endpoint address;
     std::string team;
-    std::string knows;  ///< further words of its announcement: "tls" if it knows TLS
+    std::string knows;  ///< further words of its announcement: "tls" if it knows TLS, "app=" and
+                        ///< its config::application
     std::chrono::system_clock::time_point last_heard;
 };
 
@@ -685,7 +716,7 @@ struct connect_result {
 /// Statistics since construction.
 struct counters {
     std::uint64_t connections = 0;  ///< accepted
-    std::uint64_t received = 0;     ///< messages taken
+    std::uint64_t received = 0;     ///< messages taken, CONNECT and `exit` included
     std::uint64_t rejected = 0;     ///< connections, messages and claims; while handlers lag, more
                                     ///< than the calls of on_rejected
     std::uint64_t delivered = 0;    ///< messages
@@ -708,10 +739,11 @@ enum class when_absent {
     keep,  ///< send it, in order, when the peer is found, heard or linked; otherwise `expired`
 };
 
-/// A message waiting for an absent peer.
+/// A message waiting for an absent peer: for that team at that address, and no other.
 struct kept_message {
     endpoint to;
     std::string text;
+    std::string team;  ///< empty: none was known there, and the first to be heard of gets it
 };
 
 /// A chat peer. Every member may be called from any thread, handlers included, except for the
@@ -724,6 +756,7 @@ public:
     using rejected_handler = std::function<void(const endpoint& from, std::error_code why)>;
     using completion = std::function<void(std::error_code)>;
     using connect_handler = std::function<void(connect_result)>;
+    using broadcast_handler = std::function<void(const std::vector<delivery>&)>;
     using candidate_handler = std::function<void(const candidate&)>;
     using kept_handler = std::function<void(const kept_message&)>;
     using key_handler = std::function<void(const peer& offered)>;
@@ -735,8 +768,11 @@ public:
     void on_message(message_handler handler);
     void on_peer_joined(joined_handler handler);  ///< a verified peer, heard for the first time
     void on_peer_left(left_handler handler);      ///< a joined peer is no longer in peers()
+    /// A verified peer has said CONNECT: by a link, if it is linked, or only to be known. Unlike
+    /// joining, this may happen more than once.
+    void on_connected(joined_handler handler);
     /// A connection, a message or a claim was refused. A message whose claim about its sender is
-    /// refused (sender_not_verified, own_address) still goes to on_message.
+    /// refused (sender_not_verified, own_address) still goes to on_message, unless it is a command.
     void on_rejected(rejected_handler handler);
     void on_peer_found(candidate_handler handler);  ///< added to candidates()
     void on_peer_gone(candidate_handler handler);   ///< removed from candidates()
@@ -747,7 +783,7 @@ public:
 
     /// Listens and starts serving. Errors: bad_setting, bad_team, bad_address, already_running,
     /// not_supported, bad_identity, bad_pins, std::errc::address_in_use, or what the system says.
-    std::error_code start();
+    [[nodiscard]] std::error_code start();
 
     /// Ends everything: each pending send is reported `stopped`, confirmed messages still go to
     /// the handlers (for drain_timeout at most), the threads are joined. Idempotent. Called from a
@@ -770,27 +806,27 @@ public:
     /// pin. A link to that peer under another key ends at once, as lost. Keys pinned automatically,
     /// when first shown, are bounded: max_peers in all, 64 for one IP. Errors: stopped, or the
     /// system's for config::pins.
-    std::error_code trust(const endpoint& peer, const public_key& key);
+    [[nodiscard]] std::error_code trust(const endpoint& peer, const public_key& key);
 
     /// Sends and waits. No error means delivered: the other side has taken it. White space at both
-    /// ends of the text is not sent. Two texts are commands: `exit`, in any case, says that we
-    /// leave, and ends a link; `CONNECT` is what connect() sends, without making a link. With any
-    /// other word beside it, neither is a command: a program that relays what people type puts the
-    /// name first, "Ann: exit".
-    /// Errors: bad_address, bad_text, message_too_long, queue_full, stopped at once; later
-    /// not_taken, link_lost, not_encrypted, encryption_failed, bad_certificate, key_changed,
-    /// std::errc::timed_out, connection_refused or another error of the system.
-    std::error_code send(const endpoint& to, std::string_view text);
+    /// ends of the text is not sent. Two texts are commands of the wire, and refused: `exit`, in
+    /// any case, is what leave() sends, and `CONNECT` what connect() does. With any other word
+    /// beside it, neither is a command.
+    /// Errors: bad_address, bad_port, bad_text, is_command, message_too_long, queue_full, stopped
+    /// at once; later not_taken, unconfirmed, link_lost, not_encrypted, encryption_failed,
+    /// bad_certificate, key_changed, std::errc::timed_out, connection_refused or another error of
+    /// the system.
+    [[nodiscard]] std::error_code send(const endpoint& to, std::string_view text);
 
-    /// The same without waiting, the texts `exit` and `CONNECT` included: an error is an immediate
-    /// refusal; no error means that `done` (if any) will be called exactly once, like a handler.
+    /// The same without waiting: an error is an immediate refusal; no error means that `done` (if
+    /// any) will be called exactly once, like a handler.
     /// Messages posted to one peer arrive in the order posted, except for kept ones. A message in
     /// flight when its connection breaks may or may not have been taken: it is not kept, as it
     /// might arrive twice. Nor is one for which there is no room: `done` gets the error, or
     /// `queue_full`.
-    std::error_code post(const endpoint& to, std::string_view text, completion done = {},
-                         when_full mode = when_full::refuse,
-                         when_absent absent = when_absent::fail);
+    [[nodiscard]] std::error_code post(const endpoint& to, std::string_view text,
+                                       completion done = {}, when_full mode = when_full::refuse,
+                                       when_absent absent = when_absent::fail);
 
     /// With config::confirm_later: says whether the program has taken a message that on_message was
     /// called with. Taken: its sender gets `delivered`. Not taken: `not_taken`, or on a link
@@ -800,22 +836,35 @@ public:
     void confirm(std::uint64_t receipt, bool taken = true) noexcept;
 
     /// The kept messages, for each peer in the order in which they will be sent. stop() reports
-    /// them `not_sent`: to store them then, and post them again, loses nothing and sends nothing
-    /// twice.
+    /// them `not_sent`: to store them then, and to keep() them after a restart, loses nothing and
+    /// sends nothing twice.
     std::vector<kept_message> kept() const;
+
+    /// Keeps a message for the team that it was for, as post() does with when_absent::keep. It is
+    /// sent when that team is heard or found at its address; at once if no other one is known of.
+    [[nodiscard]] std::error_code keep(const kept_message& message, completion done = {});
 
     /// Sends to all peers side by side, as send() does, and waits for the last outcome.
     std::vector<delivery> broadcast(std::string_view text);
 
+    /// The same without waiting: an error is an immediate refusal (bad_text, is_command, stopped);
+    /// no error means that `done` will be called exactly once, like a handler, after the last
+    /// outcome.
+    [[nodiscard]] std::error_code broadcast(std::string_view text, broadcast_handler done);
+
     /// Sends CONNECT: makes a link, if the other side knows links, which is used from then on.
-    connect_result connect(const endpoint& to);
+    [[nodiscard]] connect_result connect(const endpoint& to);
 
     /// The same without waiting: an error is an immediate refusal (own_address, or as for post());
     /// no error means that `done` (if any) will be called exactly once, like a handler.
-    std::error_code connect(const endpoint& to, connect_handler done);
+    [[nodiscard]] std::error_code connect(const endpoint& to, connect_handler done);
 
-    /// Sends `exit`.
-    std::error_code leave(const endpoint& to) { return send(to, "exit"); }
+    /// Sends `exit`, which ends a link. Whatever the outcome, the peer is no longer in peers()
+    /// until it is heard from again.
+    [[nodiscard]] std::error_code leave(const endpoint& to);
+
+    /// The same without waiting, as for post().
+    [[nodiscard]] std::error_code leave(const endpoint& to, completion done);
 
     /// The known peers: heard from and verified, or linked. Ordered by address.
     std::vector<peer> peers() const;
@@ -2163,7 +2212,8 @@ inline constexpr struct errc_text {
     {"the sender is not at the address it claims", std::errc::permission_denied},
     {"our own address", std::errc::invalid_argument},
     {"neither a message nor a control line", std::errc::protocol_error},
-    {"a size or port in config is 0, or a timeout is negative", std::errc::invalid_argument},
+    {"a size or port in config is 0, a timeout is negative, or the application is no word",
+     std::errc::invalid_argument},
     {"expired before the peer came back", std::errc::timed_out},
     {"the node stopped before the peer came back", std::errc::operation_canceled},
     {"compiled without P2PCHAT_OPENSSL", std::errc::not_supported},
@@ -2174,6 +2224,7 @@ inline constexpr struct errc_text {
     {"no certificate, an expired one, or not for a P-256 key", std::errc::permission_denied},
     {"the key is not the pinned one", std::errc::permission_denied},
     {"sent, but not confirmed", std::errc::timed_out},
+    {"a command, not a text: use connect() or leave()", std::errc::invalid_argument},
 };
 
 class errc_category final : public std::error_category {
@@ -2301,7 +2352,7 @@ inline bool is_named(const endpoint& address) noexcept {
     return static_cast<bool>(endpoint(address.bytes(), 1, 0));
 }
 
-inline constexpr std::string_view connect_word = "CONNECT";
+inline constexpr std::string_view connect_word = "CONNECT", exit_word = "exit";
 
 inline bool has_word(std::string_view text, std::string_view word) noexcept {
     while (!text.empty() && text.substr(0, text.find(' ')) != word)
@@ -2309,10 +2360,20 @@ inline bool has_word(std::string_view text, std::string_view word) noexcept {
     return !text.empty();
 }
 
+/// What follows a prefix in the first word that begins with it; empty if there is none.
+inline std::string_view value_of(std::string_view text, std::string_view prefix) noexcept {
+    while (!text.empty()) {
+        const auto word = text.substr(0, text.find(' '));
+        if (word.substr(0, prefix.size()) == prefix) return word.substr(prefix.size());
+        text.remove_prefix((std::min)(word.size() + 1, text.size()));
+    }
+    return {};
+}
+
 inline bool is_exit(std::string_view text) noexcept {
-    constexpr std::string_view word = "exit";
-    return text.size() == word.size() && std::equal(text.begin(), text.end(), word.begin(),
-                                                    [](char a, char b) { return (a | 0x20) == b; });
+    return text.size() == exit_word.size() &&
+           std::equal(text.begin(), text.end(), exit_word.begin(),
+                      [](char a, char b) { return (a | 0x20) == b; });
 }
 
 /// In a one-shot also the words for it of other programs of the course.
@@ -2775,17 +2836,21 @@ class peer_table {
 public:
     explicit peer_table(std::size_t max) : max_(max) {}
 
-    /// True if it is new; the latest team counts. No effect if it throws. Afterwards there may be a
-    /// surplus().
+    /// True if it is new; the latest team counts, and `before` gets another one that was there. No
+    /// effect if it throws. Afterwards there may be a surplus().
     bool heard(const endpoint& address, std::string_view team,
-               std::chrono::system_clock::time_point now) {
+               std::chrono::system_clock::time_point now, std::string& before) {
         auto place = linked_.begin();
         if (linked_.empty() || place->address != address) {  // otherwise it goes on talking
             const auto found = places_.find(address);
             if (found == places_.end()) return add({address, std::string(team), now, false});
             place = found->second;
         }
-        if (place->team != team) place->team = team;
+        if (place->team != team) {
+            std::string fresh(team);
+            place->team.swap(fresh);
+            before.swap(fresh);
+        }
         place->last_heard = now;
         auto& siblings = group_of(*place);
         siblings.splice(siblings.begin(), siblings, place);
@@ -2934,7 +2999,8 @@ peer_set::~peer_set() = default;
 
 bool peer_set::heard(const endpoint& address, std::string_view team) {
     const std::lock_guard<std::mutex> lock(state_->mutex);
-    const bool fresh = state_->heard(address, team, detail::os::wall_time());
+    std::string before;
+    const bool fresh = state_->heard(address, team, detail::os::wall_time(), before);
     peer removed;
     if (const auto* const oldest = state_->surplus()) state_->remove(oldest->address, removed);
     return fresh && state_->contains(address);
@@ -3078,6 +3144,7 @@ enum class event_kind : unsigned char {
     message,
     joined,
     left,
+    connected,
     rejected,
     found,
     gone,
@@ -3271,9 +3338,12 @@ private:
     std::unordered_map<std::uint64_t, std::list<held_message>::iterator> index_;
 };
 
-/// Keeps messages for absent peers.
+/// Keeps messages for absent peers: without a key, a team at an address.
 class keeper {
 public:
+    /// Another team is at an address than before; if the same peer, it was called `formerly`.
+    virtual void on_arrival(const endpoint& peer, std::string_view team,
+                            std::string_view formerly) = 0;
     virtual void on_present(const endpoint& peer) noexcept = 0;
     virtual bool has(const endpoint& peer) const noexcept = 0;
     /// Takes messages to be kept out of the list.
@@ -3297,16 +3367,25 @@ public:
     bool full() const noexcept { return mailbox_.full(); }
     void set_time(std::chrono::system_clock::time_point now) noexcept { now_ = now; }
 
-    /// A message was taken. Once this returns it will reach the handlers, and may be confirmed
-    /// unless `by` was told to hold it.
+    /// A message was taken, and is no command. Once this returns it will reach the handlers, and
+    /// may be confirmed unless `by` was told to hold it.
     void message(const message_view& view, const endpoint& origin, bool verified,
-                 const public_key& key, holder* by = nullptr) {
+                 const public_key& key, bool by_link, holder& by) {
         const std::size_t bytes = sizeof(event) + view.team.size() + view.text.size();
-        const auto receipt = confirm_later_ && by ? held_.hold(*by, bytes) : 0;
+        const auto receipt = confirm_later_ ? held_.hold(by, bytes) : 0;
         auto& news = mailbox_.add(event_kind::message, view.sender, view.team, view.text).content;
         news.receipt = receipt;
         news.origin = origin;
         news.verified = verified;
+        news.by_link = by_link;
+        news.key = key;
+        ++counts_.received;
+    }
+    /// A peer has said CONNECT.
+    void connected(const endpoint& peer, std::string_view team, const public_key& key,
+                   bool by_link) {
+        auto& news = mailbox_.add(event_kind::connected, peer, team).content;
+        news.by_link = by_link;
         news.key = key;
         ++counts_.received;
     }
@@ -3314,18 +3393,28 @@ public:
     void confirm(std::uint64_t receipt, bool taken) noexcept { held_.confirm(receipt, taken); }
     /// The connection ends: messages that it holds can no longer be confirmed.
     void forget(holder& by) noexcept { held_.forget(by); }
-    /// A verified peer was heard from.
-    void heard(const endpoint& address, std::string_view team) {
-        present(address);
-        if (!peers_.heard(address, team, now_)) return;
-        try {
-            mailbox_.add(event_kind::joined, address, team);
-        } catch (const std::bad_alloc&) {
-            peer unheard;
-            peers_.remove(address, unheard);
-            throw;
+    /// A verified peer was heard from. Without a key, another team there is another peer.
+    void heard(const endpoint& address, std::string_view team, const public_key& key) {
+        std::string before;
+        const bool fresh = peers_.heard(address, team, now_, before);
+        if (fresh || !before.empty()) {
+            try {
+                keeper_.on_arrival(address, team, key ? before : std::string());
+                if (!fresh && !key)
+                    mailbox_.add(event_kind::left, address, before).how = departure::replaced;
+                if (fresh || !key) mailbox_.add(event_kind::joined, address, team);
+            } catch (const std::bad_alloc&) {
+                peer unheard;
+                peers_.remove(address, unheard);
+                throw;
+            }
+            forget_surplus();
         }
-        forget_surplus();
+        present(address);
+    }
+    /// A team has announced itself at an address.
+    void arrived(const endpoint& address, std::string_view team) {
+        keeper_.on_arrival(address, team, {});
     }
     void set_linked(const endpoint& address, bool linked) noexcept {
         peers_.set_linked(address, linked);
@@ -3358,8 +3447,8 @@ public:
         }
     }
     /// A message waits for its peer.
-    void kept(const endpoint& peer, std::string_view text) {
-        mailbox_.add(event_kind::kept, peer, {}, text);
+    void kept(const endpoint& peer, std::string_view team, std::string_view text) {
+        mailbox_.add(event_kind::kept, peer, team, text);
     }
     /// While the mailbox is full they are only counted, so that a flood cannot fill the memory.
     void rejected(const endpoint& from, std::error_code why) noexcept {
@@ -3401,8 +3490,6 @@ public:
         connect.opens_link = connect.reported = true;
     }
     counters& counts() noexcept { return counts_; }
-    void count_announced(bool sent) noexcept { ++(sent ? counts_.announced : counts_.unannounced); }
-    void count_ignored() noexcept { ++counts_.ignored; }
     std::chrono::system_clock::time_point wall_time() const noexcept { return now_; }
 
 private:
@@ -4342,22 +4429,27 @@ protected:
 
 /// Takes a message from the sender that it claims, over any kind of connection; or says why not.
 inline errc take_claimed(const context& shared, const link_openers& links, const message_view& view,
-                         const endpoint& remote, const stream& connection, holder& by) {
+                         const endpoint& remote, const stream& connection, bool by_link,
+                         holder& by) {
     auto& report = shared.report;
+    const public_key& key = connection.key();
     const errc wrong = check_claim(shared, view, remote, connection);
     if (is_refusal(wrong)) return wrong;
-    if (wrong != no_error) {
-        report.rejected(remote, make_error_code(wrong));
-        report.message(view, remote, holds(view.sender, remote, connection.socket()),
-                       connection.key(), &by);
+    const bool is_connect = view.text == connect_word, is_leave = is_departure(view.text);
+    if (wrong != no_error) report.rejected(remote, make_error_code(wrong));
+    if (!is_connect && !is_leave) {
+        if (wrong == no_error) report.heard(view.sender, view.team, key);
+        report.message(view, remote, holds(view.sender, remote, connection.socket()), key, by_link,
+                       by);
         return no_error;
     }
-    if (!is_departure(view.text)) {
-        report.heard(view.sender, view.team);
-        report.message(view, remote, true, connection.key(), &by);
+    if (wrong == no_error && is_connect) {
+        report.heard(view.sender, view.team, key);
+        report.connected(view.sender, view.team, key, false);
         return no_error;
     }
     ++report.counts().received;
+    if (wrong != no_error) return no_error;
     // A linked peer says exit over its link: this is another program on the same machine.
     if (links.has_link(view.sender))
         report.rejected(remote, make_error_code(errc::sender_not_verified));
@@ -4598,7 +4690,8 @@ private:
         if (error == errc::too_few_words) error = scan_departure(bytes, departure, view);
         if (error != no_error) return refuse(make_error_code(error));
         if (shared_.report.full()) return wait_for_room();
-        const errc refused = take_claimed(shared_, links_, view, remote_, connection_, *this);
+        const errc refused =
+            take_claimed(shared_, links_, view, remote_, connection_, false, *this);
         if (refused != no_error) return refuse(make_error_code(refused));
         held().empty() ? end(true) : wait_for_confirmation();
     }
@@ -5383,6 +5476,7 @@ public:
         message.deadline = message.caller ? (std::min)(message.deadline, deadline) : deadline;
         if (message.deadline < events.deadline_of(*this)) events.arm(*this, message.deadline);
         out_.add(head, text);
+        said_exit_ |= is_exit(text);
         sent_.add(item);
         if (now) events.guard(*this, [this] { flush(); });
     }
@@ -5522,7 +5616,7 @@ private:
             return shared_.report.rejected(who_.remote, make_error_code(error));
         if (view.sender != who_.claim) {
             const errc refused =
-                take_claimed(shared_, links_, view, who_.remote, connection_, *this);
+                take_claimed(shared_, links_, view, who_.remote, connection_, true, *this);
             if (refused != no_error) return refuse(refused);
         } else if (is_exit(view.text)) {
             ++shared_.report.counts().received;
@@ -5532,8 +5626,11 @@ private:
                 shared_.report.left(who_.known_as(), departure::left);
             }
         } else {
-            shared_.report.heard(who_.known_as(), view.team);
-            shared_.report.message(view, who_.remote, who_.claim_holds, key(), this);
+            if (!said_exit_) shared_.report.heard(who_.known_as(), view.team, key());
+            if (view.text == connect_word)
+                shared_.report.connected(who_.known_as(), view.team, key(), true);
+            else
+                shared_.report.message(view, who_.remote, who_.claim_holds, key(), true, *this);
         }
         taken_.add();
         has_spoken = true;
@@ -5593,7 +5690,7 @@ private:
     taken_messages taken_{held()};
     std::size_t closing_bytes_ = 0;  // under way when it was closed
     state state_ = state::open;
-    bool heard_exit_ = false;
+    bool heard_exit_ = false, said_exit_ = false;
 };
 
 }  // namespace detail
@@ -5713,7 +5810,7 @@ public:
     explicit route_table(std::size_t max_under_way)
         : max_(max_under_way), share_((std::max)(max_under_way / 4, std::size_t{1})) {}
 
-    std::size_t size() const noexcept { return all_.size(); }
+    std::size_t size() const noexcept { return all_.size() - names_; }  ///< of peers
     peer_route* find(const endpoint& peer) const noexcept {
         const auto found = all_.find(peer);
         return found == all_.end() ? nullptr : &*found->second;
@@ -5736,6 +5833,7 @@ public:
     /// the route, even once its link has ended: the next message must not overtake it.
     void add_name(peer_route& reached, peer_route& known) noexcept {
         if (&reached == &known) return;
+        if (!reached.same) ++names_;
         reached.same = &known;
         known.has_names = true;
     }
@@ -5745,6 +5843,7 @@ public:
     }
     void clear() noexcept {
         all_.clear();
+        names_ = 0;
         for (auto* some : {&unused_, &resting_, &ready_, &no_connection_}) some->clear();
         hosts_.clear();
     }
@@ -5839,8 +5938,9 @@ private:
     void forget(peer_route& known) noexcept {
         if (known.has_names)
             for_each([&](peer_route& route) {
-                if (route.same == &known) route.same = nullptr, schedule(route);
+                if (route.same == &known) route.same = nullptr, --names_, schedule(route);
             });
+        if (known.same) --names_;
         if (--known.host.routes == 0) hosts_.erase(host_of(known.peer));
         const auto found = all_.find(known.peer);
         unused_.erase(found->second);
@@ -5854,6 +5954,7 @@ private:
 
     const std::size_t max_, share_;  // connections: in all, and to one host
     std::unordered_map<endpoint, std::list<peer_route>::iterator> all_;
+    std::size_t names_ = 0;  // of them are other names of peers
     std::list<peer_route> unused_, resting_, ready_, no_connection_;
     std::unordered_map<endpoint, host_routes> hosts_;
     std::size_t one_shots_ = 0;
@@ -6006,8 +6107,9 @@ public:
         const link_peer who{from, greeting.sender, claim_holds, claim_holds};
         auto& report = shared_.report;
         if (!claim_holds) report.rejected(from, make_error_code(wrong_claim));
-        report.heard(who.known_as(), greeting.team);
-        report.message(greeting, from, claim_holds, opener.connection().key());
+        const public_key& key = opener.connection().key();
+        report.heard(who.known_as(), greeting.team, key);
+        report.connected(who.known_as(), greeting.team, key, true);
         peer_route& route = table_.find_or_add(who.known_as());
         link& fresh = add_link(route, opener.connection(), who);
         postings ours;
@@ -6187,7 +6289,7 @@ private:
         peer_route& known = table_.find_or_add(who.known_as());
         shared_.events.ignore(opened, shot.connection());
         // So that a caller that waits for the link then finds the peer listed.
-        shared_.report.heard(who.known_as(), greeting.team);
+        shared_.report.heard(who.known_as(), greeting.team, shot.connection().key());
         link& fresh = add_link(known, shot.connection(), who);
         table_.add_name(route, known);
         shared_.events.guard(fresh, [&] {
@@ -6266,11 +6368,14 @@ public:
                       clock::time_point now) {
         auto place = all_.find(view.sender);
         const bool fresh = place == all_.end();
+        const bool renamed = !fresh && place->second.who.team != view.team;
         // What a candidate says of itself outweighs what others say.
         if (!fresh && told && !(place->second.told && place->second.source == source))
             return nullptr;
-        if ((fresh || place->second.told != told) && !make_room(fresh, source, told, now))
-            return nullptr;
+        const bool changes = fresh || renamed || place->second.told != told;
+        if (changes && !make_room(fresh, source, told, now)) return nullptr;
+        if (changes && !told) report_.arrived(view.sender, view.team);
+        if (renamed) report_.changed(place->second.who, true);
         if (fresh)
             place = all_.insert({view.sender, {{view.sender, {}, {}, {}}, source, told, now, now}})
                         .first;
@@ -6284,7 +6389,7 @@ public:
         try {
             entry.who.team.assign(view.team);
             entry.who.knows.assign(view.text);
-            if (fresh) report_.changed(entry.who, false);
+            if (fresh || renamed) report_.changed(entry.who, false);
         } catch (const std::bad_alloc&) {
             if (fresh) all_.erase(place);
             throw;
@@ -6400,7 +6505,7 @@ public:
         if (!known || !shared_.settings.discovery) return known;
         if (word == "PEERS") tell(via);
         if (word == "PEER" && !take(via, trimmed(line.substr(word.size()))))
-            shared_.report.count_ignored();
+            ++shared_.report.counts().ignored;
         if (word == "KNOWS") {
             via.exchange_state.known = true;
             ask(via);
@@ -6555,15 +6660,16 @@ public:
         const bool valid = bytes.size() <= 512 && scan_from(bytes, from, view) == no_error;
         const auto ours = [&](const datagram_port& port) { return from == claim_on(port); };
         if (std::any_of(ours_.begin(), ours_.end(), ours)) return;
-        if (!valid || !network_of(from) || view.sender != from)
-            return shared_.report.count_ignored();
+        auto& counts = shared_.report.counts();
+        if (!valid || !network_of(from) || view.sender != from) return ++counts.ignored, void();
         const auto word = view.text.substr(0, view.text.find(' '));
         if (is_exit(word)) return found_.forget(from);
         view.text = trimmed(view.text.substr(word.size()));
         const auto now = shared_.events.now();
-        const bool known = word == hello || word == here;
+        const bool known = (word == hello || word == here) &&
+                           value_of(view.text, application_word) == shared_.settings.application;
         auto* const entry = known ? found_.heard(view, host_of(from), false, now) : nullptr;
-        if (!entry) return shared_.report.count_ignored();
+        if (!entry) return ++counts.ignored, void();
         const bool fresh = entry->first == now;
         if (fresh) others_.has_linked(from);
         shared_.keys.announced(from, has_word(entry->who.knows, tls_word));
@@ -6578,9 +6684,11 @@ public:
 
 private:
     using ports = std::list<datagram_port>;
-    static constexpr std::string_view hello = "HELLO", here = "HERE", tls_word = "tls";
+    static constexpr std::string_view hello = "HELLO", here = "HERE", tls_word = "tls",
+                                      application_word = "app=";
     static constexpr std::size_t max_networks = 16;
-    static constexpr std::size_t announcement_bytes = 128;  // enough for IPv6 and the longest team
+    // Enough for IPv6, the longest team and application.
+    static constexpr std::size_t announcement_bytes = 192;
 
     std::chrono::milliseconds drawn(unsigned least, unsigned most) noexcept {
         random_ = random_ * 6364136223846793005u + 1442695040888963407u;
@@ -6619,7 +6727,9 @@ private:
             const std::string text = datagram(port, word, announcement_bytes);
             const auto send = [&](const endpoint& to) {
                 const endpoint all(to.bytes(), shared_.settings.discovery_port, on.local.scope());
-                shared_.report.count_announced(!os::send_to(port.native_handle(), text, all));
+                const bool failed = bool(os::send_to(port.native_handle(), text, all));
+                auto& counts = shared_.report.counts();
+                ++(failed ? counts.unannounced : counts.announced);
             };
             send(group_for(on.local));
             if (on.broadcast) send(broadcast_of(on));
@@ -6638,6 +6748,8 @@ private:
     std::string datagram(const datagram_port& from, std::string_view word, std::size_t size) const {
         std::string text = head_of(claim_on(from), shared_.us.team).append(word);
         if (shared_.keys.maker()) text.append(1, ' ').append(tls_word);
+        const std::string& application = shared_.settings.application;
+        if (!application.empty()) text.append(1, ' ').append(application_word).append(application);
         text.resize((std::max)(text.size(), size), ' ');
         return text;
     }
@@ -6687,7 +6799,7 @@ private:
         to.emplace_back(shared_.events, *this, on);
         if (to.back().open(port, shared)) return true;
         to.pop_back();
-        shared_.report.count_announced(false);
+        ++shared_.report.counts().unannounced;
         return false;
     }
     /// Of too many, as where containers run: those of the interface with the default route, then
@@ -6707,7 +6819,7 @@ private:
         };
         std::sort(all.begin(), all.end(),
                   [&](const auto& a, const auto& b) { return rank(a) < rank(b); });
-        for (; all.size() > max_networks; all.pop_back()) shared_.report.count_announced(false);
+        for (; all.size() > max_networks; all.pop_back()) ++shared_.report.counts().unannounced;
     }
     /// The networks on which others may know us by the address that we claim. For IPv6, link-local
     /// addresses: one for each interface, reachable only from the same network.
@@ -6780,25 +6892,44 @@ public:
         last_ = fresh.keep_until = (std::max)(until, last_ + clock::duration(1));
     }
     /// Whether messages are kept for the peer, which the next one must not overtake.
-    bool has(const endpoint& peer) const noexcept override { return boxes_.count(peer) != 0; }
-    /// Behind those kept for the peer already; all of them are then tried.
-    std::error_code add(const endpoint& peer, std::string_view text, postings& item) {
+    bool has(const endpoint& peer) const noexcept override {
+        return !boxes_.empty() && boxes_.find(peer_at(peer)) != boxes_.end();
+    }
+    /// Behind those kept for that team already, or for the one that is there. If it is there, as
+    /// far as we know, all of them are tried.
+    std::error_code add(const endpoint& peer, std::string_view team, std::string_view text,
+                        postings& item) {
         if (shared_.head.size() + text.size() > shared_.settings.max_message_bytes)
             return make_error_code(errc::message_too_long);
         item.front().text.assign(text);
-        keep(peer, item);
+        const recipient there = peer_at(peer);
+        put({peer, team.empty() ? there.team : team}, item, item.begin());
         if (!item.empty()) return make_error_code(errc::queue_full);
-        on_present(peer);
+        if (team.empty() || team == there.team) on_present(peer);
         return {};
     }
     void keep(const endpoint& peer, postings& messages) noexcept override {
         for (auto next = messages.begin(); next != messages.end();) {
             const auto item = next++;
-            if (item->is_kept() && !item->reported) put(peer, messages, item);
+            if (item->is_kept() && !item->reported) put(peer_at(peer), messages, item);
+        }
+    }
+    void on_arrival(const endpoint& peer, std::string_view team,
+                    std::string_view formerly) override {
+        if (teams_.size() >= shared_.settings.max_peers && teams_.count(peer) == 0) forget_teams();
+        teams_[peer].assign(team);
+        for (const auto former : {std::string_view(), formerly}) {
+            const auto found = boxes_.find(recipient{peer, former});
+            if (found == boxes_.end() || former == team) continue;
+            key fresh{peer, std::string(team)};
+            auto taken = boxes_.extract(found);
+            taken.key() = std::move(fresh);
+            put_back(std::move(taken));
         }
     }
     void on_present(const endpoint& peer) noexcept override {
-        const auto found = boxes_.find(peer);
+        if (boxes_.empty()) return;
+        const auto found = boxes_.find(peer_at(peer));
         if (found != boxes_.end()) ready_ = found->second.ready = true;
     }
 
@@ -6813,12 +6944,13 @@ public:
 
     std::vector<kept_message> kept() const {
         std::vector<kept_message> result;
-        for (const auto& [peer, held] : boxes_)
-            for (const posting& message : held.waiting) result.push_back({peer, message.text});
+        for (const auto& [to, held] : boxes_)
+            for (const posting& message : held.waiting)
+                result.push_back({to.peer, message.text, to.team});
         return result;
     }
     void stop() noexcept {
-        for (auto& [peer, held] : boxes_)
+        for (auto& [to, held] : boxes_)
             shared_.report.outcomes(held.waiting, make_error_code(errc::not_sent));
         boxes_.clear();
         bytes_ = 0;
@@ -6846,8 +6978,34 @@ private:
         std::size_t bytes = 0;
         bool ready = false;  // the peer gave a sign of life
     };
-    using boxes = std::map<endpoint, box>;
+    /// A peer without a key. The team is empty as long as none is known.
+    struct recipient {
+        endpoint peer;
+        std::string_view team;
+    };
+    struct key {
+        endpoint peer;
+        std::string team;
+    };
+    struct by_recipient {
+        using is_transparent = void;
+        template <typename A, typename B>
+        bool operator()(const A& a, const B& b) const noexcept {
+            return a.peer != b.peer ? a.peer < b.peer
+                                    : std::string_view(a.team) < std::string_view(b.team);
+        }
+    };
+    using boxes = std::map<key, box, by_recipient>;
 
+    recipient peer_at(const endpoint& address) const noexcept {
+        const auto found = teams_.find(address);
+        return {address, found == teams_.end() ? std::string_view() : found->second};
+    }
+    /// There are too many: those for which nothing is kept.
+    void forget_teams() noexcept {
+        for (auto place = teams_.begin(); place != teams_.end();)
+            place = has(place->first) ? std::next(place) : teams_.erase(place);
+    }
     static std::size_t cost_of(const posting& message) noexcept {
         return sizeof message + message.text.size();
     }
@@ -6858,6 +7016,7 @@ private:
 
     /// A message that was sent and comes back is older than one that has never left.
     static void merge(postings& to, postings& from) noexcept {
+        if (from.empty()) return;
         const auto older = [](const posting& a, const posting& b) {
             return a.keep_until < b.keep_until;
         };
@@ -6866,22 +7025,22 @@ private:
     }
 
     /// If there is no room, it stays in its list.
-    void put(const endpoint& peer, postings& from, postings::iterator item) noexcept {
+    void put(const recipient& to, postings& from, postings::iterator item) noexcept {
         const auto& settings = shared_.settings;
         const std::size_t cost = cost_of(*item);
         if (bytes_ + cost > settings.max_kept_bytes) return;
         try {
             if (item->keep_until < shared_.events.deadline_of(*this))
                 shared_.events.arm(*this, item->keep_until);
-            box& to = boxes_[peer];
-            if (to.bytes != 0 && to.bytes + cost > settings.max_queued_bytes) return;
-            if (!item->kept) shared_.report.kept(peer, item->text);
+            box& held = boxes_[{to.peer, std::string(to.team)}];
+            if (held.bytes != 0 && held.bytes + cost > settings.max_queued_bytes) return;
+            if (!item->kept) shared_.report.kept(to.peer, to.team, item->text);
             item->kept = true;
-            to.bytes += cost;
+            held.bytes += cost;
             bytes_ += cost;
             postings single;
             single.splice(single.end(), from, item);
-            merge(to.waiting, single);
+            merge(held.waiting, single);
         } catch (const std::bad_alloc&) {
             // Then it is reported as if it were not to be kept; an empty box does no harm.
         }
@@ -6889,7 +7048,7 @@ private:
 
     /// Until one comes back, as the peer is gone again: what follows must not overtake it.
     void post_all(routes& ways, boxes::node_type taken) noexcept {
-        const endpoint& peer = taken.key();
+        const endpoint& peer = taken.key().peer;
         box& held = taken.mapped();
         while (!held.waiting.empty() && !has(peer)) {
             postings item;
@@ -6910,19 +7069,23 @@ private:
             release(held, cost);
             shared_.report.outcomes(item, error);
         }
-        if (held.waiting.empty()) return;
+        if (!held.waiting.empty()) put_back(std::move(taken));
+    }
+    void put_back(boxes::node_type taken) noexcept {
         const auto place = boxes_.insert(std::move(taken));
         if (place.inserted) return;
         box& now = place.position->second;
         now.bytes += place.node.mapped().bytes;
+        now.ready |= place.node.mapped().ready;
         merge(now.waiting, place.node.mapped().waiting);
     }
 
     const context& shared_;
-    boxes boxes_;               // none empty, except while being filled
-    std::size_t bytes_ = 0;     // in all of them
-    bool ready_ = false;        // at least one of them is
-    clock::time_point last_{};  // the latest time given
+    boxes boxes_;                                      // none empty, except while being filled
+    std::unordered_map<endpoint, std::string> teams_;  // the last one heard of at each address
+    std::size_t bytes_ = 0;                            // in all of them
+    bool ready_ = false;                               // at least one of them is
+    clock::time_point last_{};                         // the latest time given
 };
 
 }  // namespace detail
@@ -6942,6 +7105,8 @@ namespace p2pchat {
 namespace detail {
 
 inline bool is_valid(const config& settings) noexcept {
+    const auto& application = settings.application;
+    if (!application.empty() && (!is_team(application) || application.size() > 32)) return false;
     for (const auto size :
          {settings.max_message_bytes, settings.max_connections, settings.max_peers,
           settings.max_queued_bytes, settings.max_received_bytes, settings.max_kept_bytes})
@@ -6998,12 +7163,21 @@ public:
         // Outcomes that wait for the handlers are bounded as messages are.
         if (item.front().done && mailbox_.is_backlogged()) return make_error_code(errc::queue_full);
         if (item.front().is_kept()) {
-            const link* const current = routes_.link_to(to);
-            const endpoint& peer = current ? current->peer().known_as() : to;
-            if (outbox_.has(peer)) return outbox_.add(peer, text, item);
+            const endpoint peer = known_as(to);
+            if (outbox_.has(peer)) return outbox_.add(peer, {}, text, item);
         }
         return routes_.post(to, text, item);
     }
+    std::error_code keep(const kept_message& message, std::string_view text, postings& item) {
+        if (item.front().done && mailbox_.is_backlogged()) return make_error_code(errc::queue_full);
+        return outbox_.add(message.to, message.team, text, item);
+    }
+    /// The address in peers() of a peer that is linked and was reached by another one.
+    endpoint known_as(const endpoint& to) const noexcept {
+        const link* const current = routes_.link_to(to);
+        return current ? current->peer().known_as() : to;
+    }
+    void forget(const endpoint& known) noexcept { report_.left(known, departure::by_us); }
     bool reserve(const endpoint& to, std::string_view text) {
         return !keys_.wants(to) && routes_.reserve(to, text);
     }
@@ -7079,6 +7253,7 @@ public:
     node::message_handler on_message;
     node::joined_handler on_joined;
     node::left_handler on_left;
+    node::joined_handler on_connected;
     node::rejected_handler on_rejected;
     node::candidate_handler on_found, on_gone;
     node::kept_handler on_kept;
@@ -7116,6 +7291,8 @@ private:
                 return call_if(on_joined, peer_of(news, {}));
             case event_kind::left:
                 return call_if(on_left, peer_of(news, {}), news.how);
+            case event_kind::connected:
+                return call_if(on_connected, peer_of(news, news.content.key));
             case event_kind::rejected:
                 return call_if(on_rejected, about, news.why);
             case event_kind::found:
@@ -7123,7 +7300,8 @@ private:
             case event_kind::gone:
                 return call_if(on_gone, candidate_of(news));
             case event_kind::kept:
-                return call_if(on_kept, kept_message{about, std::move(news.content.text)});
+                return call_if(on_kept, kept_message{about, std::move(news.content.text),
+                                                     std::move(news.content.team)});
             case event_kind::key_changed:
                 return call_if(on_key_changed, peer_of(news, news.content.key));
         }
@@ -7133,7 +7311,8 @@ private:
         if (handler) handler(about...);
     }
     static peer peer_of(event& news, const public_key& key) {
-        return {news.content.sender, std::move(news.content.team), os::wall_time(), false, key};
+        const bool linked = news.kind == event_kind::connected && news.content.by_link;
+        return {news.content.sender, std::move(news.content.team), os::wall_time(), linked, key};
     }
     static candidate candidate_of(event& news) {
         message& about = news.content;
@@ -7170,10 +7349,19 @@ inline void run_one_shot(one_shot& shot, std::string_view text, const config& se
     if (!shot.ends_in_order()) shot.connection().reset();
 }
 
-/// Why a message cannot be sent, as far as that is known before anything else.
-inline std::error_code refusal_of(const endpoint& to, std::string_view text) noexcept {
-    if (!to) return make_error_code(to.port() == 0 ? errc::bad_port : errc::bad_address);
-    return is_sendable(text) ? std::error_code() : make_error_code(errc::bad_text);
+/// Why nothing can be sent there.
+inline errc refusal_of(const endpoint& to) noexcept {
+    if (to) return no_error;
+    return is_named(to) ? errc::bad_port : errc::bad_address;
+}
+
+/// Why a text cannot be sent, as far as that is known before anything else.
+inline errc refusal_of(std::string_view text) noexcept {
+    if (!is_sendable(text)) return errc::bad_text;
+    return text == connect_word || is_exit(text) ? errc::is_command : no_error;
+}
+inline errc refusal_of(const endpoint& to, std::string_view text) noexcept {
+    return to ? refusal_of(text) : refusal_of(to);
 }
 
 /// The engine, the lock around it, and the callers that wait for outcomes or for room. The
@@ -7212,88 +7400,6 @@ public:
               &settings_.max_peers, &settings_.max_received_bytes, &settings_.max_kept_bytes})
             *size = (std::min)(*size, most);
         settings_.max_queued_bytes = (std::min)(settings_.max_queued_bytes, link_window);
-    }
-
-    std::error_code post(const endpoint& to, std::string_view text, node::completion done,
-                         when_full mode, when_absent absent, bool opens_link) {
-        text = trimmed(text);
-        if (const auto error = refusal_of(to, text)) return error;
-        postings item;  // destroyed without the lock, with what a refused completion has captured
-        lock held(mutex_);
-        if (!running_) return make_error_code(errc::stopped);
-        new_posting(item, opens_link);
-        item.front().done = std::move(done);
-        if (absent == when_absent::keep) engine_->may_keep(item.front());
-        auto error = engine_->post(to, text, item);
-        if (error == errc::queue_full && mode == when_full::wait)
-            error = wait_for_room(held, to, text, item);
-        if (running_) after_call();
-        return error;
-    }
-
-    std::error_code send(const endpoint& to, std::string_view text, bool opens_link) {
-        text = trimmed(text);
-        if (const auto error = refusal_of(to, text)) return error;
-        lock held(mutex_);
-        if (!running_) return make_error_code(errc::stopped);
-        const caller waiting(*this, held);
-        try {
-            return send_as_caller(held, to, text, opens_link);
-        } catch (const std::bad_alloc&) {
-            return os::error_of(std::errc::not_enough_memory);
-        }
-    }
-
-    std::vector<delivery> broadcast(std::string_view text, bool then_stop) {
-        std::vector<delivery> results;
-        lock held(mutex_);
-        if (!engine_) return results;
-        const auto refused = running_ ? std::error_code() : make_error_code(errc::stopped);
-        for (const auto& known : engine_->peers()) results.push_back({known.address, refused});
-        if (refused) return results;
-        const caller waiting(*this, held);
-        held.unlock();
-        text = trimmed(text);
-        waiter all(mutex_, spin_, results.size() + 1);
-        std::vector<awaited> answers;
-        answers.reserve(results.size());
-        for (auto& result : results) {
-            std::error_code error = refusal_of(result.to, text);
-            answers.push_back({all, result.error});
-            const lock posting(mutex_);
-            try {
-                if (!error) error = post_for(result.to, text, answers.back(), false);
-            } catch (const std::bad_alloc&) {  // earlier postings point to this stack
-                error = os::error_of(std::errc::not_enough_memory);
-            }
-            if (error) answers.back().tell(error);
-        }
-        held.lock();
-        all.tell();
-        held.unlock();
-        if (then_stop) {
-            all.wait(settings_.drain_timeout);
-            request_stop();  // so that the rest is reported at once
-        }
-        all.wait();
-        return results;
-    }
-
-    connect_result connect(const endpoint& to) {
-        if (is_own(to)) return {make_error_code(errc::own_address), false};
-        if (has_link(to)) return {{}, true};
-        const auto error = send(to, connect_word, true);
-        return {error, !error && has_link(to)};
-    }
-
-    std::error_code connect(const endpoint& to, node::connect_handler done) {
-        if (is_own(to)) return make_error_code(errc::own_address);
-        node::completion told;
-        if (done)
-            told = [this, to, done = std::move(done)](std::error_code error) {
-                done({error, !error && has_link(to)});
-            };
-        return post(to, connect_word, std::move(told), when_full::refuse, when_absent::fail, true);
     }
 
     void confirm(std::uint64_t receipt, bool taken) noexcept {
@@ -7339,6 +7445,58 @@ public:
     }
 
 protected:
+    /// Posts a text, or a command: `CONNECT` opens a link.
+    std::error_code post_any(const endpoint& to, std::string_view text, node::completion done,
+                             when_full mode, when_absent absent) {
+        postings item;  // destroyed without the lock, with what a refused completion has captured
+        lock held(mutex_);
+        if (!running_) return make_error_code(errc::stopped);
+        new_posting(item, text);
+        item.front().done = std::move(done);
+        if (absent == when_absent::keep) engine_->may_keep(item.front());
+        auto error = engine_->post(to, text, item);
+        if (error == errc::queue_full && mode == when_full::wait)
+            error = wait_for_room(held, to, text, item);
+        if (running_) after_call();
+        return error;
+    }
+    /// Sends a text or a command, and waits.
+    std::error_code send_any(const endpoint& to, std::string_view text) {
+        lock held(mutex_);
+        if (!running_) return make_error_code(errc::stopped);
+        const caller waiting(*this, held);
+        try {
+            return send_as_caller(held, to, text);
+        } catch (const std::bad_alloc&) {
+            return os::error_of(std::errc::not_enough_memory);
+        }
+    }
+
+    /// Posts for a waiting thread.
+    std::error_code post_for(const endpoint& to, std::string_view text, awaited& answer) {
+        if (!running_) return make_error_code(errc::stopped);
+        postings item;
+        new_posting(item, text);
+        posting& message = item.front();
+        message.caller = &answer;
+        const auto last = (std::max)(settings_.delivery_timeout, settings_.handshake_timeout);
+        const auto connected = after(engine_->events().now(), settings_.connect_timeout);
+        message.deadline = after(connected, message.opens_link ? last : settings_.delivery_timeout);
+        const auto error = engine_->post(to, text, item);
+        after_call();
+        return error;
+    }
+
+    /// While the loop does not turn, the engine's time is that of its last turn.
+    void refresh_time() noexcept {
+        if (sleeping_ || at_loop_ == driven_by::nobody) engine_->events().set_time(os::now());
+    }
+    void new_posting(postings& item, std::string_view text) {
+        refresh_time();
+        engine_->mail().new_posting(item);
+        item.front().opens_link = text == connect_word;
+    }
+
     void request_stop() noexcept {
         handlers.stop_at(after(os::now(), settings_.drain_timeout));
         const lock held(mutex_);
@@ -7375,25 +7533,6 @@ protected:
     }
 
 private:
-    bool is_own(const endpoint& to) const noexcept {
-        const lock held(mutex_);
-        return running_ && engine_->is_own(to);
-    }
-    bool has_link(const endpoint& to) const noexcept {
-        const lock held(mutex_);
-        return engine_ && engine_->has_link(to);
-    }
-
-    /// While the loop does not turn, the engine's time is that of its last turn.
-    void refresh_time() noexcept {
-        if (sleeping_ || at_loop_ == driven_by::nobody) engine_->events().set_time(os::now());
-    }
-    void new_posting(postings& item, bool opens_link) {
-        refresh_time();
-        engine_->mail().new_posting(item);
-        item.front().opens_link = opens_link;
-    }
-
     std::error_code wait_for_room(lock& held, const endpoint& to, std::string_view text,
                                   postings& item) {
         // In a handler, no other thread makes room in the mailbox.
@@ -7413,9 +7552,8 @@ private:
     }
 
     /// May return, or throw, without the lock.
-    std::error_code send_as_caller(lock& held, const endpoint& to, std::string_view text,
-                                   bool opens_link) {
-        if (!opens_link && engine_->reserve(to, text)) {
+    std::error_code send_as_caller(lock& held, const endpoint& to, std::string_view text) {
+        if (text != connect_word && engine_->reserve(to, text)) {
             held.unlock();
             one_shot shot(to);
             run_one_shot(shot, text, settings_, engine_->us(), stopping_);
@@ -7430,26 +7568,10 @@ private:
         waiter told(mutex_, spin_);
         std::error_code outcome;
         awaited answer{told, outcome};
-        if (const auto error = post_for(to, text, answer, opens_link)) return error;
+        if (const auto error = post_for(to, text, answer)) return error;
         held.unlock();
         told.wait();
         return outcome;
-    }
-
-    /// Posts for a waiting thread.
-    std::error_code post_for(const endpoint& to, std::string_view text, awaited& answer,
-                             bool opens_link) {
-        if (!running_) return make_error_code(errc::stopped);
-        postings item;
-        new_posting(item, opens_link);
-        posting& message = item.front();
-        message.caller = &answer;
-        const auto last = (std::max)(settings_.delivery_timeout, settings_.handshake_timeout);
-        const auto connected = after(engine_->events().now(), settings_.connect_timeout);
-        message.deadline = after(connected, opens_link ? last : settings_.delivery_timeout);
-        const auto error = engine_->post(to, text, item);
-        after_call();
-        return error;
     }
 
 protected:
@@ -7475,6 +7597,172 @@ protected:
     std::condition_variable changed_;  // there is room, or a caller or the standby has returned
 };
 
+/// The calls of a node that send something: each checks what it is given.
+class node_calls : public locked_engine {
+public:
+    using locked_engine::locked_engine;
+
+    std::error_code post(const endpoint& to, std::string_view text, node::completion done,
+                         when_full mode, when_absent absent) {
+        text = trimmed(text);
+        const errc refused = refusal_of(to, text);
+        return refused != no_error ? make_error_code(refused)
+                                   : post_any(to, text, std::move(done), mode, absent);
+    }
+
+    std::error_code send(const endpoint& to, std::string_view text) {
+        text = trimmed(text);
+        const errc refused = refusal_of(to, text);
+        return refused != no_error ? make_error_code(refused) : send_any(to, text);
+    }
+
+    std::vector<delivery> broadcast(std::string_view text, bool then_stop) {
+        std::vector<delivery> results;
+        lock held(mutex_);
+        if (!engine_) return results;
+        const auto refused = running_ ? std::error_code() : make_error_code(errc::stopped);
+        for (const auto& known : engine_->peers()) results.push_back({known.address, refused});
+        if (refused) return results;
+        const caller waiting(*this, held);
+        held.unlock();
+        text = trimmed(text);
+        waiter all(mutex_, spin_, results.size() + 1);
+        std::vector<awaited> answers;
+        answers.reserve(results.size());
+        for (auto& result : results) {
+            const errc refused_text = then_stop ? no_error : refusal_of(result.to, text);
+            std::error_code error = to_error(refused_text);
+            answers.push_back({all, result.error});
+            const lock posting(mutex_);
+            try {
+                if (!error) error = post_for(result.to, text, answers.back());
+            } catch (const std::bad_alloc&) {  // earlier postings point to this stack
+                error = os::error_of(std::errc::not_enough_memory);
+            }
+            if (error) answers.back().tell(error);
+        }
+        held.lock();
+        all.tell();
+        held.unlock();
+        if (then_stop) {
+            all.wait(settings_.drain_timeout);
+            request_stop();  // so that the rest is reported at once
+        }
+        all.wait();
+        return results;
+    }
+
+    std::error_code broadcast(std::string_view text, node::broadcast_handler done) {
+        text = trimmed(text);
+        if (const errc refused = refusal_of(text); refused != no_error)
+            return make_error_code(refused);
+        struct progress {
+            node::broadcast_handler done;
+            std::vector<delivery> results;
+            std::size_t left = 0;
+        };
+        const auto all = std::make_shared<progress>();
+        all->done = std::move(done);
+        const auto tell = [all] {
+            if (--all->left == 0 && all->done) all->done(all->results);
+        };
+        postings last;  // destroyed without the lock, as are all copies of `tell`
+        std::list<postings> refused;
+        const lock held(mutex_);
+        if (!running_) return make_error_code(errc::stopped);
+        new_posting(last, text);
+        last.front().done = [tell](std::error_code) { tell(); };
+        for (const auto& known : engine_->peers()) all->results.push_back({known.address, {}});
+        all->left = 1;
+        for (delivery& result : all->results) {
+            postings& item = refused.emplace_back();
+            new_posting(item, text);
+            item.front().done = [&result, tell](std::error_code error) {
+                result.error = error;
+                tell();
+            };
+            result.error = engine_->post(result.to, text, item);
+            if (!result.error) ++all->left;
+        }
+        engine_->mail().add_outcome(last, last.begin());
+        after_call();
+        return {};
+    }
+
+    std::error_code keep(const kept_message& message, node::completion done) {
+        const auto text = trimmed(message.text);
+        const errc refused = refusal_of(message.to, text);
+        if (refused != no_error) return make_error_code(refused);
+        postings item;  // destroyed without the lock, with what a refused completion has captured
+        const lock held(mutex_);
+        if (!running_) return make_error_code(errc::stopped);
+        new_posting(item, text);
+        item.front().done = std::move(done);
+        engine_->may_keep(item.front());
+        const auto error = engine_->keep(message, text, item);
+        after_call();
+        return error;
+    }
+
+    connect_result connect(const endpoint& to) {
+        if (!to) return {make_error_code(refusal_of(to)), false};
+        if (is_own(to)) return {make_error_code(errc::own_address), false};
+        if (has_link(to)) return {{}, true};
+        const auto error = send_any(to, connect_word);
+        return {error, !error && has_link(to)};
+    }
+
+    std::error_code connect(const endpoint& to, node::connect_handler done) {
+        if (!to) return make_error_code(refusal_of(to));
+        if (is_own(to)) return make_error_code(errc::own_address);
+        node::completion told;
+        if (done)
+            told = [this, to, done = std::move(done)](std::error_code error) {
+                done({error, !error && has_link(to)});
+            };
+        return post_any(to, connect_word, std::move(told), when_full::refuse, when_absent::fail);
+    }
+
+    std::error_code leave(const endpoint& to) {
+        if (!to) return make_error_code(refusal_of(to));
+        const endpoint known = known_as(to);
+        const auto error = send_any(to, exit_word);
+        forget(known);
+        return error;
+    }
+
+    std::error_code leave(const endpoint& to, node::completion done) {
+        if (!to) return make_error_code(refusal_of(to));
+        auto told = [this, known = known_as(to), done = std::move(done)](std::error_code error) {
+            forget(known);
+            if (done) done(error);
+        };
+        return post_any(to, exit_word, std::move(told), when_full::refuse, when_absent::fail);
+    }
+
+private:
+    bool is_own(const endpoint& to) const noexcept {
+        const lock held(mutex_);
+        return running_ && engine_->is_own(to);
+    }
+    bool has_link(const endpoint& to) const noexcept {
+        const lock held(mutex_);
+        return engine_ && engine_->has_link(to);
+    }
+
+    endpoint known_as(const endpoint& to) const noexcept {
+        const lock held(mutex_);
+        return running_ ? engine_->known_as(to) : to;
+    }
+    /// We have left that peer.
+    void forget(const endpoint& known) noexcept {
+        const lock held(mutex_);
+        if (!running_) return;
+        engine_->forget(known);
+        after_call();
+    }
+};
+
 }  // namespace detail
 
 /// The two threads, their start and their end.
@@ -7489,9 +7777,9 @@ protected:
 ///
 /// With config::handlers_in_run the driver is whichever thread is in run_for(); while none is, the
 /// standby drives.
-class node::impl final : public detail::locked_engine {
+class node::impl final : public detail::node_calls {
 public:
-    using locked_engine::locked_engine;
+    using node_calls::node_calls;
     ~impl() { stop(); }
 
     std::error_code start() {
@@ -7523,7 +7811,7 @@ public:
         lock life(lifecycle_, std::defer_lock);
         if (waits) life.lock();  // first: a start() under way would lose the request
         try {
-            if (settings_.leave_on_stop) broadcast("exit", true);
+            if (settings_.leave_on_stop) broadcast(detail::exit_word, true);
         } catch (const std::bad_alloc&) {
             // Then we leave without a word, as in a power failure.
         }
@@ -7779,6 +8067,7 @@ node::~node() = default;
 void node::on_message(message_handler handler) { impl_->handlers.on_message.swap(handler); }
 void node::on_peer_joined(joined_handler handler) { impl_->handlers.on_joined.swap(handler); }
 void node::on_peer_left(left_handler handler) { impl_->handlers.on_left.swap(handler); }
+void node::on_connected(joined_handler handler) { impl_->handlers.on_connected.swap(handler); }
 void node::on_rejected(rejected_handler handler) { impl_->handlers.on_rejected.swap(handler); }
 void node::on_peer_found(candidate_handler handler) { impl_->handlers.on_found.swap(handler); }
 void node::on_peer_gone(candidate_handler handler) { impl_->handlers.on_gone.swap(handler); }
@@ -7796,18 +8085,28 @@ std::error_code node::trust(const endpoint& peer, const public_key& key) {
 }
 
 std::error_code node::send(const endpoint& to, std::string_view text) {
-    return impl_->send(to, text, false);
+    return impl_->send(to, text);
 }
 std::error_code node::post(const endpoint& to, std::string_view text, completion done,
                            when_full mode, when_absent absent) {
-    return impl_->post(to, text, std::move(done), mode, absent, false);
+    return impl_->post(to, text, std::move(done), mode, absent);
 }
 std::vector<delivery> node::broadcast(std::string_view text) {
     return impl_->broadcast(text, false);
 }
+std::error_code node::broadcast(std::string_view text, broadcast_handler done) {
+    return impl_->broadcast(text, std::move(done));
+}
 connect_result node::connect(const endpoint& to) { return impl_->connect(to); }
 std::error_code node::connect(const endpoint& to, connect_handler done) {
     return impl_->connect(to, std::move(done));
+}
+std::error_code node::keep(const kept_message& message, completion done) {
+    return impl_->keep(message, std::move(done));
+}
+std::error_code node::leave(const endpoint& to) { return impl_->leave(to); }
+std::error_code node::leave(const endpoint& to, completion done) {
+    return impl_->leave(to, std::move(done));
 }
 void node::confirm(std::uint64_t receipt, bool taken) noexcept { impl_->confirm(receipt, taken); }
 std::vector<peer> node::peers() const { return impl_->list(&detail::engine::peers); }

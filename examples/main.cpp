@@ -269,6 +269,7 @@ private:
         people_.emplace(*node_, *outbox_, names_);
         conversation_.emplace(screen_, style_, *people_, *outbox_, log_);
         node_->on_message([this](const p2pchat::message& m) { show_message(m); });
+        node_->on_connected([this](const p2pchat::peer& peer) { show_connected(peer); });
         node_->on_peer_left(
             [this](const p2pchat::peer& p, p2pchat::departure d) { show_departure(p, d); });
         node_->on_peer_found([this](const p2pchat::candidate& c) { show_found(c, true); });
@@ -419,8 +420,7 @@ private:
 
     void show_message(const p2pchat::message& m) {
         const auto sender = to_string(m.sender), team = menu::visible(m.team);
-        const bool is_connect = m.text == "CONNECT";
-        if (!is_connect) {
+        {
             const std::lock_guard<std::mutex> lock(mutex_);
             last_writer_ = m.reply_to();
         }
@@ -430,27 +430,38 @@ private:
         const bool marks_all = menu::is_to_all(m.text) && screen_.live();
         const auto text = menu::visible(marks_all ? menu::without_mark(m.text) : m.text);
         const std::string time = screen_.live() ? menu::now("%H:%M:%S ") : "";
-        // A script gets the line of the original.
-        const auto line = conversation_->is_open() ? conversation_->formatted(m)
-                          : is_connect && screen_.live()
-                              ? style_.dim(sender + " (" + team + ") connected.")
+        const auto line = conversation_->is_open()
+                              ? conversation_->formatted(m)
                               : style_.dim(marks_all ? "[to all] " : "") +
                                     style_.by_name(sender, sender + ' ' + team) + ' ' + text;
         screen_.notify(style_.dim(time) + style_.good(encrypted) + style_.warning(mark) + line);
-        if (!is_connect) screen_.ring();
+        screen_.ring();
         if (const auto error =
                 log_.add("<- " + encrypted + mark + sender + ' ' + m.team + ' ' + m.text))
             screen_.notify(style_.warning("The log cannot be written: " + error.message()));
     }
 
-    void show_departure(const p2pchat::peer& peer, p2pchat::departure departure) {
-        if (departure == p2pchat::departure::forgotten) return;
+    void show_connected(const p2pchat::peer& peer) {
+        const std::string encrypted = peer.key ? "[encrypted] " : "";
+        const std::string time = screen_.live() ? menu::now("%H:%M:%S ") : "";
+        // A script gets the line of the original.
+        const auto line =
+            screen_.live() ? label_of(peer.address, peer.team) + " connected."
+                           : to_string(peer.address) + ' ' + menu::visible(peer.team) + " CONNECT";
+        screen_.notify(style_.dim(time) + style_.good(encrypted) +
+                       (screen_.live() ? style_.dim(line) : line));
+    }
+
+    void show_departure(const p2pchat::peer& peer, p2pchat::departure how) {
+        using p2pchat::departure;
+        if (how == departure::forgotten || how == departure::by_us) return;
         outbox_->forget(peer.address);
         // A peer that leaves says exit. A link that ends without one is that of a killed program.
-        screen_.notify(style_.dim(label_of(peer.address, peer.team) +
-                                  (departure == p2pchat::departure::left
-                                       ? " disconnected."
-                                       : " was lost: the link to it broke.")));
+        const char* const words = how == departure::left ? " disconnected."
+                                  : how == departure::replaced
+                                      ? " is gone: another one is at this address now."
+                                      : " was lost: the link to it broke.";
+        screen_.notify(style_.dim(label_of(peer.address, peer.team) + words));
     }
 
     /// At a terminal only, and no more than five in ten seconds; /peers lists them all.

@@ -21,7 +21,9 @@ int main(int argc, char** argv) {         // talk NAME [PORT]
     node.on_message([](const p2pchat::message& m) {
         show(to_string(m.reply_to()) + ' ' + m.team + ": " + m.text);
     });
-    node.on_peer_found([&](const p2pchat::candidate& c) { node.connect(c.address, {}); });
+    node.on_peer_found([&](const p2pchat::candidate& c) {
+        if (auto error = node.connect(c.address, {})) show(error.message());
+    });
     if (auto error = node.start()) { std::cerr << error.message() << '\n'; return 1; }
     show("I am " + to_string(node.address()));
 

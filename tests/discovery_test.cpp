@@ -93,6 +93,30 @@ TEST_CASE("nodes with different discovery ports, or without discovery, do not fi
     CHECK(other->candidates().empty());
 }
 
+TEST_CASE("nodes of different applications do not find each other") {
+    const meeting here;
+    const auto of = [&](const std::string& team, const std::string& application) {
+        auto settings = here.of(team);
+        settings.application = application;
+        return settings;
+    };
+    recording_node none(of("None", "")), watcher(of("Watcher", "watcher")), a(of("Ann", "chat")),
+        b(of("Bob", "chat")), other(of("Other", ""));
+    for (auto* one : {&none, &a, &b, &other}) REQUIRE(one->wait_found(1));
+    CHECK(wait_until([&] { return watcher->statistics().ignored >= 4; }));
+    CHECK(names(none->candidates()) == std::set<std::string>{name_of(other)});
+    CHECK(names(a->candidates()) == std::set<std::string>{name_of(b)});
+    CHECK(a->candidates().front().knows == "app=chat");
+    CHECK(watcher->candidates().empty());
+
+    for (const std::string bad : {"two words", "\n"}) {
+        p2pchat::node node(of("Bad", bad));
+        CHECK(node.start() == p2pchat::errc::bad_setting);
+    }
+    p2pchat::node node(of("Bad", std::string(33, 'a')));
+    CHECK(node.start() == p2pchat::errc::bad_setting);
+}
+
 TEST_CASE("a discovery port of 0 is refused") {
     auto settings = local();
     settings.discovery_port = 0;
@@ -296,6 +320,56 @@ TEST_CASE(
     CHECK(a->candidates().empty());
     CHECK(is_found());
     CHECK(a->candidates().size() == 1);
+}
+
+TEST_CASE("a candidate that announces another team is gone, and found as another one") {
+    const meeting here;
+    recording_node a(here.of("Ann"));
+    raw_datagrams hand;
+    const auto announce = [&](std::string_view team) {
+        hand.send(wire(hand.address(), "HERE", team), {group, here.port()});
+    };
+    announce("Bob");
+    REQUIRE(a.wait_found(1));
+    announce("Mallory");
+    REQUIRE(a.wait_found(2));
+    CHECK(a.seen().found[1].team == "Mallory");
+    REQUIRE(a.seen().gone.size() == 1);
+    CHECK(a.seen().gone[0].team == "Bob");
+    CHECK(names(a->candidates()) == std::set<std::string>{to_string(hand.address()) + " Mallory"});
+    // However often it does so, it uses up its own share.
+    for (int i = 0; i < 100; ++i) announce("T" + std::to_string(i));
+    CHECK(wait_until([&] { return a->statistics().ignored >= 92; }));
+    CHECK(a.seen().found.size() <= 8);
+}
+
+TEST_CASE("what is kept for a team is not sent to another one that is found at its address") {
+    const meeting here;
+    support::outcomes posts;
+    recording_node a(here.of("Ann"));
+    const auto place = std::make_unique<support::nobody>();
+    const endpoint there = place->address();
+    raw_datagrams hand("127.0.0.1", there.port());
+    const auto announce = [&](std::string_view team) {
+        hand.send(wire(there, "HERE", team), {group, here.port()});
+    };
+    announce("Bob");
+    REQUIRE(a.wait_found(1));
+    REQUIRE_FALSE(
+        posts.post(*a, there, "for Bob", p2pchat::when_full::refuse, p2pchat::when_absent::keep));
+    REQUIRE(wait_until([&] { return a->kept().size() == 1; }));
+    raw_listener listener(there);
+    announce("Mallory");
+    REQUIRE(a.wait([](const support::record& r) { return r.found.back().team == "Mallory"; }));
+    CHECK(support::is_left_alone(listener));
+    CHECK(a->kept().size() == 1);
+    announce("Bob");
+    raw_peer peer = listener.accept();
+    CHECK(peer.read_to_end() == support::ending::closed);
+    CHECK(peer.text() == wire(a.address(), "for Bob", "Ann"));
+    peer.close();
+    CHECK(posts.wait());
+    CHECK(posts.count({}) == 1);
 }
 
 TEST_CASE("a candidate that leaves a link, or has another, stays found") {

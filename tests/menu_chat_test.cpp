@@ -188,7 +188,8 @@ TEST_CASE("the user can type and send while a thousand messages a second arrive"
     std::thread sender([&] {
         auto next = std::chrono::steady_clock::now();
         for (int i = 0; i < messages; ++i) {
-            flood->post(ann.address(), "flood " + std::to_string(i), {}, p2pchat::when_full::wait);
+            CHECK_FALSE(flood->post(ann.address(), "flood " + std::to_string(i), {},
+                                    p2pchat::when_full::wait));
             std::this_thread::sleep_until(next += std::chrono::milliseconds(1));  // their rate
         }
     });

@@ -343,10 +343,12 @@ TEST_CASE("random bytes are read or refused, and nothing else happens") {
     }
 }
 
-TEST_CASE("an answer goes to the sender if it is verified, else to where the message came from") {
+TEST_CASE("an answer goes to the sender, at the IP that an unverified message came from") {
     p2pchat::message m;
     m.sender = sender;
     m.origin = endpoint("10.18.1.9", 40000);
+    CHECK(m.reply_to() == endpoint("10.18.1.9", m.sender.port()));
+    m.by_link = true;
     CHECK(m.reply_to() == m.origin);
     m.verified = true;
     CHECK(m.reply_to() == m.sender);

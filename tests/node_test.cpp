@@ -126,12 +126,22 @@ TEST_CASE("peers are listed in the order of their addresses") {
           std::vector<endpoint>{{"127.0.0.1", 5000}, {"127.0.0.1", 6000}, {"127.0.0.1", 7000}});
 }
 
-TEST_CASE("the team of a peer is the last one that it named") {
+TEST_CASE("without a key, another team at a known address is another peer") {
     recording_node a;
-    introduce(a, {"127.0.0.1", 5000}, "BTC");
-    introduce(a, {"127.0.0.1", 5000}, "ETH");
+    const endpoint address("127.0.0.1", 5000);
+    introduce(a, address, "BTC");
+    introduce(a, address, "BTC");
+    CHECK(a.seen().joined.size() == 1);
+    introduce(a, address, "ETH");
     REQUIRE(a->peers().size() == 1);
     CHECK(a->peers()[0].team == "ETH");
+    REQUIRE(a.seen().left.size() == 1);
+    CHECK(a.seen().left[0].first.address == address);
+    CHECK(a.seen().left[0].first.team == "BTC");
+    CHECK(a.seen().left[0].second == departure::replaced);
+    REQUIRE(a.wait_joined(2));
+    CHECK(a.seen().joined[1].address == address);
+    CHECK(a.seen().joined[1].team == "ETH");
 }
 
 TEST_CASE("exit in any case of letters makes a peer leave, and is not shown") {
@@ -265,6 +275,20 @@ TEST_CASE("a stop with leave_on_stop does not wait for peers that do not answer"
     CHECK(watch.is_short());
 }
 
+namespace {
+
+using deliveries = std::vector<p2pchat::delivery>;
+
+/// Without waiting.
+std::future<deliveries> broadcast(node& from, const std::string& text) {
+    const auto outcome = std::make_shared<std::promise<deliveries>>();
+    REQUIRE_FALSE(
+        from.broadcast(text, [outcome](const deliveries& all) { outcome->set_value(all); }));
+    return outcome->get_future();
+}
+
+}  // namespace
+
 TEST_CASE("broadcast reaches all peers at the same time, and has an outcome for each") {
     recording_node a;
     constexpr std::size_t count = 8;
@@ -273,7 +297,11 @@ TEST_CASE("broadcast reaches all peers at the same time, and has an outcome for 
     support::nobody nobody;
     introduce(a, nobody.address());
 
-    auto result = std::async(std::launch::async, [&] { return a->broadcast("to all"); });
+    std::future<deliveries> result;
+    SUBCASE("waiting") {
+        result = std::async(std::launch::async, [&] { return a->broadcast("to all"); });
+    }
+    SUBCASE("without waiting") { result = broadcast(*a, "to all"); }
     // None is answered before all are connected: one after another would not get past the first.
     std::vector<raw_peer> peers;
     for (auto& listener : listeners) peers.push_back(listener.accept());
@@ -281,9 +309,9 @@ TEST_CASE("broadcast reaches all peers at the same time, and has an outcome for 
     peers.back().reset();
     for (auto& peer : peers) peer.close();
 
-    const auto deliveries = result.get();
-    REQUIRE(deliveries.size() == count + 1);
-    for (const auto& delivery : deliveries) {
+    const auto outcomes = result.get();
+    REQUIRE(outcomes.size() == count + 1);
+    for (const auto& delivery : outcomes) {
         if (delivery.to == nobody.address())
             CHECK(delivery.error == std::errc::connection_refused);
         else if (delivery.to == listeners.back().address())
@@ -296,10 +324,29 @@ TEST_CASE("broadcast reaches all peers at the same time, and has an outcome for 
 TEST_CASE("a broadcast has no outcome without peers, and an error for each if it cannot be sent") {
     recording_node a;
     CHECK(a->broadcast("hi").empty());
+    CHECK(broadcast(*a, "hi").get().empty());
     introduce(a, {"127.0.0.1", 5000});
     const auto refused = a->broadcast("one\ntwo");
     REQUIRE(refused.size() == 1);
     CHECK(refused[0].error == errc::bad_text);
+    CHECK(a->broadcast("one\ntwo", {}) == errc::bad_text);
+    CHECK(a->broadcast("exit", {}) == errc::is_command);
+    const auto too_long = broadcast(*a, std::string(70000, 'x')).get();
+    REQUIRE(too_long.size() == 1);
+    CHECK(too_long[0].error == errc::message_too_long);
+}
+
+TEST_CASE("a broadcast that nobody waits for has its outcomes when the node stops") {
+    recording_node a;
+    raw_listener silent;
+    introduce(a, silent.address());
+    auto result = broadcast(*a, "hi");
+    const auto peer = silent.accept();
+    a->stop();
+    const auto outcomes = result.get();
+    REQUIRE(outcomes.size() == 1);
+    CHECK(outcomes[0].error == errc::stopped);
+    CHECK(a->broadcast("hi", {}) == errc::stopped);
 }
 
 // ---------------------------------------------------------------------------- handlers and threads

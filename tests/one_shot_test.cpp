@@ -112,10 +112,14 @@ TEST_CASE("a one-shot of several lines may come line by line") {
     CHECK(node.wait_text("one\ntwo\nthree"));
 }
 
-TEST_CASE("the text CONNECT of a one-shot is shown, and its sender is a peer") {
+TEST_CASE("a CONNECT as a one-shot is no message, and its sender is a peer") {
     recording_node a;
     CHECK(one_shot(a.address(), wire({"127.0.0.1", 5000}, "CONNECT")) == ending::closed);
-    CHECK(a.wait_text("CONNECT"));
+    REQUIRE(a.wait_connected(1));
+    CHECK(a.seen().connected[0].address == endpoint("127.0.0.1", 5000));
+    CHECK(a.seen().connected[0].team == "Raw");
+    CHECK_FALSE(a.seen().connected[0].linked);
+    CHECK(a.seen().messages.empty());
     CHECK(addresses(*a) == std::vector<endpoint>{{"127.0.0.1", 5000}});
 }
 

@@ -11,6 +11,7 @@ using p2pchat::endpoint;
 using p2pchat::errc;
 using p2pchat::when_absent;
 using p2pchat::when_full;
+using support::is_left_alone;
 using support::local;
 using support::nobody;
 using support::outcomes;
@@ -81,6 +82,81 @@ TEST_CASE("messages to an absent peer are sent in order when the peer is heard")
     REQUIRE(a.seen().kept.size() == 3);  // each told once
     CHECK(a.seen().kept.front().text == "one");
     CHECK(a.seen().kept.front().to == bob.address());
+}
+
+TEST_CASE("a kept message is sent to the team that was at the address, and to no other") {
+    outcomes posts;
+    recording_node a(local("Ann"));
+    const nobody place;
+    const auto say = [&](const std::string& team, const std::string& text) {
+        CHECK(support::one_shot(a.address(), wire(place.address(), text, team)) ==
+              support::ending::closed);
+        REQUIRE(a.wait_text(text));
+    };
+    say("Bob", "I go out");
+    REQUIRE_FALSE(keep(posts, a, place.address(), "for Bob"));
+    REQUIRE(wait_until([&] { return kept(a) == texts{"for Bob"}; }));
+    CHECK(a->kept().front().team == "Bob");
+    CHECK(a.seen().kept.front().team == "Bob");
+
+    raw_listener there(place.address());
+    const auto next_text = [&] {
+        raw_peer peer = there.accept();
+        CHECK(peer.read_to_end() == support::ending::closed);
+        return peer.text();
+    };
+    SUBCASE("while another one was there, by one-shots") {
+        say("Mallory", "hello");
+        REQUIRE_FALSE(keep(posts, a, place.address(), "for Mallory"));
+        CHECK(next_text() == wire(a.address(), "for Mallory", "Ann"));
+        say("Mallory", "is that all?");
+    }
+    SUBCASE("while another one was there, by a link") {
+        raw_peer mallory(a.address());
+        mallory.send(wire(place.address(), "CONNECT\n", "Mallory"));
+        CHECK(mallory.line() == wire(a.address(), "CONNECT", "Ann"));
+        REQUIRE_FALSE(a->post(place.address(), "for Mallory"));
+        CHECK(mallory.line() == wire(a.address(), "for Mallory", "Ann"));
+        mallory.send("ACK 1\n" + wire(place.address(), "exit\n", "Mallory"));
+        CHECK(mallory.line() == "ACK 1");
+    }
+    CHECK(kept(a) == texts{"for Bob"});
+    say("Bob", "I am back");
+    CHECK(next_text() == wire(a.address(), "for Bob", "Ann"));
+    CHECK(wait_until([&] { return kept(a).empty(); }));
+    CHECK(posts.wait());
+}
+
+TEST_CASE("a message kept before a restart waits for the same team") {
+    outcomes posts;
+    recording_node a(local("Ann"));
+    raw_listener there;
+    std::atomic<int> delivered{0};
+    const auto keep_again = [&](const std::string& text, const std::string& team) {
+        return a->keep({there.address(), text, team},
+                       [&](std::error_code error) { delivered += error ? 0 : 1; });
+    };
+    const auto say = [&](const std::string& team, const std::string& text) {
+        CHECK(support::one_shot(a.address(), wire(there.address(), text, team)) ==
+              support::ending::closed);
+    };
+    const auto next_text = [&] {
+        raw_peer peer = there.accept();
+        CHECK(peer.read_to_end() == support::ending::closed);
+        return peer.text();
+    };
+    REQUIRE_FALSE(keep_again("for Bob", "Bob"));
+    CHECK(is_left_alone(there));
+    REQUIRE_FALSE(keep_again("for anybody", ""));
+    CHECK(next_text() == wire(a.address(), "for anybody", "Ann"));
+    say("Mallory", "hello");
+    REQUIRE(a.wait_text("hello"));
+    CHECK(kept(a) == texts{"for Bob"});
+    say("Bob", "I am here");
+    CHECK(next_text() == wire(a.address(), "for Bob", "Ann"));
+    CHECK(wait_until([&] { return delivered == 2; }));
+    CHECK(keep_again("exit", "Bob") == errc::is_command);
+    CHECK(a->keep({{}, "text", "Bob"}) == errc::bad_address);
 }
 
 TEST_CASE("kept messages go over a new link, ahead of later posts") {
@@ -216,7 +292,7 @@ TEST_CASE("a message to a program that is killed before it confirms is not sent 
         recording_node bob(settings);
         parent.say(to_string(bob.address()));
         endpoint ann;
-        if (!parse(parent.hear(), ann)) bob->connect(ann);
+        if (!parse(parent.hear(), ann)) static_cast<void>(bob->connect(ann));
         parent.say(bob.wait_text("pay 1") ? "shown" : "not shown");
         parent.hear();
     });
@@ -225,7 +301,7 @@ TEST_CASE("a message to a program that is killed before it confirms is not sent 
     recording_node a(local("Ann"));
     SUBCASE("over a link that it opened") {
         dying.say(to_string(a.address()));
-        REQUIRE(a.wait_text("CONNECT"));
+        REQUIRE(a.wait_connected(1));
     }
     SUBCASE("over a link that we opened") {
         REQUIRE(a->connect(bob).linked);
@@ -298,7 +374,7 @@ TEST_CASE(
 TEST_CASE("a message that arrives on a closed link is not taken") {
     recording_node a(local("Ann"));
     typed_link hand(a);
-    REQUIRE_FALSE(a->post(hand.address(), "exit"));
+    REQUIRE_FALSE(a->leave(hand.address(), {}));
     CHECK(hand.message() == wire(a.address(), "exit", "Ann"));
     hand.peer.send("ACK 1\n");
     CHECK(hand.peer.read_to_end() == support::ending::closed);
@@ -309,7 +385,7 @@ TEST_CASE("a message that arrives on a closed link is not taken") {
     other.send(wire(other.socket().local(), "next"));
     other.half_close();
     CHECK(a.wait_text("next"));
-    CHECK(shown(a) == texts{"CONNECT", "next"});
+    CHECK(shown(a) == texts{"next"});
 }
 
 TEST_CASE("a message that comes back unsent goes ahead of those that had no room") {

@@ -162,7 +162,7 @@ inline std::size_t linked_peers(const p2pchat::node& node) {
 /// What the handlers of a node were called with.
 struct record {
     std::vector<p2pchat::message> messages;
-    std::vector<p2pchat::peer> joined;
+    std::vector<p2pchat::peer> joined, connected;
     std::vector<std::pair<p2pchat::peer, p2pchat::departure>> left;
     std::vector<std::pair<p2pchat::endpoint, std::error_code>> rejected;
     std::vector<p2pchat::candidate> found, gone;
@@ -220,6 +220,9 @@ public:
     bool wait_joined(std::size_t count) {
         return wait([&](const record& r) { return r.joined.size() >= count; });
     }
+    bool wait_connected(std::size_t count) {
+        return wait([&](const record& r) { return r.connected.size() >= count; });
+    }
     bool wait_left(std::size_t count) {
         return wait([&](const record& r) { return r.left.size() >= count; });
     }
@@ -245,6 +248,8 @@ private:
         node_.on_peer_left([this](const p2pchat::peer& p, p2pchat::departure why) {
             note([&](record& r) { r.left.emplace_back(p, why); });
         });
+        node_.on_connected(
+            [this](const p2pchat::peer& p) { note([&](record& r) { r.connected.push_back(p); }); });
         node_.on_peer_found([this](const p2pchat::candidate& who) {
             note([&](record& r) { r.found.push_back(who); });
         });
@@ -282,6 +287,13 @@ public:
         const std::size_t index = add();
         const auto error = from.post(
             to, text, [this, index](std::error_code e) { note(index, e); }, mode, absent);
+        if (error) refuse(index);
+        return error;
+    }
+
+    std::error_code leave(p2pchat::node& from, const p2pchat::endpoint& to) {
+        const std::size_t index = add();
+        const auto error = from.leave(to, [this, index](std::error_code e) { note(index, e); });
         if (error) refuse(index);
         return error;
     }

@@ -101,7 +101,6 @@ private:
 
     void on_lan_message(const p2pchat::message& m) {
         const lock held(mutex_);
-        if (m.receipt == 0) return;  // a link's CONNECT
         if (m.text == "who") return answer(m);
         menu::outgoing message{{}, m.receipt, m.origin};  // refused in its turn if without a line
         if (!is_bridge(m.team))
@@ -111,9 +110,11 @@ private:
     }
     void answer(const p2pchat::message& m) {
         node_.confirm(m.receipt);
-        if (sites_.empty()) node_.post(m.reply_to(), "there are no other sites");
-        for (const auto& [site, peers] : sites_)
-            node_.post(m.reply_to(), string(site) += ": " + peers);
+        const auto say = [&](const string& line) {  // who asks can ask again
+            static_cast<void>(node_.post(m.reply_to(), line));
+        };
+        if (sites_.empty()) say("there are no other sites");
+        for (const auto& [site, peers] : sites_) say(string(site) += ": " + peers);
     }
     /// Connects to the peers of this LAN, publishes their list, and tells senders if a site has not
     /// reported in time that it has shown their messages. False if the broker has not acknowledged
@@ -228,8 +229,9 @@ private:
     void tell(const string& place, const string& line) {
         p2pchat::message_view message;
         if (parse(line, message) || !lan_.contains(message.sender)) return;
-        node_.post(message.sender, node_.team() + ": " + place + string(message.text), {},
-                   p2pchat::when_full::refuse, p2pchat::when_absent::keep);
+        const auto notice = node_.team() + ": " + place + string(message.text);
+        static_cast<void>(node_.post(message.sender, notice, {}, p2pchat::when_full::refuse,
+                                     p2pchat::when_absent::keep));
     }
 
     const menu::bridge_options options_;

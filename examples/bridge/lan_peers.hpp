@@ -54,7 +54,7 @@ public:
         const auto known = snapshot();
         for (const auto& found : node_.candidates())
             if (known.count(found.address) == 0 && !is_bridge(found.team))
-                node_.connect(found.address, {});
+                static_cast<void>(node_.connect(found.address, {}));  // or the next time
     }
     std::string list() const {
         std::string result;

@@ -70,7 +70,6 @@ public:
     /// A message, with its sender, and whether it went to all.
     std::string formatted(const p2pchat::message& m) const {
         const auto sender = people_.name_of(m.reply_to(), m.team);
-        if (m.text == "CONNECT") return style_.dim(sender + " connected.");
         return style_.by_name(to_string(m.reply_to()), sender) +
                style_.dim(is_to_all(m.text) ? " to all" : "") + ": " +
                visible(without_mark(m.text));
@@ -119,7 +118,7 @@ private:
     /// Whether it belongs to the conversation with this address; empty: with all.
     static bool is_in_conversation(const log_entry& entry, const std::string& address) {
         if (address.empty()) return entry.is_to_all;
-        return !entry.is_to_all && entry.address == address && entry.text != "CONNECT";
+        return !entry.is_to_all && entry.address == address;
     }
 
     screen& screen_;

@@ -46,7 +46,8 @@ public:
         const auto oldest = std::time(nullptr) - 24 * 60 * 60;  // the default of config::keep_for
         for (const auto& entry : file_.read())
             if (entry.since > oldest)
-                messages.push_back({entry.to, entry.text, "", false, entry.since, true});
+                messages.push_back(
+                    {entry.to, entry.text, "", false, entry.since, true, {}, {}, entry.team});
             else
                 screen_.print(
                     style_.bad("✗ Expired, " + to_string(entry.to) + " was not reachable: ") +
@@ -139,8 +140,7 @@ public:
             if (screen_.leaving()) node_.stop();
         for (const auto& to : silent_recipients()) {
             begin_operation();
-            if (node_.post(to, "exit", [this](std::error_code) { end_operation(); }))
-                end_operation();
+            if (node_.leave(to, [this](std::error_code) { end_operation(); })) end_operation();
         }
         wait_until_idle(std::chrono::seconds(1));
         node_.stop();
@@ -167,6 +167,7 @@ private:
         bool is_kept;  // as its peer is absent
         std::shared_ptr<conversation_line> line = {};
         std::string name = {};  // of its recipient, in that line
+        std::string team = {};  // for which it is kept; empty: not known
     };
     using outgoing_list = std::list<outgoing>;
 
@@ -194,15 +195,18 @@ private:
             outcome->set_value(error);
             end_operation();
         };
-        const bool may_keep = screen_.live() && !is_exit(message.text);
-        const auto absent = may_keep ? p2pchat::when_absent::keep : p2pchat::when_absent::fail;
+        const auto absent =
+            screen_.live() ? p2pchat::when_absent::keep : p2pchat::when_absent::fail;
         const auto refused =
-            node_.post(message.to, message.text, done, p2pchat::when_full::refuse, absent);
+            message.is_kept ? node_.keep({message.to, message.text, message.team}, done)
+            : is_exit(message.text)
+                ? node_.leave(message.to, done)
+                : node_.post(message.to, message.text, done, p2pchat::when_full::refuse, absent);
         if (refused) done(refused);
         return future;
     }
 
-    /// An exit is never kept: delivered later, it would be wrong.
+    /// The text with which one disconnects, as in the original.
     static bool is_exit(std::string text) {
         for (char& c : text) c = static_cast<char>(c | 0x20);
         return text == "exit";
@@ -235,6 +239,7 @@ private:
             // It is from the last run, or was posted to another address of the peer.
             if (position == pending_.end()) return;
             position->is_kept = true;
+            position->team = kept.team;
             ++kept_;
             store_kept();
             idle_.notify_all();
@@ -250,7 +255,8 @@ private:
     void store_kept() {
         std::vector<kept_entry> entries;
         for (const auto& message : pending_)
-            if (message.is_kept) entries.push_back({message.since, message.to, message.text});
+            if (message.is_kept)
+                entries.push_back({message.since, message.to, message.text, message.team});
         const auto error = file_.name().empty() ? std::error_code() : file_.write(entries);
         if (error && !std::exchange(store_failed_, true))
             screen_.notify(
@@ -287,7 +293,7 @@ private:
 
     void report(const outgoing& message, std::error_code error) {
         const bool is_unconfirmed = error == p2pchat::errc::unconfirmed;
-        set_reached(message.to, !error || is_unconfirmed);
+        set_reached(message.to, (!error || is_unconfirmed) && !is_exit(message.text));
         const auto to = to_string(message.to), text = visible(message.text);
         const std::string remark = is_unconfirmed ? "" : "not sent: ";
         if (!message.line || !message.line->is_to_all)

@@ -26,9 +26,7 @@ inline p2pchat::config settings() {
 template <typename F>
 std::unique_ptr<p2pchat::node> start_node(F take, p2pchat::config how = settings()) {
     auto result = std::make_unique<p2pchat::node>(std::move(how));
-    result->on_message([take](const p2pchat::message& m) mutable {
-        if (m.text != "CONNECT") take(m);
-    });
+    result->on_message(std::move(take));
     if (const auto error = result->start()) fail("cannot start a node: " + error.message());
     return result;
 }

@@ -49,7 +49,7 @@ void obey(p2pchat::node& node, const std::string& line) {
     const auto all = node.peers();
     if (verb == "who") {
         for (const auto& to : all)
-            if (is_bridge(to)) node.post(to.address, "who");
+            if (is_bridge(to)) static_cast<void>(node.post(to.address, "who"));
     } else if (verb == "peers") {
         const auto linked = [](const auto& p) { return p.linked; };
         const auto bridge = [](const auto& p) { return p.linked && is_bridge(p); };
@@ -73,7 +73,8 @@ int main(int argc, char** argv) {
     settings.discovery = true;
     p2pchat::node node(settings);
     node.on_message([](const p2pchat::message& m) { say("shown ", m.text); });
-    node.on_peer_found([&](const p2pchat::candidate& c) { node.connect(c.address, {}); });
+    node.on_peer_found(
+        [&](const p2pchat::candidate& c) { static_cast<void>(node.connect(c.address, {})); });
     if (const auto error = node.start()) return std::cerr << error.message() << '\n', 1;
     say("I am ", node.address());
     std::vector<std::thread> commands;

@@ -97,6 +97,10 @@ public:
             static_cast<bool>(node.post(to, text, [this, index](std::error_code) { told(index); }));
         if (refused) told(index);  // a second call, of a refused post's completion, is then seen
     }
+    void leave(p2pchat::node& node, const endpoint& to) {
+        const std::size_t index = begin();
+        if (node.leave(to, [this, index](std::error_code) { told(index); })) told(index);
+    }
 
     void wait() {
         std::unique_lock<std::mutex> lock(mutex_);
@@ -250,7 +254,7 @@ private:
             case 12:
                 return open_link();
             case 13:
-                return world_.posts.post(world_.node, world_.ours, "exit");
+                return world_.posts.leave(world_.node, world_.ours);
             case 14:
                 return std::this_thread::sleep_for(std::chrono::microseconds(next() * 50));
             default:

@@ -8,6 +8,7 @@
 #include "folder.hpp"
 #include "p2pchat.hpp"
 
+#include <algorithm>
 #include <charconv>
 #include <cstdint>
 #include <filesystem>
@@ -20,11 +21,12 @@
 
 namespace menu {
 
-/// One message: a line "SINCE ADDRESS TEXT", SINCE in seconds, as from std::time().
+/// One message: a line "SINCE ADDRESS/TEAM TEXT", or "SINCE ADDRESS TEXT" if no team was known
+/// there. SINCE in seconds, as from std::time().
 struct kept_entry {
     std::int64_t since = 0;
     p2pchat::endpoint to;
-    std::string text;
+    std::string text, team;
 };
 
 class kept_file {
@@ -42,7 +44,10 @@ public:
             const auto to = line.find(' ') + 1, text = line.find(' ', to) + 1;
             if (to == 0 || text == 0) continue;
             std::from_chars(line.data(), line.data() + to - 1, entry.since);
-            if (parse(std::string_view(line).substr(to, text - 1 - to), entry.to)) continue;
+            const auto peer = std::string_view(line).substr(to, text - 1 - to);
+            const auto address = peer.substr(0, peer.find('/'));
+            if (parse(address, entry.to)) continue;
+            entry.team = peer.substr(std::min(peer.size(), address.size() + 1));
             entry.text = line.substr(text);
             result.push_back(std::move(entry));
         }
@@ -54,8 +59,8 @@ public:
         if (entries.empty()) return std::filesystem::remove(native_path(name_), error), error;
         std::string content;
         for (const auto& entry : entries)
-            content +=
-                std::to_string(entry.since) + ' ' + to_string(entry.to) + ' ' + entry.text + '\n';
+            content += std::to_string(entry.since) + ' ' + to_string(entry.to) +
+                       (entry.team.empty() ? "" : '/' + entry.team) + ' ' + entry.text + '\n';
         return replace_file(name_, content);
     }
 
