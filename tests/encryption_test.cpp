@@ -465,6 +465,26 @@ TEST_CASE("a truncated TLS connection is not an orderly end") {
     }
 }
 
+TEST_CASE("a half-close without close_notify is not an orderly end") {
+    recording_node bob(encrypted("Bob"));
+    typed_tls cut(bob.address());
+    REQUIRE(cut.shake_hands());
+    SUBCASE("a one-shot is neither confirmed nor shown") {
+        cut.send("127.0.0.1:5000 Me never ended");
+        cut.half_close();
+        REQUIRE_FALSE(cut.heard_end());
+        REQUIRE(bob.seen().messages.empty());
+        CHECK(bob.wait_rejected(std::errc::connection_reset));
+    }
+    SUBCASE("a link is lost") {
+        cut.send("127.0.0.1:5000 Me CONNECT\n");
+        REQUIRE_EQ(cut.line(), to_string(bob.address()) + " Bob CONNECT\n");
+        cut.half_close();
+        REQUIRE(bob.wait_left(1));
+        CHECK(bob.seen().left[0].second == p2pchat::departure::lost);
+    }
+}
+
 TEST_CASE("a replayed connection is refused") {
     recording_node bob(encrypted("Bob"));
     middleman eve(bob.address());
