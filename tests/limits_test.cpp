@@ -9,8 +9,10 @@
 #include <deque>
 #include <functional>
 #include <future>
+#include <memory>
 
 #if defined(__linux__)
+#include <malloc.h>
 #include <netinet/in.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
@@ -695,6 +697,36 @@ TEST_CASE("a post beyond max_queued_bytes waits for room if asked to") {
     CHECK_FALSE(waiting.get());
 }
 
+TEST_CASE("a post that waits for room is woken as soon as there is some") {
+    config settings = local();
+    settings.max_queued_bytes = 1500;
+    recording_node a(settings);
+    const std::string text(1000, 'x');
+    std::unique_ptr<typed_link> link;
+    std::future<std::error_code> waiting;
+    const auto fill = [&](const endpoint& to) {
+        REQUIRE_FALSE(a->post(to, text));
+        waiting = std::async(std::launch::async,
+                             [&a, to, text] { return a->post(to, text, {}, when_full::wait); });
+        CHECK(waiting.wait_for(50ms) == std::future_status::timeout);
+    };
+    SUBCASE("by the end of a one-shot") {
+        raw_listener slow;
+        fill(slow.address());
+        raw_peer first = slow.accept();
+        CHECK(first.read_to_end() == ending::closed);
+    }
+    SUBCASE("by a confirmation on a link") {
+        link = std::make_unique<typed_link>(a);
+        fill(link->address());
+        CHECK(link->peer.send("ACK 1\n"));
+    }
+    const bool woken = waiting.wait_for(patience / 6) == std::future_status::ready;
+    a->stop();  // ends it if nothing else has
+    CHECK(woken);
+    CHECK_FALSE(waiting.get());
+}
+
 TEST_CASE("a post waits for room for delivery_timeout at most") {
     config settings = local();
     settings.max_queued_bytes = 1500;
@@ -833,6 +865,40 @@ TEST_CASE("a link whose messages are not handled is read no further than its win
     CHECK(error == std::errc::timed_out);  // only what the system's buffers hold was taken
     handling.open();
 }
+
+#if defined(__GLIBC__) && __GLIBC_MINOR__ >= 33
+
+TEST_CASE("large messages that have been handled take no memory") {
+    constexpr std::size_t count = 1000, size = 60 * 1024;
+    gate handling;
+    std::atomic<std::size_t> handled{0};
+    auto settings = local();
+    settings.max_received_bytes = 2 * count * size;
+    p2pchat::node busy(settings);  // one that records nothing
+    busy.on_message([&](const message&) {
+        handling.wait();
+        ++handled;
+    });
+    REQUIRE_FALSE(busy.start());
+    outcomes sent;
+    recording_node from;
+    REQUIRE(from->connect(busy.address()).linked);
+    const std::string text(size, 'x');
+    const auto allocated = [] {  // and not freed
+        const auto now = ::mallinfo2();
+        return now.uordblks + now.hblkhd;
+    };
+    const std::size_t before = allocated();
+    for (std::size_t i = 0; i < count; ++i)
+        REQUIRE_FALSE(sent.post(*from, busy.address(), text, when_full::wait));
+    REQUIRE(sent.wait());
+    CHECK(handled == 0);
+    handling.open();
+    REQUIRE(wait_until([&] { return handled == 1 + count; }));  // CONNECT, too
+    CHECK(allocated() < before + count * size / 4);
+}
+
+#endif
 
 TEST_CASE("posts that want an outcome wait while max_received_bytes wait for the handlers") {
     gate handling;
