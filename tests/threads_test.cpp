@@ -137,6 +137,42 @@ TEST_CASE("a message posted by another thread during a long handler is sent, and
     gate.open();
 }
 
+TEST_CASE("a timeout begins when its message is posted, however long the loop has not turned") {
+    using clock = std::chrono::steady_clock;
+    config settings = local();
+    settings.delivery_timeout = 200ms;
+    support::gate reported;
+    clock::time_point posted, over;
+    std::error_code outcome;
+    const auto post = [&](recording_node& by, const p2pchat::endpoint& to) {
+        posted = clock::now();
+        CHECK_FALSE(by->post(to, "no answer", [&](std::error_code error) {
+            over = clock::now();
+            outcome = error;
+            reported.open();
+        }));
+    };
+    silent_peer nobody;
+    const auto pass = [&](std::chrono::milliseconds time) {
+        p2pchat::tcp_socket none;
+        CHECK(nobody.socket().accept(none, time) == std::errc::timed_out);
+    };
+    recording_node node(settings, [&](recording_node& self, const message& m) {
+        if (m.text != "post") return;
+        pass(6ms);  // the standby leaves the loop to the driver for 10 ms
+        post(self, m.sender);
+    });
+    typed_link silent(node);
+    SUBCASE("after an idle time") {
+        pass(100ms);
+        post(node, silent.address());
+    }
+    SUBCASE("in a handler, while no thread drives the loop") { silent.send("post"); }
+    REQUIRE(reported.wait());
+    CHECK(outcome == std::errc::timed_out);
+    CHECK(over - posted >= settings.delivery_timeout);
+}
+
 TEST_CASE("a handler that stops its node ends everything at once, although it goes on itself") {
     support::gate gate, stopped;
     recording_node busy(local(), [&](recording_node& self, const message& m) {
