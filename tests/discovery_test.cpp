@@ -421,6 +421,34 @@ TEST_CASE("one address has no more than eight candidates, and all together have 
     CHECK(seen.found.size() < 400);  // a flood causes few events
 }
 
+// It takes twenty seconds, and is run in suite `network`.
+TEST_CASE("newcomers do not evict a candidate that has been heard for 20 seconds" *
+          doctest::skip()) {
+    if (!support::has_wide_loopback()) return;
+    const meeting here;
+    recording_node a(here.of("Ann"));
+    const auto say = [&](raw_datagrams& one) {
+        one.send(wire(one.address(), "HERE"), {group, here.port()});
+    };
+    raw_datagrams settled;
+    say(settled);
+    REQUIRE(a.wait_found(1));
+    const auto heard = [&] { return a->candidates().front().last_heard; };
+    const auto first = heard();
+    REQUIRE(wait_until([&] {
+        settled.receive(500ms);  // nothing comes
+        say(settled);
+        return heard() - first > 21s;
+    }));
+    for (std::size_t i = 1; i <= 256; ++i) {  // one more than there is room for
+        raw_datagrams newcomer("127.0.3." + std::to_string(i % 256));
+        say(newcomer);
+        REQUIRE(a.wait_found(1 + i));
+    }
+    REQUIRE(a.wait_gone(1));
+    CHECK(a.seen().gone[0].address != settled.address());
+}
+
 TEST_CASE("one host that comes and goes keeps nobody else from being found") {
     if (!support::has_wide_loopback()) return;
     const meeting here;
