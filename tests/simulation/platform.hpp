@@ -73,11 +73,19 @@ private:
     const std::size_t before_;
 };
 
+/// What is said to all of the one network, by one or both of these.
+inline const endpoint broadcast_address("10.0.255.255", 0), group_address("239.255.112.50", 0);
+
+struct datagram {
+    endpoint from;
+    std::string text;
+};
+
 struct socket {
     handle id = -1, other = -1;
     process* owner = nullptr;
     endpoint local, remote;
-    enum { fresh, listening, connecting, connected, dead } state = fresh;
+    enum { fresh, listening, connecting, connected, dead, datagrams } state = fresh;
     std::errc error{};         // reported once
     std::string in, out;       // received and not read; sent and not arrived
     std::deque<handle> queue;  // listening: connected, not accepted yet
@@ -85,6 +93,9 @@ struct socket {
     bool end_wanted = false, end_sent = false, end_received = false;
     bool accepted = false, orphan = false, cut = false, is_link = false, resets = false;
     bool sending = false;  // a transmission is scheduled
+    /// Of datagrams; the last one: of changes of addresses.
+    bool in_group = false, hears_all = false, watches = false;
+    std::list<datagram> arrived;
     int keep_alive = 0;
 };
 
@@ -104,6 +115,9 @@ public:
     bool out_of_descriptors = false;   // in this turn
     bool sent_in_part = false;         // in this turn
     bool calm = false;                 // no more faults
+    std::set<handle> datagram_sockets;
+    /// Whether these reach all.
+    bool broadcasts = true, multicasts = true;
 
     void at(time_point when, std::function<void()> what) {
         events_.push({when, ++count_, std::move(what)});
@@ -159,6 +173,26 @@ public:
         in(delay(), [this, id] { arrive(id); });
     }
 
+    /// To whom it is addressed; in disorder, twice or not at all.
+    void send_datagram(const machine& at, const endpoint& from, std::string_view text,
+                       const endpoint& to) {
+        const bool to_group = to.same_address(group_address);
+        const bool to_all = to_group || to.same_address(broadcast_address);
+        if (to_all && !(to_group ? multicasts : broadcasts)) return;
+        for (const handle id : datagram_sockets) {
+            const socket& one = sockets.at(id);
+            const machine& there = *one.owner->where;
+            const bool hears = to_all
+                                   ? one.hears_all && (!to_group || one.in_group)
+                                   : one.local.same_address(to) && there.address.same_address(to);
+            if (!hears || one.local.port() != to.port()) continue;
+            if (&there != &at && (!at.plugged_in || !there.plugged_in)) continue;
+            const bool faulty = !calm && random.chance(70);
+            for (auto copies = faulty ? 2 * random.below(2) : 1; copies != 0; --copies)
+                in(delay(), [this, id, from, text = std::string(text)] { hand(id, {from, text}); });
+        }
+    }
+
     /// Schedules all data that waits.
     void transmit(socket& from) {
         const bool more = !from.out.empty() || (from.end_wanted && !from.end_sent);
@@ -191,6 +225,7 @@ public:
 
     void close(socket& one) {
         --one.owner->open;
+        datagram_sockets.erase(one.id);
         if (one.state == socket::listening)
             for (const handle waiting : one.queue)
                 if (socket* const child = find(waiting)) send_reset(*child), sockets.erase(waiting);
@@ -208,6 +243,13 @@ public:
         disturb(one);
         for (socket* side : {&one, find(one.other)})
             if (side && side->state == socket::connected) side->cut = true, probe(*side);
+    }
+    /// All its connections to others.
+    void cut(const machine& off) {
+        for (auto& [id, one] : sockets) {
+            const socket* const other = find(one.other);
+            if (one.owner->where == &off && other && other->owner->where != &off) cut(one);
+        }
     }
     void probe(socket& one) {
         if (!one.cut || one.keep_alive == 0) return;
@@ -228,7 +270,9 @@ public:
             if (one.owner->where != &which) continue;
             if (one.state == socket::listening)
                 one.local = {to.bytes(), one.local.port(), 0};
-            else
+            else if (one.watches)
+                hand(id, {});
+            else if (one.state != socket::datagrams)
                 cut(one);
         }
         which.address = to;
@@ -277,6 +321,12 @@ private:
     std::chrono::microseconds delay() {
         if (calm) return milliseconds(1);
         return random.time(milliseconds(0), milliseconds(random.chance(20) ? 100 : 5));
+    }
+    void hand(handle id, datagram what) {
+        socket* const to = find(id);
+        if (!to || to->arrived.size() >= 200) return;
+        to->arrived.push_back(std::move(what));
+        touch(*to);
     }
     /// Without the one that is being accepted.
     bool has_most(const socket& one) const {
@@ -514,33 +564,99 @@ inline int unacknowledged(handle which) {
 
 inline endpoint route_source(const endpoint&) { return net->current->where->address; }
 
-// No datagrams here: discovery finds no network.
+// One network of all machines.
 struct interface_address {
     endpoint local;
     std::uint32_t index = 0;
     bool loopback = false, broadcast = false;
 };
-inline bool operator==(const interface_address&, const interface_address&) { return true; }
-inline bool in_network(const endpoint&, const interface_address&) { return false; }
-inline endpoint broadcast_of(const interface_address&) { return {}; }
+inline bool operator==(const interface_address& a, const interface_address& b) {
+    return a.local == b.local;
+}
+inline bool in_network(const endpoint& address, const interface_address& of) {
+    return std::memcmp(address.bytes(), of.local.bytes(), 14) == 0;
+}
+inline endpoint broadcast_of(const interface_address&) { return simulation::broadcast_address; }
 template <typename Visitor>
-void visit_interfaces(const Visitor&) {}
-struct address_watch {
-    std::error_code open() { return error_of(std::errc::not_supported); }
-    void close() noexcept {}
-    handle native_handle() const noexcept { return p2pchat::tcp_socket::invalid; }
-    bool drain() noexcept { return false; }
+void visit_interfaces(const Visitor& visitor) {
+    interface_address ours;
+    ours.local = net->current->where->address;
+    ours.index = 1;
+    ours.broadcast = true;
+    visitor(ours);
+}
+
+inline std::error_code open_datagrams(handle& made) {
+    if (const auto error = open_stream({}, made)) return error;
+    const simulation::with_memory_of system(nullptr);
+    net->sockets.at(made).state = socket_state::datagrams;
+    net->datagram_sockets.insert(made);
+    return {};
+}
+inline std::error_code open_datagram_port(const interface_address& on, std::uint16_t port,
+                                          bool shared, handle& made) {
+    const simulation::with_memory_of system(nullptr);
+    const endpoint local(on.local.bytes(), port, 0);
+    for (const handle other : net->datagram_sockets)
+        if (!shared && net->sockets.at(other).local == local)
+            return error_of(std::errc::address_in_use);
+    if (const auto error = open_datagrams(made)) return error;
+    net->sockets.at(made).local = local;
+    net->sockets.at(made).hears_all = shared;
+    return {};
+}
+inline std::error_code join(handle which, const endpoint&, const interface_address&) {
+    net->sockets.at(which).in_group = true;
+    return {};
+}
+inline std::error_code send_to(handle which, std::string_view text, const endpoint& to) {
+    const simulation::with_memory_of system(nullptr);
+    const endpoint& local = net->sockets.at(which).local;
+    const simulation::machine& where = *net->current->where;
+    if (!local.same_address(where.address)) return error_of(std::errc::network_unreachable);
+    net->send_datagram(where, local, text, to);
+    return {};
+}
+inline std::error_code receive_from(handle which, char* buffer, std::size_t size,
+                                    std::size_t& received, endpoint& from) {
+    const simulation::with_memory_of system(nullptr);
+    auto& arrived = net->sockets.at(which).arrived;
+    received = 0;
+    if (net->random.chance(5)) return error_of(std::errc::interrupted);
+    if (arrived.empty()) return error_of(std::errc::operation_would_block);
+    received = arrived.front().text.copy(buffer, size);
+    from = arrived.front().from;
+    arrived.pop_front();
+    return {};
+}
+
+/// Not every system tells of changes.
+class address_watch {
+public:
+    address_watch() = default;
+    address_watch(address_watch&&) = delete;
+    ~address_watch() { close(); }
+
+    std::error_code open() {
+        if (net->random.chance(300)) return error_of(std::errc::not_supported);
+        if (const auto error = open_datagrams(socket_)) return error;
+        net->sockets.at(socket_).watches = true;
+        return {};
+    }
+    void close() noexcept {
+        if (socket_ != p2pchat::tcp_socket::invalid) os::close(std::exchange(socket_, -1));
+    }
+    handle native_handle() const noexcept { return socket_; }
+    bool drain() noexcept {
+        auto& arrived = net->sockets.at(socket_).arrived;
+        const bool any = !arrived.empty();
+        arrived.clear();
+        return any;
+    }
+
+private:
+    handle socket_ = p2pchat::tcp_socket::invalid;
 };
-inline std::error_code join(handle, const endpoint&, const interface_address&) { return {}; }
-inline std::error_code open_datagram_port(const interface_address&, std::uint16_t, bool, handle&) {
-    return error_of(std::errc::not_supported);
-}
-inline std::error_code send_to(handle, std::string_view, const endpoint&) {
-    return error_of(std::errc::not_supported);
-}
-inline std::error_code receive_from(handle, char*, std::size_t, std::size_t&, endpoint&) {
-    return error_of(std::errc::not_supported);
-}
 
 // Nothing blocks here.
 inline std::error_code wait_ready(handle, bool, int, handle) noexcept {
@@ -626,7 +742,7 @@ private:
         const socket_state& one = net->sockets.at(which);
         const bool over = one.state == socket_state::dead;
         const bool read = net->current->stormy || over || !one.in.empty() || one.end_received ||
-                          !one.queue.empty();
+                          !one.queue.empty() || !one.arrived.empty();
         const bool write =
             over || (one.state == socket_state::connected && one.out.size() < one.room);
         const bool wanted = (read && what.read) || (write && what.write);

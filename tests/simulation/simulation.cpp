@@ -1,6 +1,7 @@
 // A network of peers in memory: the header's engine on a platform of its own (platform.hpp), where
-// processes are killed, stopped and started again, connections are cut and clocks leap, and what
-// the library promises is checked at each step. A run follows from its seed alone.
+// processes are killed, stopped and started again, connections are cut and clocks leap, strangers
+// flood discovery and name false peers, and what the library promises is checked at each step. A
+// run follows from its seed alone.
 //
 //     simulation [--seed N] [--count N] [--seconds N] [--peers N] [--trace]
 //
@@ -176,7 +177,7 @@ class world;
 /// A process that runs a node, again and again.
 class peer_process {
 public:
-    peer_process(world& all, simulation::machine& where, std::uint16_t number);
+    peer_process(world& all, simulation::machine& where, std::uint16_t number, bool discovers);
 
     bool lives() const noexcept { return engine_ != nullptr; }
     endpoint address() const { return {system.where->address.bytes(), settings_.port, 0}; }
@@ -193,7 +194,7 @@ public:
         system.no_memory = failing;
         was_short_ = was_short_ || failing != 0;
     }
-    void post(const endpoint& to, std::string text, bool waits, bool opens_link,
+    bool post(const endpoint& to, std::string text, bool waits, bool opens_link,
               bool keeps = false);
     void broadcast(std::size_t size);
     endpoint known_peer() const;
@@ -205,6 +206,14 @@ public:
     bool may_link() const;  ///< and has room for another
     bool knows(const peer_process& other) const;
     bool is_linked(const peer_process& other) const;
+    /// Checks that the two have found each other, and are linked if their programs saw to that.
+    void check_found(const peer_process& other, bool nobody_left) const;
+    bool has_found(const peer_process& other) const;
+    /// Whether discovery finds it. One with few links gives up one for another, and then finds the
+    /// peer that it gave up again.
+    bool is_on_lan() const;
+    /// Whether it hears of others at once, however many there are.
+    bool hears_at_once() const { return is_on_lan() && settings_.max_received_bytes > 10000; }
     bool has_descriptors() const noexcept { return system.max_open == enough; }
 
     simulation::process system;
@@ -221,7 +230,8 @@ private:
     void handle_some();
     void handle_one();
     void give_back(std::size_t bytes);
-    void post(std::uint64_t number, bool opens_link);
+    bool post(std::uint64_t number, bool opens_link);  ///< false if it is refused at once
+    void connect_later(const endpoint& to, std::chrono::microseconds delay);
     std::set<std::uint64_t> kept_numbers() const;
     void tell(sent& message, std::error_code error);
     void check_waiting();
@@ -249,7 +259,8 @@ private:
     std::set<std::uint64_t> stored_;   // messages kept for longer than a process lives
     /// The last number shown, by the sender's life and by the name under which it wrote to us.
     std::map<std::pair<std::uint64_t, endpoint>, std::uint64_t> last_from_, last_kept_from_;
-    std::set<endpoint> joined_;
+    std::set<endpoint> joined_, found_;
+    bool seeks_ = false;      // its program connects to those that it finds
     bool was_short_ = false;  // of memory in this life, so that it may not know who left
 };
 
@@ -266,6 +277,7 @@ public:
     std::map<endpoint, std::string> strangers;  // what each says, by where it comes from
     std::uint64_t lives = 0;
     std::size_t moves = 0;
+    bool seeking = true;  // programs connect to those that they find
 
     std::uint64_t number_of(std::string_view text) const {
         std::uint64_t number = messages.size();
@@ -285,6 +297,10 @@ private:
     void misfortune();
     void be_strange();
     void take_without_closing();
+    void flood(simulation::time_point end);
+    void name_false_peers();
+    void check_found();
+    void check_newcomer();
     void settle(std::chrono::seconds time);
     void check_reach(peer_process& one, peer_process& other);
     bool was_delivered(peer_process& by, const peer_process& to, std::string text, bool opens_link);
@@ -295,6 +311,20 @@ private:
         bool whole = false;
     };
 
+    /// A host that links itself to nodes and names false peers, as often as it is asked.
+    struct liar {
+        simulation::machine where;
+        simulation::process system;
+        std::string names;
+        std::deque<std::pair<p2pchat::tcp_socket, std::string>> links;  // and what to send
+
+        void turn();
+    };
+
+    bool discovery_ = false, exits_ = true;
+    std::deque<liar> liars_;
+    std::optional<peer_process> newcomer_;
+    std::size_t flooded_ = 0;
     simulation::process stranger_;
     std::deque<p2pchat::tcp_socket> strange_;
     p2pchat::tcp_socket silent_;  // where a program listens that does not close what it has taken
@@ -303,7 +333,8 @@ private:
 
 // ------------------------------------------------------------------------------- a peer's process
 
-peer_process::peer_process(world& all, simulation::machine& where, std::uint16_t number)
+peer_process::peer_process(world& all, simulation::machine& where, std::uint16_t number,
+                           bool discovers)
     : all_(all) {
     auto& random = net->random;
     system.where = &where;
@@ -313,7 +344,7 @@ peer_process::peer_process(world& all, simulation::machine& where, std::uint16_t
     if (random.chance(300)) settings_.address = where.address.address();
     settings_.max_message_bytes = random.chance(700) ? 1024 : 70000;
     settings_.max_connections = random.chance(500) ? random.between(1, 8) : 100;
-    settings_.max_links = random.chance(500) ? random.below(4) : 100;
+    settings_.max_links = random.chance(discovers ? 250 : 500) ? random.below(4) : 100;
     settings_.max_peers = random.chance(300) ? random.between(1, 4) : 100;
     settings_.max_queued_bytes = random.chance(500) ? random.between(1, 2000) : 100000;
     settings_.max_received_bytes = random.chance(500) ? random.between(1, 3000) : 100000;
@@ -327,6 +358,8 @@ peer_process::peer_process(world& all, simulation::machine& where, std::uint16_t
     if (random.chance(300)) settings_.max_kept_bytes = random.between(1, 3000);
     system.max_open = random.chance(100) ? random.between(4, 12) : enough;
     settings_.confirm_later = random.chance(300);
+    settings_.discovery = discovers;
+    seeks_ = discovers && random.chance(800);
 }
 
 void peer_process::start() {
@@ -430,7 +463,23 @@ void peer_process::take_event(const event& what) {
         trace(name(), " keeps ", what.content.text.substr(0, 40), " for ", about);
     } else if (what.kind == event_kind::rejected) {
         check_refusal(about, what.why);
+    } else if (what.kind == event_kind::found) {
+        trace(name(), " finds ", about);
+        require(found_.insert(about).second || was_short_, name(), " finds ", about, " twice");
+        if (seeks_ && all_.seeking) connect_later(about, net->random.time(0ms, 5ms));
+    } else if (what.kind == event_kind::gone) {
+        trace(name(), ": ", about, " is gone");
+        require(found_.erase(about) == 1 || was_short_, name(), ": ", about,
+                " is gone, and had not been found");
     }
+}
+
+/// As the README's program does, except that it tries again if there is no room at once.
+void peer_process::connect_later(const endpoint& to, std::chrono::microseconds delay) {
+    net->in(delay, [this, to, life = life_] {
+        if (life != life_ || !engine_ || !all_.seeking) return;
+        if (system.stopped || !post(to, "CONNECT", false, true)) connect_later(to, 1s);
+    });
 }
 
 void peer_process::take_message(const p2pchat::message& what) {
@@ -526,7 +575,7 @@ void peer_process::give_back(std::size_t bytes) {
     if (engine_->has_work()) net->wake(system);
 }
 
-void peer_process::post(const endpoint& to, std::string text, bool waits, bool opens_link,
+bool peer_process::post(const endpoint& to, std::string text, bool waits, bool opens_link,
                         bool keeps) {
     const auto number = all_.messages.size();
     sent& message = all_.messages.emplace_back();
@@ -534,10 +583,10 @@ void peer_process::post(const endpoint& to, std::string text, bool waits, bool o
     message.text = std::move(text);
     if (waits) message.answer.emplace(awaited{caller_, message.outcome});
     message.keeps = keeps;
-    post(number, opens_link);
+    return post(number, opens_link);
 }
 
-void peer_process::post(std::uint64_t number, bool opens_link) {
+bool peer_process::post(std::uint64_t number, bool opens_link) {
     net->current = &system;
     engine_->set_time(os::now(), os::wall_time());
     sent& message = all_.messages[number];
@@ -582,13 +631,14 @@ void peer_process::post(std::uint64_t number, bool opens_link) {
     trace(name(), " posts ", message.text.substr(0, 40), " to ", message.to,
           message.answer ? ", waiting" : "", message.keeps ? ", to be kept" : "",
           error ? ": " + error.message() : "");
-    if (error) return static_cast<void>(message.over = true);
+    if (error) return message.over = true, false;
     require(
         message.keeps || queued == 0 || queued + message.text.size() <= settings_.max_queued_bytes,
         name(), " queues ", queued + message.text.size(), " bytes for ", message.to);
     pending_.insert(number);
     take();
     net->wake(system);
+    return true;
 }
 
 std::set<std::uint64_t> peer_process::kept_numbers() const {
@@ -649,7 +699,8 @@ void peer_process::check_waiting() {
 void peer_process::check_bounds() {
     std::size_t accepted = 0, links = 0, ours = 0;
     for (const auto& [id, one] : net->sockets) {
-        if (one.owner != &system || one.orphan || one.state == simulation::socket::listening)
+        if (one.owner != &system || one.orphan || one.state == simulation::socket::listening ||
+            one.state == simulation::socket::datagrams)
             continue;
         if (one.is_link)
             ++links;
@@ -673,10 +724,11 @@ void peer_process::check_bounds() {
 void peer_process::check_at_end() {
     if (!engine_) return;
     net->current = &system;
+    // With discovery, a peer may just have been heard, and kept messages be on their way to it.
     const auto kept = kept_numbers();
     for (const auto number : pending_)
-        require(kept.count(number) == 1, name(), " is never told of ",
-                all_.messages[number].text.substr(0, 40));
+        require(kept.count(number) == 1 || (settings_.discovery && all_.messages[number].keeps),
+                name(), " is never told of ", all_.messages[number].text.substr(0, 40));
     std::set<endpoint> known;
     for (const auto& one : engine_->peers()) {
         known.insert(one.address);
@@ -685,6 +737,9 @@ void peer_process::check_at_end() {
                 name(), " knows ", one.address, ", the end of a link that has ended");
     }
     require(known == joined_ || was_short_, name(), " knows others than have joined");
+    std::set<endpoint> found;
+    for (const auto& one : engine_->candidates()) found.insert(one.address);
+    require(found == found_ || was_short_, name(), " has other candidates than it was told of");
     const auto left = net->accepted(system, nullptr);
     require(left == 0, name(), " keeps ", left, " connections that bring nothing");
 }
@@ -715,6 +770,26 @@ bool peer_process::knows(const peer_process& other) const {
 
 bool peer_process::is_linked(const peer_process& other) const {
     return engine_->has_link(other.address());
+}
+
+bool peer_process::is_on_lan() const {
+    return lives() && settings_.discovery && has_descriptors() && claim_holds() &&
+           settings_.max_links > 50;
+}
+
+bool peer_process::has_found(const peer_process& other) const {
+    for (const auto& one : engine_->candidates())
+        if (one.address == other.address()) return true;
+    return false;
+}
+
+void peer_process::check_found(const peer_process& other, bool nobody_left) const {
+    if (!is_on_lan() || !other.is_on_lan()) return;
+    require(has_found(other), name(), " has not found ", other.name());
+    // One that was short of memory may not have been able to connect.
+    const auto links = [](const peer_process& one) { return one.seeks_ && !one.was_short_; };
+    require(!nobody_left || !links(*this) || !links(other) || is_linked(other), name(),
+            " has found ", other.name(), " and has no link to it");
 }
 
 void peer_process::kill() {
@@ -748,6 +823,7 @@ void peer_process::end_life() {
     pending_.clear();
     inbox_.clear();
     joined_.clear();
+    found_.clear();
     was_short_ = false;
     last_from_.clear();
     last_kept_from_.clear();
@@ -780,8 +856,20 @@ world::world(std::uint64_t seed, std::size_t count) : wires(seed) {
     const auto hosts = wires.random.between(1, count + 1);
     for (std::size_t i = 0; i <= hosts; ++i)
         machines.push_back({endpoint(join("10.0.0.", i + 1), 0), {}, true});
-    for (std::size_t i = 0; i < count; ++i)
-        peers.emplace_back(*this, machines[1 + i % hosts], static_cast<std::uint16_t>(i));
+    discovery_ = wires.random.chance(400);
+    if (discovery_) {
+        const auto carried = wires.random.below(3);
+        wires.broadcasts = carried != 1;
+        wires.multicasts = carried != 2;
+        exits_ = wires.random.chance(300);  // a peer that has left is not linked again
+    }
+    for (std::size_t i = 0; i < count; ++i) {
+        const bool discovers = discovery_ && i / hosts < 8 && wires.random.chance(800);
+        peers.emplace_back(*this, machines[1 + i % hosts], static_cast<std::uint16_t>(i),
+                           discovers);  // at most eight from one host are found
+    }
+    machines.push_back({endpoint("10.0.251.1", 0), {}, true});
+    newcomer_.emplace(*this, machines.back(), std::uint16_t{999}, true);
     stranger_.where = &machines[0];
     stranger_.turn = [this] { take_without_closing(); };
     wires.current = &stranger_;
@@ -811,7 +899,7 @@ void world::act() {
     if (what < 60)
         who.post(to, "CONNECT", waits, true);
     else if (what < 90)
-        who.post(to, "exit", waits, false);
+        exits_ ? static_cast<void>(who.post(to, "exit", waits, false)) : be_strange();
     else if (what < 110)
         who.broadcast(size);
     else if (what < 250)
@@ -847,7 +935,9 @@ void world::misfortune() {
     } else if (what < 80) {
         trace(where.address, " is unplugged");
         where.plugged_in = false;
-        wires.in(random.time(0ms, 3000ms), [&where] { where.plugged_in = true; });
+        const bool for_long = discovery_ && random.chance(300);
+        if (for_long) wires.cut(where);
+        wires.in(for_long ? 12s : random.time(0ms, 3000ms), [&where] { where.plugged_in = true; });
     } else if (what < 85) {
         const endpoint moved(join("10.0.", 1 + ++moves % 200, ".", random.between(1, 250)), 0);
         trace(where.address, " moves to ", moved);
@@ -927,6 +1017,88 @@ void world::take_without_closing() {
     }
 }
 
+/// A host that comes and goes at eight of its ports, 200 times a second.
+void world::flood(simulation::time_point end) {
+    const endpoint& all =
+        wires.broadcasts ? simulation::broadcast_address : simulation::group_address;
+    for (int i = 0; i < 4; ++i, ++flooded_) {
+        const auto port = static_cast<std::uint16_t>(4100 + flooded_ / 2 % 8);
+        const endpoint from(stranger_.where->address.bytes(), port, 0);
+        const auto text = join(from, " X ", flooded_ % 2 == 0 ? "HELLO" : "exit");
+        wires.send_datagram(*stranger_.where, from, text, {all.bytes(), 21975, 0});
+    }
+    if (wires.now < end) wires.in(20ms, [this, end] { flood(end); });
+}
+
+/// Six hosts, more than have all places between them.
+void world::name_false_peers() {
+    for (std::size_t i = 0; i < 6; ++i) {
+        liar& one = liars_.emplace_back();
+        one.where.address = endpoint(join("10.0.250.", i + 1), 0);
+        one.system.where = &one.where;
+        one.system.turn = [&one] { one.turn(); };
+        for (std::size_t k = 1; k <= 50; ++k)
+            one.names += join("PEER 10.0.", 240 + i, ".", k, ":4000/X\n");
+        wires.current = &one.system;
+        for (const auto& to : peers) {
+            if (!to.lives()) continue;
+            auto& [socket, text] = one.links.emplace_back();
+            static_cast<void>(socket.connect(to.address(), 0ms));
+            strangers[socket.local()] = "CONNECT";  // where there is no room for a link
+            text = join(endpoint(one.where.address.bytes(), 4200, 0), " X CONNECT\nKNOWS 1\n");
+        }
+    }
+}
+
+void world::liar::turn() {
+    net->current = &system;
+    for (auto& [socket, text] : links) {
+        if (!socket.is_open()) continue;
+        char bytes[4096];
+        std::string heard;
+        std::size_t size = 0;
+        while (!socket.receive(bytes, sizeof bytes, size, 0ms) && size != 0)
+            heard.append(bytes, size);
+        if (heard.find("PEERS\n") != std::string::npos) text += names;
+        static_cast<void>(socket.send(text, size, 0ms));
+        text.erase(0, size);
+    }
+}
+
+/// Checks that all have found each other, once they had time for all announcements, and for links
+/// after them.
+void world::check_found() {
+    wires.calm = true;
+    settle(100s);
+    for (auto& one : peers)
+        for (auto& other : peers)
+            if (&one != &other) one.check_found(other, !exits_);
+    seeking = false;
+    settle(30s);
+}
+
+/// Checks that a newcomer is found, and finds others, in spite of strangers.
+void world::check_newcomer() {
+    seeking = true;
+    const auto adversary = wires.random.below(20);
+    if (adversary < 4) name_false_peers(), settle(80s);  // until what they name seems settled
+    if (adversary >= 12) flood(wires.now + 8s), settle(3s);
+    newcomer_->start();
+    settle(5s);
+    for (auto& one : peers) {
+        if (!one.hears_at_once() || !newcomer_->hears_at_once()) continue;
+        require(one.has_found(*newcomer_), one.name(), " does not find the newcomer in time");
+        require(newcomer_->has_found(one), "the newcomer does not find ", one.name(), " in time");
+    }
+    seeking = false;
+    newcomer_->stop();
+    for (auto& one : liars_) {
+        wires.current = &one.system;
+        one.links.clear();
+    }
+    settle(30s);
+}
+
 void world::settle(std::chrono::seconds time) {
     for (const auto end = wires.now + time; wires.step(end);) {
     }
@@ -977,9 +1149,13 @@ void world::live(std::chrono::seconds time) {
     for (auto& one : peers) one.start();
     acting();
     suffering();
+    if (discovery_ && random.chance(300))
+        wires.in(random.time(0ms, time), [this] { flood(wires.now + 5s); });
     settle(time + 600s);
+    if (discovery_) check_found();
     for (auto& one : peers) one.check_at_end();
     wires.calm = true;
+    if (discovery_) check_newcomer();
     for (auto& one : peers)
         for (auto& other : peers)
             if (&one != &other && one.lives() && other.lives()) check_reach(one, other);
