@@ -4955,7 +4955,7 @@ public:
         const bool by_system = error_ && error_.category() != category();
         return by_system && (sent_ == 0 || error_ == std::errc::connection_refused);
     }
-    /// Whether CONNECT, or a part of it, has been sent.
+    /// Whether the message, or a part of it, has been sent.
     bool has_greeted() const noexcept { return sent_ != 0; }
 
     // What it is waiting for.
@@ -5129,6 +5129,9 @@ public:
     postings item;  ///< the message that it carries
 
     void on_readable() override {
+        // The peer's key may have become known while it was being connected to.
+        const bool began = shot_->connection().is_encrypted() || shot_->has_greeted();
+        if (!began && shared_.keys.knows(shot_->to())) return restart();
         shot_->advance(shared_.settings, shared_.events.now());
         settle();
     }
@@ -5161,7 +5164,8 @@ private:
     }
     void restart() {
         shared_.events.ignore(*this, shot_->connection());
-        shot_.emplace(endpoint(shot_->to()), habits_);
+        const endpoint to = shot_->to();
+        shot_.emplace(to, habits_, shared_.keys.wants(to) ? &shared_.keys : nullptr);
         begin();
     }
 
