@@ -3986,7 +3986,7 @@ private:
     openssl_ptr<SSL_CTX> context_;
 };
 
-#else
+#elif !defined(P2PCHAT_PLATFORM)  // which brings its own, too
 
 class no_tls {
 public:

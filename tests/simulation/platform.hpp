@@ -55,6 +55,8 @@ struct process {
     bool stormy = false;       // its sockets are reported ready to read, whether they are or not
     std::size_t max_open = 1000, open = 0;
     std::size_t no_memory = 0;  // of a thousand allocations, so many fail
+    std::uint64_t key = 0;      // of its program, if it encrypts
+    std::function<void(const struct socket& by, std::string_view)> on_sent;
     std::function<void()> turn;
 };
 
@@ -97,6 +99,7 @@ struct socket {
     bool in_group = false, hears_all = false, watches = false;
     std::list<datagram> arrived;
     int keep_alive = 0;
+    char first = '\0';  // byte sent
 };
 
 /// The systems of all machines, and the network between them.
@@ -116,6 +119,7 @@ public:
     bool sent_in_part = false;         // in this turn
     bool calm = false;                 // no more faults
     std::set<handle> datagram_sockets;
+    std::map<std::string, std::string> files;
     /// Whether these reach all.
     bool broadcasts = true, multicasts = true;
 
@@ -506,6 +510,8 @@ inline std::error_code send(handle which, const char* data, std::size_t size, st
     if (one.out.size() >= one.room) return error_of(std::errc::operation_would_block);
     sent = (std::min)(size, one.room - one.out.size());
     if (sent > 1 && net->random.chance(100)) sent = net->random.between(1, sent);
+    if (one.out.empty() && one.first == '\0') one.first = *data;
+    if (net->current->on_sent) net->current->on_sent(one, {data, sent});
     one.out.append(data, sent);
     net->sent_in_part |= sent < size;
     net->transmit(one);
@@ -548,11 +554,12 @@ inline void close(handle which) {
 }
 inline endpoint local(handle which) { return net->sockets.at(which).local; }
 inline endpoint remote(handle which) { return net->sockets.at(which).remote; }
-inline void no_delay(handle which) { net->sockets.at(which).is_link = true; }
+inline void no_delay(handle) {}
 inline void reset_on_close(handle which, bool on) { net->sockets.at(which).resets = on; }
 inline void keep_alive(handle which, int seconds) {
     const simulation::with_memory_of system(nullptr);
     socket_state& one = net->sockets.at(which);
+    one.is_link = true;
     one.keep_alive = seconds;
     net->probe(one);
 }
@@ -666,13 +673,19 @@ inline std::error_code look_up(const char*, std::vector<endpoint>&) {
     return error_of(std::errc::invalid_argument);
 }
 
-// There are no files, because no key is kept.
+// Of keys.
 enum class file_use { append };
-inline std::error_code read_file(const std::string&, std::string&, bool&) {
-    return error_of(std::errc::not_supported);
+inline std::error_code read_file(const std::string& path, std::string& bytes, bool& ours_alone) {
+    const auto found = net->files.find(path);
+    if (found == net->files.end()) return error_of(std::errc::no_such_file_or_directory);
+    bytes = found->second;
+    ours_alone = true;
+    return {};
 }
-inline std::error_code write_file(const std::string&, file_use, std::string_view) {
-    return error_of(std::errc::not_supported);
+inline std::error_code write_file(const std::string& path, file_use, std::string_view bytes) {
+    const simulation::with_memory_of system(nullptr);
+    net->files[path].append(bytes);
+    return {};
 }
 
 class channel {
@@ -755,5 +768,25 @@ private:
 };
 
 }  // namespace p2pchat::detail::os
+
+namespace p2pchat::detail {
+
+class session;
+
+/// In place of TLS: see encryption.hpp.
+class tls {
+public:
+    std::error_code open(const std::string&) {
+        key_ = simulation::net->current->key;
+        return {};
+    }
+    std::unique_ptr<session> new_session(bool accepts);
+    public_key own() const;
+
+private:
+    std::uint64_t key_ = 0;
+};
+
+}  // namespace p2pchat::detail
 
 #endif  // P2PCHAT_TESTS_SIMULATION_PLATFORM_HPP

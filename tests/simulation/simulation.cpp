@@ -11,6 +11,8 @@
 #define P2PCHAT_IMPLEMENTATION
 #include "p2pchat.hpp"
 
+#include "tests/simulation/encryption.hpp"
+
 #include <cstdio>
 #include <cstdlib>
 #include <optional>
@@ -96,8 +98,10 @@ namespace {
 using namespace std::chrono_literals;
 using namespace p2pchat::detail;
 using p2pchat::config;
+using p2pchat::encryption;
 using p2pchat::endpoint;
 using p2pchat::errc;
+using p2pchat::public_key;
 using simulation::milliseconds;
 using simulation::net;
 
@@ -165,6 +169,8 @@ struct sent {
     endpoint to;
     std::string text;  // begins with its number
     bool keeps = false, over = false;
+    std::vector<public_key> keys;   // that its sender had pinned for its peer until its end
+    bool any_key = false;           // for a time its sender had pinned none
     std::optional<awaited> answer;  // if its sender waits
     bool shown = false, confirmed = false;
     std::error_code outcome = std::make_error_code(std::errc::operation_in_progress);
@@ -177,7 +183,8 @@ class world;
 /// A process that runs a node, again and again.
 class peer_process {
 public:
-    peer_process(world& all, simulation::machine& where, std::uint16_t number, bool discovers);
+    peer_process(world& all, simulation::machine& where, std::uint16_t number, bool discovers,
+                 encryption mode);
 
     bool lives() const noexcept { return engine_ != nullptr; }
     endpoint address() const { return {system.where->address.bytes(), settings_.port, 0}; }
@@ -209,11 +216,17 @@ public:
     /// Checks that the two have found each other, and are linked if their programs saw to that.
     void check_found(const peer_process& other, bool nobody_left) const;
     bool has_found(const peer_process& other) const;
-    /// Whether discovery finds it. One with few links gives up one for another, and then finds the
-    /// peer that it gave up again.
+    /// Whether discovery finds it. One with few links or connections gives up one for another, and
+    /// then finds the peer that it gave up again.
     bool is_on_lan() const;
     /// Whether it hears of others at once, however many there are.
     bool hears_at_once() const { return is_on_lan() && settings_.max_received_bytes > 10000; }
+    void trust(const endpoint& other, const public_key& key);
+    /// Its program names the other's key, without which it may send what the other refuses.
+    void accept(const peer_process& other);
+    /// Whether neither side refuses the other.
+    bool may_talk(const peer_process& other) const;
+    bool is_encrypted() const { return settings_.encryption != encryption::off; }
     bool has_descriptors() const noexcept { return system.max_open == enough; }
 
     simulation::process system;
@@ -226,6 +239,12 @@ private:
     void take_event(const event& what);
     void take_message(const p2pchat::message& what);
     void confirm_later(std::uint64_t receipt, std::uint64_t number);
+    void check_key(const p2pchat::message& what) const;
+    void check_sent(const simulation::socket& by, std::string_view bytes);
+    const std::map<endpoint, public_key>& pins() const;
+    public_key pinned(const endpoint& who) const;
+    bool accepts(const peer_process& other) const;
+    void trust_later(const endpoint& other, const public_key& key);
     void check_refusal(const endpoint& from, std::error_code why);
     void handle_some();
     void handle_one();
@@ -260,8 +279,11 @@ private:
     /// The last number shown, by the sender's life and by the name under which it wrote to us.
     std::map<std::pair<std::uint64_t, endpoint>, std::uint64_t> last_from_, last_kept_from_;
     std::set<endpoint> joined_, found_;
-    bool seeks_ = false;      // its program connects to those that it finds
-    bool was_short_ = false;  // of memory in this life, so that it may not know who left
+    mutable std::map<endpoint, public_key> pins_;
+    mutable std::size_t read_pins_ = 0;  // bytes of the file
+    std::string sent_plain_;             // and must not have
+    bool seeks_ = false;                 // its program connects to those that it finds
+    bool was_short_ = false;             // of memory in this life, so that it may not know who left
 };
 
 class world {
@@ -277,6 +299,7 @@ public:
     std::map<endpoint, std::string> strangers;  // what each says, by where it comes from
     std::uint64_t lives = 0;
     std::size_t moves = 0;
+    std::uint64_t keys = 0;
     bool seeking = true;  // programs connect to those that they find
 
     std::uint64_t number_of(std::string_view text) const {
@@ -297,11 +320,16 @@ private:
     void misfortune();
     void be_strange();
     void take_without_closing();
+    void shout(const endpoint& from, std::string_view text);
     void flood(simulation::time_point end);
     void name_false_peers();
     void check_found();
     void check_newcomer();
     void settle(std::chrono::seconds time);
+    /// With encryption, one that claims an address at which it no longer is may be refused.
+    bool may_confuse(const peer_process& one, const peer_process& other) const {
+        return encryption_ && (!one.claim_holds() || !other.claim_holds());
+    }
     void check_reach(peer_process& one, peer_process& other);
     bool was_delivered(peer_process& by, const peer_process& to, std::string text, bool opens_link);
 
@@ -321,7 +349,7 @@ private:
         void turn();
     };
 
-    bool discovery_ = false, exits_ = true;
+    bool discovery_ = false, encryption_ = false, exits_ = true;
     std::deque<liar> liars_;
     std::optional<peer_process> newcomer_;
     std::size_t flooded_ = 0;
@@ -334,7 +362,7 @@ private:
 // ------------------------------------------------------------------------------- a peer's process
 
 peer_process::peer_process(world& all, simulation::machine& where, std::uint16_t number,
-                           bool discovers)
+                           bool discovers, encryption mode)
     : all_(all) {
     auto& random = net->random;
     system.where = &where;
@@ -343,7 +371,7 @@ peer_process::peer_process(world& all, simulation::machine& where, std::uint16_t
     settings_.port = static_cast<std::uint16_t>(5000 + number);
     if (random.chance(300)) settings_.address = where.address.address();
     settings_.max_message_bytes = random.chance(700) ? 1024 : 70000;
-    settings_.max_connections = random.chance(500) ? random.between(1, 8) : 100;
+    settings_.max_connections = random.chance(discovers ? 250 : 500) ? random.between(1, 8) : 100;
     settings_.max_links = random.chance(discovers ? 250 : 500) ? random.below(4) : 100;
     settings_.max_peers = random.chance(300) ? random.between(1, 4) : 100;
     settings_.max_queued_bytes = random.chance(500) ? random.between(1, 2000) : 100000;
@@ -359,11 +387,19 @@ peer_process::peer_process(world& all, simulation::machine& where, std::uint16_t
     system.max_open = random.chance(100) ? random.between(4, 12) : enough;
     settings_.confirm_later = random.chance(300);
     settings_.discovery = discovers;
-    seeks_ = discovers && random.chance(800);
+    seeks_ = discovers && random.chance(700);
+    settings_.encryption = mode;
+    if (!is_encrypted()) return;
+    settings_.pins = name();
+    system.on_sent = [this](const auto& by, std::string_view bytes) { check_sent(by, bytes); };
 }
 
 void peer_process::start() {
     net->current = &system;
+    if (is_encrypted()) {  // another program, or its files are lost
+        if (system.key == 0 || net->random.chance(200)) system.key = ++all_.keys;
+        if (net->random.chance(100)) net->files.erase(settings_.pins);
+    }
     engine_ = std::make_unique<engine>(settings_, counts_);
     if (const auto error = engine_->start(os::now())) {
         require(false, name(), " does not start: ", error);
@@ -471,6 +507,10 @@ void peer_process::take_event(const event& what) {
         trace(name(), ": ", about, " is gone");
         require(found_.erase(about) == 1 || was_short_, name(), ": ", about,
                 " is gone, and had not been found");
+    } else if (what.kind == event_kind::key_changed) {
+        trace(name(), ": ", about, " has another key");
+        require(is_encrypted(), name(), " is told of a key and does not encrypt");
+        if (net->random.chance(500)) trust_later(about, what.content.key);
     }
 }
 
@@ -487,6 +527,7 @@ void peer_process::take_message(const p2pchat::message& what) {
     trace(name(), ": ", what.sender, " says ", text.substr(0, 40), " over ", what.origin);
     const auto number = all_.number_of(text);
     if (what.receipt != 0) confirm_later(what.receipt, number);
+    check_key(what);
     const bool disturbed = net->disturbed.count(what.origin) != 0;
     const auto strange = all_.strangers.find(what.origin);
     if (strange != all_.strangers.end())
@@ -497,8 +538,11 @@ void peer_process::take_message(const p2pchat::message& what) {
                        " shows '", text, "'");
     sent& message = all_.messages[number];
     if (text != message.text)
-        return require(disturbed, name(), " shows a message of ", message.text.size(),
+        return require(disturbed && !what.key, name(), " shows a message of ", message.text.size(),
                        " bytes cut: '", text.substr(0, 40), "', ", text.size(), " bytes");
+    require(message.any_key || std::count(message.keys.begin(), message.keys.end(),
+                                          simulation::key_of(system.key)) != 0,
+            name(), " shows number ", number, ", which its sender did not mean for its key");
     auto& last = (message.keeps ? last_kept_from_ : last_from_)[{message.from, message.to}];
     require(!std::exchange(message.shown, true), name(), " shows number ", number, " twice");
     if (what.receipt == 0) message.confirmed = true;
@@ -507,6 +551,95 @@ void peer_process::take_message(const p2pchat::message& what) {
     if (message.keeps && all_.moves != 0) return;
     require(number > last, name(), " shows number ", number, " after ", last);
     last = number;
+}
+
+/// Checks that its sender is to be believed.
+void peer_process::check_key(const p2pchat::message& what) const {
+    if (!is_encrypted()) return;
+    require(what.key || settings_.encryption != encryption::required, name(),
+            " takes a message unencrypted from ", what.sender);
+    const public_key known = pinned(what.sender);
+    require(!what.verified || !known || known == what.key, name(), " takes a message from ",
+            what.sender, what.key ? " under another key" : " unencrypted");
+}
+
+/// Checks that nothing is sent unencrypted to a peer whose key is known, and with `required` to
+/// nobody. What is broken is reported later, as callers may not throw.
+void peer_process::check_sent(const simulation::socket& by, std::string_view bytes) {
+    if (by.first >= tls_alert && by.first <= tls_handshake) return;
+    if (settings_.encryption == encryption::required) sent_plain_ = join("to ", by.remote);
+    for (auto at = bytes.find('#'); at < bytes.size(); at = bytes.find('#', at + 1)) {
+        const auto number = all_.number_of(bytes.substr(at));
+        if (bytes.find(' ', at) == std::string_view::npos || number >= all_.messages.size())
+            continue;
+        const sent& message = all_.messages[number];
+        if (message.from == life_ && pinned(message.to))
+            sent_plain_ = join("number ", number, " to ", message.to);
+    }
+}
+
+const std::map<endpoint, public_key>& peer_process::pins() const {
+    const std::string_view all = net->files[settings_.pins];
+    if (all.size() < read_pins_) pins_.clear(), read_pins_ = 0;
+    while (read_pins_ < all.size()) {
+        const auto end = all.find('\n', read_pins_);
+        const auto line = all.substr(read_pins_, end - read_pins_);
+        endpoint who;
+        public_key key;
+        require(!parse(line.substr(0, line.find(' ')), who) &&
+                    scan_key(line.substr(line.rfind(' ') + 1), key),
+                name(), " has pinned '", line, "'");
+        pins_[who] = key;
+        read_pins_ = end + 1;
+    }
+    return pins_;
+}
+
+public_key peer_process::pinned(const endpoint& who) const {
+    if (!is_encrypted()) return {};
+    const auto found = pins().find(who);
+    return found == pins().end() ? public_key() : found->second;
+}
+
+/// As a program that has asked its user, who takes a while.
+void peer_process::trust_later(const endpoint& other, const public_key& key) {
+    net->in(net->random.time(0ms, 2000ms), [this, other, key, life = life_] {
+        if (life != life_ || !engine_) return;
+        system.stopped ? trust_later(other, key) : trust(other, key);
+    });
+}
+
+void peer_process::trust(const endpoint& other, const public_key& key) {
+    trace(name(), " trusts ", key ? "a key of " : "no key of ", other);
+    net->current = &system;
+    engine_->set_time(os::now(), os::wall_time());
+    take();
+    require(!engine_->trust(other, key), name(), " cannot trust a key");
+    require(!is_encrypted() || pinned(other) == key, name(), " does not pin a trusted key");
+    for (const auto number : pending_) {
+        sent& message = all_.messages[number];
+        if (message.to != other) continue;
+        message.keys.push_back(key);
+        message.any_key |= !key;
+    }
+    take();
+    net->wake(system);
+}
+
+bool peer_process::accepts(const peer_process& other) const {
+    if (!is_encrypted()) return other.settings_.encryption != encryption::required;
+    if (settings_.encryption == encryption::required && !other.is_encrypted()) return false;
+    const public_key known = pinned(other.address());
+    return !known || known == simulation::key_of(other.system.key);
+}
+
+void peer_process::accept(const peer_process& other) {
+    const public_key key = simulation::key_of(other.system.key);
+    if (is_encrypted() && pinned(other.address()) != key) trust(other.address(), key);
+}
+
+bool peer_process::may_talk(const peer_process& other) const {
+    return accepts(other) && other.accepts(*this);
 }
 
 /// As a program that knows only later whether it took the message, maybe too late.
@@ -598,8 +731,13 @@ bool peer_process::post(std::uint64_t number, bool opens_link) {
     engine_->mail().new_posting(item);
     posting& what = item.front();
     what.opens_link = opens_link;
-    const auto step = settings_.connect_timeout +
-                      (std::max)(settings_.delivery_timeout, settings_.handshake_timeout);
+    const public_key known = pinned(message.to);
+    message.keys.assign(1, known);
+    message.any_key = !known;
+    auto step = settings_.connect_timeout +
+                (std::max)(settings_.delivery_timeout, settings_.handshake_timeout);
+    // One handshake more, and then perhaps all again unencrypted.
+    if (is_encrypted()) step = 2 * (step + settings_.handshake_timeout);
     if (message.answer) {
         message.limit = opens_link ? step : settings_.connect_timeout + settings_.delivery_timeout;
         what.caller = &*message.answer;
@@ -697,6 +835,7 @@ void peer_process::check_waiting() {
 }
 
 void peer_process::check_bounds() {
+    require(sent_plain_.empty(), name(), " sends unencrypted: ", sent_plain_);
     std::size_t accepted = 0, links = 0, ours = 0;
     for (const auto& [id, one] : net->sockets) {
         if (one.owner != &system || one.orphan || one.state == simulation::socket::listening ||
@@ -745,7 +884,7 @@ void peer_process::check_at_end() {
 }
 
 void peer_process::check_kept(const peer_process& other) {
-    if (!other.claim_holds()) return;
+    if (!other.claim_holds() || !may_talk(other)) return;
     for (const auto number : kept_numbers())
         require(!(all_.messages[number].to == other.address()), name(), " keeps ",
                 all_.messages[number].text.substr(0, 40), " though ", other.name(), " is there");
@@ -774,7 +913,7 @@ bool peer_process::is_linked(const peer_process& other) const {
 
 bool peer_process::is_on_lan() const {
     return lives() && settings_.discovery && has_descriptors() && claim_holds() &&
-           settings_.max_links > 50;
+           settings_.max_links > 50 && settings_.max_connections > 50;
 }
 
 bool peer_process::has_found(const peer_process& other) const {
@@ -784,7 +923,7 @@ bool peer_process::has_found(const peer_process& other) const {
 }
 
 void peer_process::check_found(const peer_process& other, bool nobody_left) const {
-    if (!is_on_lan() || !other.is_on_lan()) return;
+    if (!is_on_lan() || !other.is_on_lan() || !may_talk(other)) return;
     require(has_found(other), name(), " has not found ", other.name());
     // One that was short of memory may not have been able to connect.
     const auto links = [](const peer_process& one) { return one.seeks_ && !one.was_short_; };
@@ -863,13 +1002,20 @@ world::world(std::uint64_t seed, std::size_t count) : wires(seed) {
         wires.multicasts = carried != 2;
         exits_ = wires.random.chance(300);  // a peer that has left is not linked again
     }
+    encryption_ = wires.random.chance(400);
+    const auto mode = [this] {
+        const auto drawn = encryption_ ? wires.random.below(5) : 0;
+        return drawn < 2   ? encryption::off
+               : drawn < 4 ? encryption::preferred
+                           : encryption::required;
+    };
     for (std::size_t i = 0; i < count; ++i) {
         const bool discovers = discovery_ && i / hosts < 8 && wires.random.chance(800);
-        peers.emplace_back(*this, machines[1 + i % hosts], static_cast<std::uint16_t>(i),
-                           discovers);  // at most eight from one host are found
+        peers.emplace_back(*this, machines[1 + i % hosts], static_cast<std::uint16_t>(i), discovers,
+                           mode());  // at most eight from one host are found
     }
     machines.push_back({endpoint("10.0.251.1", 0), {}, true});
-    newcomer_.emplace(*this, machines.back(), std::uint16_t{999}, true);
+    newcomer_.emplace(*this, machines.back(), std::uint16_t{999}, true, mode());
     stranger_.where = &machines[0];
     stranger_.turn = [this] { take_without_closing(); };
     wires.current = &stranger_;
@@ -896,7 +1042,9 @@ void world::act() {
     const bool waits = random.chance(200);
     const bool keeps = !waits && size < 1000 && random.chance(300);  // short enough for every peer
     const auto what = random.below(1000);
-    if (what < 60)
+    if (encryption_ && random.chance(5))
+        who.trust(to, simulation::key_of(random.below(keys + 2)));
+    else if (what < 60)
         who.post(to, "CONNECT", waits, true);
     else if (what < 90)
         exits_ ? static_cast<void>(who.post(to, "exit", waits, false)) : be_strange();
@@ -1017,15 +1165,20 @@ void world::take_without_closing() {
     }
 }
 
-/// A host that comes and goes at eight of its ports, 200 times a second.
-void world::flood(simulation::time_point end) {
+/// To all, under any address.
+void world::shout(const endpoint& from, std::string_view text) {
     const endpoint& all =
         wires.broadcasts ? simulation::broadcast_address : simulation::group_address;
+    wires.send_datagram(*stranger_.where, from, text, {all.bytes(), 21975, 0});
+}
+
+/// A host that comes and goes at eight of its ports, 200 times a second.
+void world::flood(simulation::time_point end) {
     for (int i = 0; i < 4; ++i, ++flooded_) {
         const auto port = static_cast<std::uint16_t>(4100 + flooded_ / 2 % 8);
         const endpoint from(stranger_.where->address.bytes(), port, 0);
         const auto text = join(from, " X ", flooded_ % 2 == 0 ? "HELLO" : "exit");
-        wires.send_datagram(*stranger_.where, from, text, {all.bytes(), 21975, 0});
+        shout(from, text);
     }
     if (wires.now < end) wires.in(20ms, [this, end] { flood(end); });
 }
@@ -1081,12 +1234,13 @@ void world::check_found() {
 void world::check_newcomer() {
     seeking = true;
     const auto adversary = wires.random.below(20);
-    if (adversary < 4) name_false_peers(), settle(80s);  // until what they name seems settled
-    if (adversary >= 12) flood(wires.now + 8s), settle(3s);
+    if (adversary < 4) name_false_peers(), settle(95s);  // in which they name them twice
+    if (adversary >= 12) flood(wires.now + 11s), settle(6s);
     newcomer_->start();
     settle(5s);
     for (auto& one : peers) {
-        if (!one.hears_at_once() || !newcomer_->hears_at_once()) continue;
+        if (!one.hears_at_once() || !newcomer_->hears_at_once() || !newcomer_->may_talk(one))
+            continue;
         require(one.has_found(*newcomer_), one.name(), " does not find the newcomer in time");
         require(newcomer_->has_found(one), "the newcomer does not find ", one.name(), " in time");
     }
@@ -1116,6 +1270,14 @@ bool world::was_delivered(peer_process& by, const peer_process& to, std::string 
 /// although both open one at once, and that a peer that says exit is gone.
 void world::check_reach(peer_process& one, peer_process& other) {
     if (!one.has_descriptors() || !other.has_descriptors()) return;
+    if (may_confuse(one, other)) return;
+    one.accept(other);
+    other.accept(one);
+    if (!one.may_talk(other)) return;
+    if (encryption_ && discovery_)  // as anybody can say it of those that do not
+        for (const auto* which : {&one, &other})
+            if (!which->is_encrypted())
+                shout(which->address(), join(which->address(), " X HERE tls")), settle(1s);
     const auto names = join(one.name(), " and ", other.name());
     const bool link =
         one.may_link() && other.may_link() && !one.is_linked(other) && !other.is_linked(one);
@@ -1162,7 +1324,8 @@ void world::live(std::chrono::seconds time) {
     settle(60s);
     for (auto& one : peers)
         for (auto& other : peers)
-            if (one.lives() && one.has_descriptors() && other.lives() && other.has_descriptors())
+            if (one.lives() && one.has_descriptors() && other.lives() && other.has_descriptors() &&
+                !may_confuse(one, other))
                 one.check_kept(other);
     for (auto& one : peers)
         if (one.lives()) one.stop();
