@@ -533,9 +533,7 @@ void peer_process::take_message(const p2pchat::message& what) {
     if (strange != all_.strangers.end())
         return require(disturbed || text.substr(0, strange->second.size()) == strange->second,
                        name(), " shows a stranger's '", text, "' of '", strange->second, "'");
-    if (number >= all_.messages.size())
-        return require(text == "CONNECT" || (text == "exit" && !what.verified) || disturbed, name(),
-                       " shows '", text, "'");
+    if (number >= all_.messages.size()) return require(disturbed, name(), " shows '", text, "'");
     sent& message = all_.messages[number];
     if (text != message.text)
         return require(disturbed && !what.key, name(), " shows a message of ", message.text.size(),
