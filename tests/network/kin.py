@@ -9,6 +9,7 @@
     keeps_open        reads once, and closes with its next connection
     at_form           writes `<address> @ <team>`, the text and `<end>` on lines of their own
     restarts          closes at once, and its listener has no SO_REUSEADDR: `restart` on its input
+    says_goodbye      closes at once; it leaves by a word of its own, which the test types
 
 Of BYTES, `\\n` is a line end; they follow sender and team, or `!` sends them as they are.
 
