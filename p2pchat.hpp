@@ -3344,7 +3344,7 @@ public:
     /// Another team is at an address than before; if the same peer, it was called `formerly`.
     virtual void on_arrival(const endpoint& peer, std::string_view team,
                             std::string_view formerly) = 0;
-    virtual void on_present(const endpoint& peer) noexcept = 0;
+    virtual void on_present(const endpoint& peer, std::string_view team) noexcept = 0;
     virtual bool has(const endpoint& peer) const noexcept = 0;
     /// Takes messages to be kept out of the list.
     virtual void keep(const endpoint& peer, postings& messages) noexcept = 0;
@@ -3410,11 +3410,12 @@ public:
             }
             forget_surplus();
         }
-        present(address);
+        present(address, team);
     }
-    /// A team has announced itself at an address.
+    /// A team has announced itself at an address, as anybody can in a datagram: a peer that was
+    /// heard from is known better.
     void arrived(const endpoint& address, std::string_view team) {
-        keeper_.on_arrival(address, team, {});
+        if (!peers_.contains(address)) keeper_.on_arrival(address, team, {});
     }
     void set_linked(const endpoint& address, bool linked) noexcept {
         peers_.set_linked(address, linked);
@@ -3429,8 +3430,10 @@ public:
         } catch (const std::bad_alloc&) {
         }
     }
-    /// The peer has given a sign of life.
-    void present(const endpoint& address) noexcept { keeper_.on_present(address); }
+    /// The peer has given a sign of life; without a team, whoever is there as far as is known.
+    void present(const endpoint& address, std::string_view team = {}) noexcept {
+        keeper_.on_present(address, team);
+    }
     bool keeps(const endpoint& peer) const noexcept { return keeper_.has(peer); }
     /// None of these was taken, for certain. Messages left in the list are not kept.
     void keep(const endpoint& peer, postings& messages) noexcept { keeper_.keep(peer, messages); }
@@ -6389,7 +6392,7 @@ public:
         entry.told = told;
         entry.last = now;
         entry.who.last_heard = report_.wall_time();
-        report_.present(view.sender);
+        report_.present(view.sender, view.team);
         try {
             entry.who.team.assign(view.team);
             entry.who.knows.assign(view.text);
@@ -6909,7 +6912,7 @@ public:
         const recipient there = peer_at(peer);
         put({peer, team.empty() ? there.team : team}, item, item.begin());
         if (!item.empty()) return make_error_code(errc::queue_full);
-        if (team.empty() || team == there.team) on_present(peer);
+        if (team.empty() || team == there.team) on_present(peer, {});
         return {};
     }
     void keep(const endpoint& peer, postings& messages) noexcept override {
@@ -6931,10 +6934,12 @@ public:
             put_back(std::move(taken));
         }
     }
-    void on_present(const endpoint& peer) noexcept override {
+    void on_present(const endpoint& peer, std::string_view team) noexcept override {
         if (boxes_.empty()) return;
-        const auto found = boxes_.find(peer_at(peer));
-        if (found != boxes_.end()) ready_ = found->second.ready = true;
+        for (const auto of : {std::string_view(), team.empty() ? peer_at(peer).team : team}) {
+            const auto found = boxes_.find(recipient{peer, of});
+            if (found != boxes_.end()) ready_ = found->second.ready = true;
+        }
     }
 
     bool has_work() const noexcept { return ready_; }
@@ -7050,11 +7055,11 @@ private:
         }
     }
 
-    /// Until one comes back, as the peer is gone again: what follows must not overtake it.
+    /// Until there is no room.
     void post_all(routes& ways, boxes::node_type taken) noexcept {
         const endpoint& peer = taken.key().peer;
         box& held = taken.mapped();
-        while (!held.waiting.empty() && !has(peer)) {
+        while (!held.waiting.empty()) {
             postings item;
             item.splice(item.end(), held.waiting, held.waiting.begin());
             const std::size_t cost = cost_of(item.front());

@@ -353,14 +353,24 @@ TEST_CASE("what is kept for a team is not sent to another one that is found at i
     const auto announce = [&](std::string_view team) {
         hand.send(wire(there, "HERE", team), {group, here.port()});
     };
-    announce("Bob");
-    REQUIRE(a.wait_found(1));
+    SUBCASE("it was found") {
+        announce("Bob");
+        REQUIRE(a.wait_found(1));
+    }
+    SUBCASE("it was heard from, which an announcement does not undo") {
+        CHECK(support::one_shot(a.address(), wire(there, "hi", "Bob")) == support::ending::closed);
+        REQUIRE(a.wait_joined(1));
+        announce("Mallory");
+        REQUIRE(a.wait_found(1));
+    }
     REQUIRE_FALSE(
         posts.post(*a, there, "for Bob", p2pchat::when_full::refuse, p2pchat::when_absent::keep));
     REQUIRE(wait_until([&] { return a->kept().size() == 1; }));
+    CHECK(a->kept().front().team == "Bob");
     raw_listener listener(there);
     announce("Mallory");
-    REQUIRE(a.wait([](const support::record& r) { return r.found.back().team == "Mallory"; }));
+    REQUIRE(a.wait_found(2));
+    CHECK(a.seen().found.back().team == "Mallory");
     CHECK(support::is_left_alone(listener));
     CHECK(a->kept().size() == 1);
     announce("Bob");

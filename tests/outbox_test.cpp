@@ -97,6 +97,7 @@ TEST_CASE("a kept message is sent to the team that was at the address, and to no
     REQUIRE_FALSE(keep(posts, a, place.address(), "for Bob"));
     REQUIRE(wait_until([&] { return kept(a) == texts{"for Bob"}; }));
     CHECK(a->kept().front().team == "Bob");
+    REQUIRE(a.wait([](const support::record& r) { return r.kept.size() == 1; }));
     CHECK(a.seen().kept.front().team == "Bob");
 
     raw_listener there(place.address());

@@ -885,9 +885,9 @@ void peer_process::check_at_end() {
 
 void peer_process::check_kept(const peer_process& other) {
     if (!other.claim_holds() || !may_talk(other)) return;
-    for (const auto number : kept_numbers())
-        require(!(all_.messages[number].to == other.address()), name(), " keeps ",
-                all_.messages[number].text.substr(0, 40), " though ", other.name(), " is there");
+    for (const auto& one : engine_->kept())
+        require(!(one.to == other.address()) || one.team != other.name(), name(), " keeps ",
+                one.text.substr(0, 40), " though ", other.name(), " is there");
 }
 
 bool peer_process::may_link() const {
