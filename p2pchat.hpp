@@ -58,7 +58,7 @@
 //
 //       node.on_message([&](const p2pchat::message& m) {  // m.sender is what it claims
 //           if (m.text != "time?") return;
-//           if (auto error = node.post(m.reply_to(), "tea time")) std::cerr << error.message();
+//           std::error_code refused = node.post(m.reply_to(), "tea time");  // does not wait
 //       });
 //       node.on_peer_joined([](const p2pchat::peer& p) { });
 //       node.on_peer_left([](const p2pchat::peer& p, p2pchat::departure how) { });
