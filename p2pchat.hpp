@@ -768,7 +768,7 @@ public:
     void on_message(message_handler handler);
     void on_peer_joined(joined_handler handler);  ///< a verified peer, heard for the first time
     void on_peer_left(left_handler handler);      ///< a joined peer is no longer in peers()
-    /// A verified peer has said CONNECT: by a link, if it is linked, or only to be known. Unlike
+    /// A peer has said CONNECT: by a link, if peer::linked, or, verified, only to be known. Unlike
     /// joining, this may happen more than once.
     void on_connected(joined_handler handler);
     /// A connection, a message or a claim was refused. A message whose claim about its sender is
@@ -841,7 +841,8 @@ public:
     std::vector<kept_message> kept() const;
 
     /// Keeps a message for the team that it was for, as post() does with when_absent::keep. It is
-    /// sent when that team is heard or found at its address; at once if no other one is known of.
+    /// sent when that team is heard or found at its address, or at once if it is known to be there.
+    /// Without a team it is for whichever is there, and tried at once.
     [[nodiscard]] std::error_code keep(const kept_message& message, completion done = {});
 
     /// Sends to all peers side by side, as send() does, and waits for the last outcome.
