@@ -50,7 +50,7 @@ void show(const message& m) {
 }
 
 void show_departure(const p2pchat::peer& peer, p2pchat::departure how) {
-    const char* const ways[] = {" left", " lost", " stopped"};
+    const char* const ways[] = {" left", " by us", " lost", " stopped", " replaced", " forgotten"};
     say("left ", peer.address, ways[static_cast<int>(how)]);
 }
 

@@ -342,6 +342,7 @@ def liar(machines):
 
     choose(alice, '1', at_b, '6000', 'it is me')
     mallory.tell(f'{at_b} 6000 exit')
+    mallory.tell(f'{at_b} 6000 gone')
     bob.expect('[not verified, came from 10.99.0.3:', 2)
     check('disconnected' not in bob.output, "somebody else's exit was believed")
     check(f'{at_a}:5000 - Team_A' in choose(bob, '2'), "somebody else's exit removed a peer")

@@ -398,7 +398,11 @@ void peer_process::start() {
     net->current = &system;
     if (is_encrypted()) {  // another program, or its files are lost
         if (system.key == 0 || net->random.chance(200)) system.key = ++all_.keys;
-        if (net->random.chance(100)) net->files.erase(settings_.pins);
+        if (net->random.chance(100)) {
+            net->files.erase(settings_.pins);
+            pins_.clear();
+            read_pins_ = 0;
+        }
     }
     engine_ = std::make_unique<engine>(settings_, counts_);
     if (const auto error = engine_->start(os::now())) {
@@ -580,7 +584,6 @@ void peer_process::check_sent(const simulation::socket& by, std::string_view byt
 
 const std::map<endpoint, public_key>& peer_process::pins() const {
     const std::string_view all = net->files[settings_.pins];
-    if (all.size() < read_pins_) pins_.clear(), read_pins_ = 0;
     while (read_pins_ < all.size()) {
         const auto end = all.find('\n', read_pins_);
         const auto line = all.substr(read_pins_, end - read_pins_);
