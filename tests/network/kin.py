@@ -43,7 +43,7 @@ def listen():
         listener.bind(('', PORT))
     except OSError as error:
         print(f'cannot listen: {error}', flush=True)
-        return None
+        return None, None
     listener.listen()
     print('listening', flush=True)
 
@@ -55,8 +55,9 @@ def listen():
                 return
             receive(connection)
 
-    threading.Thread(target=serve, daemon=True).start()
-    return listener
+    serving = threading.Thread(target=serve, daemon=True)
+    serving.start()
+    return listener, serving
 
 
 def message(to, text):
@@ -69,12 +70,13 @@ def message(to, text):
     return f'{sender} Kin {text}'
 
 
-listening = listen()
+listening, serving = listen()
 for line in sys.stdin:
     if line == 'restart\n':
         listening.shutdown(socket.SHUT_RDWR)
+        serving.join()  # in accept() it would hold the port
         listening.close()
-        listening = listen()
+        listening, serving = listen()
         continue
     to, port, text = line.rstrip('\n').replace('\\n', '\n').split(' ', 2)
     with socket.create_connection((to, int(port))) as connection:
